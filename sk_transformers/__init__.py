@@ -1,0 +1,39 @@
+"""Static key attention for vision: models for the Hugging Face Hub, and what trains and publishes them.
+
+Importing this package registers its models with transformers' Auto classes, once those are imported; torch and
+transformers are imported when they are needed.
+"""
+
+import importlib
+
+from .registration_hook import register_when_imported
+from .version import __version__
+from .zoo import create_config, create_model, list_models
+
+_MODULE_OF = {
+    "SKViTConfig": "configuration_skvit",
+    "SKViTModel": "modeling_skvit",
+    "SKViTForImageClassification": "modeling_skvit",
+    "SKViTBackbone": "modeling_skvit",
+    "SKFormerConfig": "configuration_skformer",
+    "SKFormerModel": "modeling_skformer",
+    "SKFormerForImageClassification": "modeling_skformer",
+    "SKFormerBackbone": "modeling_skformer",
+    "StaticKeyAttention": "static_key",
+    "ConvStaticKeyAttention": "static_key",
+}
+
+__all__ = ["__version__", "create_config", "create_model", "list_models", *_MODULE_OF]
+
+
+def __getattr__(name: str):
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".models.{_MODULE_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+register_when_imported()

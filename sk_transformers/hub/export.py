@@ -1,0 +1,103 @@
+"""A complete repo folder: weights, code, image processor, card and licence, loadable without this package."""
+
+import json
+import os
+import shutil
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+from transformers import PreTrainedModel
+from transformers.image_processing_utils import BaseImageProcessor
+
+from ..registration import register_auto_classes
+from .card import create_card
+
+
+def export(
+    model: PreTrainedModel, image_processor: BaseImageProcessor, folder: str | Path, card: ModelCard | None = None
+) -> Path:
+    """Write a repo folder that is ready to push and loads with `trust_remote_code=True` anywhere.
+
+    It holds `config.json` with a complete `auto_map`, `model.safetensors`, `preprocessor_config.json`, the code files
+    of the model, `README.md` and `LICENSE`. It appears whole or not at all.
+
+    Args:
+        model: one of this package's models, unwrapped from DDP, `torch.compile` and PEFT.
+        image_processor: a stock transformers image processor, which makes the model's input.
+        folder: where to write; it must not exist, or be empty.
+        card: the model card; without one, it says what can be told from the configuration.
+
+    Returns:
+        The folder's path.
+
+    Raises:
+        TypeError: if the model is not one of this package's.
+        FileExistsError: if the folder holds something already.
+    """
+    folder = Path(folder)
+    check_exportable(model)
+    check_free(folder)
+    register_auto_classes()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        model.save_pretrained(partial)
+        complete_auto_map(partial / "config.json", model)
+        image_processor.save_pretrained(partial)
+        (card or create_card(model, folder.name)).save(partial / "README.md")
+        (partial / "LICENSE").write_text(license_text())
+        make_readable(partial)
+        os.replace(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return folder
+
+
+def check_exportable(model: PreTrainedModel) -> None:
+    """Raise TypeError unless the model's code can travel with it."""
+    if getattr(getattr(model, "config", None), "model_type", None) not in ("skvit", "skformer") or not isinstance(
+        model, PreTrainedModel
+    ):
+        raise TypeError(
+            f"export takes an SKViT or SKFormer model, not {type(model).__name__}: unwrap it from DistributedDataParallel,"
+            " torch.compile or PEFT first."
+        )
+
+
+def check_free(folder: Path) -> None:
+    """Raise FileExistsError if something is there already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists already: nothing was written. Choose another folder, or remove it.")
+
+
+def complete_auto_map(config_file: Path, model: PreTrainedModel) -> None:
+    """Name a class for every Auto class; saving a model names the configuration's and its own only."""
+    config = json.loads(config_file.read_text())
+    family = type(model.config).__name__.removesuffix("Config")
+    module = f"modeling_{model.config.model_type}"
+    config["auto_map"] = {
+        "AutoConfig": f"configuration_{model.config.model_type}.{family}Config",
+        "AutoModel": f"{module}.{family}Model",
+        "AutoModelForImageClassification": f"{module}.{family}ForImageClassification",
+        "AutoBackbone": f"{module}.{family}Backbone",
+    }
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def make_readable(folder: Path) -> None:
+    """Undo the modes of temporary files, which keep others from reading the repo."""
+    folder.chmod(0o755)
+    for file in folder.iterdir():
+        file.chmod(0o644)
+
+
+def license_text() -> str:
+    """The licence that the package was installed with, or that lies in its checkout."""
+    try:
+        text = metadata.distribution("sk-transformers").read_text("licenses/LICENSE")
+    except metadata.PackageNotFoundError:
+        text = None
+    return text or (Path(__file__).parents[2] / "LICENSE").read_text()

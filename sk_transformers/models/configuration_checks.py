@@ -1,0 +1,54 @@
+"""What both configurations check, so that a wrong value is one clear sentence and not a shape error later."""
+
+from difflib import get_close_matches
+
+ATTENTION_MIXER_NAMES = ("static_key", "conv_static_key", "attention")
+SPATIAL_MIXER_NAMES = ("separable_conv", "pooling", "identity", "random")
+TOKEN_MIXER_NAMES = ATTENTION_MIXER_NAMES + SPATIAL_MIXER_NAMES
+
+
+def check_choice(what: str, value, choices: tuple) -> None:
+    """Raise unless `value` is one of `choices`; the nearest ones are suggested."""
+    if value in choices:
+        return
+    near = get_close_matches(str(value), [str(choice) for choice in choices], n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+    raise ValueError(f"Unknown {what} {value!r}: expected one of {', '.join(repr(c) for c in choices)}.{hint}")
+
+
+def check_mixers(what: str, names: list[str], count: int, counted: str) -> None:
+    """Raise unless `names` are `count` known token mixers, one for each of the things `counted`."""
+    if len(names) != count:
+        raise ValueError(f"{what} names {len(names)} token mixers, expected {count}: one for each of the {counted}.")
+    for name in names:
+        check_choice("token mixer", name, TOKEN_MIXER_NAMES)
+
+
+def check_at_least(lowest: float, **values) -> None:
+    """Raise unless every one of the named values is a number of at least `lowest`."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < lowest:
+            raise ValueError(f"{name} is {value!r}, expected a number of at least {lowest}.")
+
+
+def check_rate(**values) -> None:
+    """Raise unless every one of the named values is in [0, 1)."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+            raise ValueError(f"{name} is {value!r}, expected a rate of at least 0 and less than 1.")
+
+
+def size_pair(name: str, size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    """`(height, width)` of a size given as one number or two."""
+    pair = (size, size) if isinstance(size, int) else size
+    if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(type(n) is int and n > 0 for n in pair):
+        raise ValueError(f"{name} is {size!r}, expected a positive number of pixels or a pair (height, width) of them.")
+    return tuple(pair)
+
+
+def one_for_each(name: str, value, count: int, counted: str) -> list:
+    """`value` as a list of `count`; a single value is repeated."""
+    values = list(value) if isinstance(value, list | tuple) else [value] * count
+    if len(values) != count:
+        raise ValueError(f"{name} has {len(values)} values, expected {count}: one for each of the {counted}.")
+    return values

@@ -1,0 +1,119 @@
+"""Configuration of SKFormer, the four-stage MetaFormer hybrid whose middle stages may attend with static keys."""
+
+from transformers.backbone_utils import BackboneConfigMixin
+from transformers.configuration_utils import PretrainedConfig
+
+from .configuration_checks import (
+    SPATIAL_MIXER_NAMES,
+    check_at_least,
+    check_choice,
+    check_mixers,
+    check_rate,
+    one_for_each,
+    size_pair,
+)
+
+MIN_IMAGE_SIZE = 32  # pixels; the last stage then has one position
+NUM_STAGES = 4
+
+
+class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
+    """The shape of an SKFormer network. The defaults are SKAFormer-S18 at 224 pixels.
+
+    Args:
+        image_size: pixels, one number or `(height, width)`, that the static keys' grids are made for.
+        num_channels: channels of the image.
+        depths: layers of each of the four stages.
+        hidden_sizes: channels of each stage.
+        token_mixers: mixer of each stage: `"static_key"` (SKA), `"conv_static_key"` (CSKA), `"attention"`,
+            `"separable_conv"`, `"pooling"`, `"identity"`, `"random"`.
+        head_dim: channels of a head, one number or one for each stage; it divides the widths of stages that attend.
+        query_projection: False makes a token its own query, in the stages with static keys.
+        mlp_ratio: channels inside an MLP over those outside, in the layers and in the head.
+        drop_path_rate: stochastic depth of the last layer; it grows linearly from 0.
+        head_dropout: dropout before the classifier.
+        static_key_resolution: what static keys do on grids other than theirs: `"interpolate"` resizes the keys, at a
+            cost that grows with the square of the positions; `"window"` cuts the map into windows of the trained
+            grid, at a cost that grows with the positions.
+        layer_norm_eps: epsilon of the layer norms.
+        initializer_range: standard deviation of the weights before training.
+        out_features, out_indices: which of `"stem"`, `"stage1"` to `"stage4"` a backbone returns.
+
+    Raises:
+        ValueError: if values are unknown or do not fit together.
+    """
+
+    model_type = "skformer"
+
+    def __init__(
+        self,
+        image_size: int | list[int] | tuple[int, int] = 224,
+        num_channels: int = 3,
+        depths: list[int] | tuple[int, ...] = (3, 3, 9, 3),
+        hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 320, 512),
+        token_mixers: list[str] | tuple[str, ...] = ("separable_conv", "static_key", "static_key", "attention"),
+        head_dim: int | list[int] | tuple[int, ...] = 32,
+        query_projection: bool = True,
+        mlp_ratio: float = 4,
+        drop_path_rate: float = 0.0,
+        head_dropout: float = 0.0,
+        static_key_resolution: str = "interpolate",
+        layer_norm_eps: float = 1e-6,
+        initializer_range: float = 0.02,
+        out_features: list[str] | None = None,
+        out_indices: list[int] | None = None,
+        **kwargs,
+    ):
+        self.image_size = image_size
+        self.num_channels = num_channels
+        self.depths = list(depths)
+        self.hidden_sizes = list(hidden_sizes)
+        self.token_mixers = one_for_each("token_mixers", token_mixers, NUM_STAGES, "stages")
+        self.head_dim = head_dim
+        self.query_projection = query_projection
+        self.mlp_ratio = mlp_ratio
+        self.drop_path_rate = drop_path_rate
+        self.head_dropout = head_dropout
+        self.static_key_resolution = static_key_resolution
+        self.layer_norm_eps = layer_norm_eps
+        self.initializer_range = initializer_range
+        self._check()
+        super().__init__(**kwargs)
+        self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, NUM_STAGES + 1)]
+        self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)
+
+    def _check(self) -> None:
+        check_at_least(1, num_channels=self.num_channels)
+        check_at_least(
+            MIN_IMAGE_SIZE, **dict(zip(("image height", "image width"), size_pair("image_size", self.image_size)))
+        )
+        for name in ("depths", "hidden_sizes"):
+            for value in one_for_each(name, getattr(self, name), NUM_STAGES, "stages"):
+                check_at_least(1, **{name: value})
+        check_mixers("token_mixers", self.token_mixers, NUM_STAGES, "stages")
+        check_rate(drop_path_rate=self.drop_path_rate, head_dropout=self.head_dropout)
+        check_choice("static_key_resolution", self.static_key_resolution, ("interpolate", "window"))
+        for stage, (mixer, width, head_dim) in enumerate(zip(self.token_mixers, self.hidden_sizes, self.head_dims), 1):
+            check_at_least(1, head_dim=head_dim)
+            if mixer not in SPATIAL_MIXER_NAMES and width % head_dim:
+                raise ValueError(
+                    f"stage {stage} has {width} channels, which heads of {head_dim} do not fill:"
+                    " choose a head_dim that divides the width."
+                )
+
+    @property
+    def head_dims(self) -> list[int]:
+        """Channels of a head in each stage."""
+        return one_for_each("head_dim", self.head_dim, NUM_STAGES, "stages")
+
+    @property
+    def grid_sizes(self) -> list[tuple[int, int]]:
+        """`(height, width)` of each stage's map at `image_size`."""
+        height, width = size_pair("image_size", self.image_size)
+        grids = [((height - 3) // 4 + 1, (width - 3) // 4 + 1)]  # 7x7, stride 4, padding 2
+        for _ in range(1, NUM_STAGES):  # 3x3, stride 2, padding 1
+            grids.append(tuple((side - 1) // 2 + 1 for side in grids[-1]))
+        return grids
+
+
+__all__ = ["SKFormerConfig"]

@@ -1,0 +1,143 @@
+"""Configuration of SKViT, the Vision Transformer whose attention keys may be static."""
+
+from transformers.backbone_utils import BackboneConfigMixin
+from transformers.configuration_utils import PretrainedConfig
+
+from .configuration_checks import (
+    SPATIAL_MIXER_NAMES,
+    check_at_least,
+    check_choice,
+    check_mixers,
+    check_rate,
+    one_for_each,
+    size_pair,
+)
+
+
+class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
+    """The shape of an SKViT network. The defaults are SKViT-Base at 224 pixels.
+
+    Args:
+        image_size: pixels, one number or `(height, width)`, that positions and static keys are made for.
+        patch_size: pixels of a patch, one number or `(height, width)`; it divides `image_size`.
+        num_channels: channels of the image.
+        hidden_size: channels of the tokens.
+        num_hidden_layers: number of layers.
+        num_attention_heads: heads of the mixers that attend.
+        head_dim: channels of a head, `hidden_size // num_attention_heads` when None.
+        intermediate_size: channels inside the MLP.
+        token_mixer: the mixer of all layers, or a list with one for each: `"static_key"` (SKA),
+            `"conv_static_key"` (CSKA), `"attention"`, and, with `pooling="mean"`, `"separable_conv"`, `"pooling"`,
+            `"identity"`, `"random"`.
+        query_projection: False makes a token its own query, in the layers with static keys.
+        qkv_bias: whether the query, key and value projections have biases.
+        mask_diagonal: keep tokens from attending to themselves (locality self-attention, arXiv 2112.13492).
+        learned_temperature: train the scale of the logits (same source).
+        shifted_patch_tokenization: see patches together with the image shifted by a pixel four ways (same source).
+        pooling: what the classifier reads: `"cls"`, a class token, or `"mean"`, the mean of the tokens.
+        hidden_act: activation of the MLP.
+        drop_path_rate: stochastic depth of the last layer; it grows linearly from 0.
+        layer_norm_eps: epsilon of the layer norms.
+        initializer_range: standard deviation of the weights before training.
+        out_features, out_indices: which of `"stem"`, `"stage1"`, ... a backbone returns; a stage is a layer.
+
+    Raises:
+        ValueError: if values are unknown or do not fit together.
+    """
+
+    model_type = "skvit"
+
+    def __init__(
+        self,
+        image_size: int | list[int] | tuple[int, int] = 224,
+        patch_size: int | list[int] | tuple[int, int] = 16,
+        num_channels: int = 3,
+        hidden_size: int = 768,
+        num_hidden_layers: int = 12,
+        num_attention_heads: int = 12,
+        head_dim: int | None = None,
+        intermediate_size: int = 3072,
+        token_mixer: str | list[str] = "static_key",
+        query_projection: bool = True,
+        qkv_bias: bool = True,
+        mask_diagonal: bool = False,
+        learned_temperature: bool = False,
+        shifted_patch_tokenization: bool = False,
+        pooling: str = "cls",
+        hidden_act: str = "gelu",
+        drop_path_rate: float = 0.0,
+        layer_norm_eps: float = 1e-6,
+        initializer_range: float = 0.02,
+        out_features: list[str] | None = None,
+        out_indices: list[int] | None = None,
+        **kwargs,
+    ):
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.num_channels = num_channels
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.head_dim = head_dim
+        self.intermediate_size = intermediate_size
+        self.token_mixer = token_mixer
+        self.query_projection = query_projection
+        self.qkv_bias = qkv_bias
+        self.mask_diagonal = mask_diagonal
+        self.learned_temperature = learned_temperature
+        self.shifted_patch_tokenization = shifted_patch_tokenization
+        self.pooling = pooling
+        self.hidden_act = hidden_act
+        self.drop_path_rate = drop_path_rate
+        self.layer_norm_eps = layer_norm_eps
+        self.initializer_range = initializer_range
+        self._check()
+        if self.head_dim is None:
+            self.head_dim = hidden_size // num_attention_heads
+        super().__init__(**kwargs)
+        self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, num_hidden_layers + 1)]
+        self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)
+
+    def _check(self) -> None:
+        check_at_least(1, num_channels=self.num_channels, hidden_size=self.hidden_size)
+        check_at_least(1, num_hidden_layers=self.num_hidden_layers, intermediate_size=self.intermediate_size)
+        check_at_least(1, num_attention_heads=self.num_attention_heads)
+        check_rate(drop_path_rate=self.drop_path_rate)
+        check_choice("pooling", self.pooling, ("cls", "mean"))
+        check_mixers("token_mixer", self.token_mixers, self.num_hidden_layers, "layers")
+        for image, patch in zip(size_pair("image_size", self.image_size), size_pair("patch_size", self.patch_size)):
+            if image % patch:
+                raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}.")
+        if self.head_dim is not None:
+            check_at_least(1, head_dim=self.head_dim)
+        elif self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} cannot be split into {self.num_attention_heads} heads:"
+                " choose num_attention_heads that divides it, or give head_dim."
+            )
+        heads_width = self.num_attention_heads * (self.head_dim or self.hidden_size // self.num_attention_heads)
+        if not self.query_projection and heads_width != self.hidden_size:
+            raise ValueError(
+                f"query_projection=False needs heads as wide as the tokens: {self.num_attention_heads} heads of"
+                f" {self.head_dim} are {heads_width} channels, and hidden_size is {self.hidden_size}."
+            )
+        spatial = sorted(set(self.token_mixers) & set(SPATIAL_MIXER_NAMES))
+        if self.pooling == "cls" and spatial:
+            raise ValueError(
+                f"token mixer {spatial[0]!r} works on the grid of patches and cannot feed a class token:"
+                " use pooling='mean'."
+            )
+
+    @property
+    def token_mixers(self) -> list[str]:
+        """The mixer of each layer."""
+        return one_for_each("token_mixer", self.token_mixer, self.num_hidden_layers, "layers")
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """`(height, width)` of the grid of patches at `image_size`."""
+        (height, width), patch = size_pair("image_size", self.image_size), size_pair("patch_size", self.patch_size)
+        return height // patch[0], width // patch[1]
+
+
+__all__ = ["SKViTConfig"]

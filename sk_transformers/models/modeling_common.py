@@ -1,0 +1,107 @@
+"""What both model families share: their base class, stochastic depth, and checks of what a forward pass is given."""
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.modeling_utils import PreTrainedModel
+
+
+class StaticKeyPreTrainedModel(PreTrainedModel):
+    """What transformers needs to know of a network with static keys."""
+
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # Trainer would pass the number of items otherwise
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif hasattr(module, "init_own_parameters"):
+            module.init_own_parameters(std)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, drop an image's whole residual branch at a rate, and scale up the others.
+
+    Source: "Deep Networks with Stochastic Depth", Huang et al., arXiv 1603.09382.
+    """
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.rate == 0:
+            return branch
+        keep = 1 - self.rate
+        kept_images = branch.new_empty(branch.shape[0], *[1] * (branch.dim() - 1)).bernoulli_(keep)
+        return branch * kept_images / keep
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:g}"
+
+
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """The rate of each of `depth` layers, growing linearly from 0 to `last`."""
+    return [last * layer / max(depth - 1, 1) for layer in range(depth)]
+
+
+def check_pixel_values(pixel_values: torch.Tensor | None, weight: torch.Tensor, num_channels: int) -> None:
+    """Raise unless `pixel_values` is a batch of images with the channels and the dtype of the first `weight`."""
+    if pixel_values is None:
+        raise ValueError("pixel_values is missing: pass a batch of images, (batch, channels, height, width).")
+    if pixel_values.dim() != 4 or pixel_values.shape[1] != num_channels:
+        raise ValueError(
+            f"pixel_values has shape {tuple(pixel_values.shape)}, expected (batch, {num_channels}, height, width):"
+            f" this model reads images with {num_channels} channels."
+        )
+    if not pixel_values.is_floating_point():
+        raise ValueError(
+            f"pixel_values is {pixel_values.dtype}, expected {weight.dtype}: normalize images with the model's image"
+            " processor first."
+        )
+    if pixel_values.dtype != weight.dtype and not torch.is_autocast_enabled(pixel_values.device.type):
+        raise ValueError(
+            f"pixel_values is {pixel_values.dtype} but the model's weights are {weight.dtype}:"
+            " use pixel_values.to(model.dtype)."
+        )
+
+
+def check_labels(labels: torch.Tensor, logits: torch.Tensor, problem_type: str | None) -> None:
+    """Raise unless integer `labels` name classes that `logits` has.
+
+    Only labels in the processor's memory are looked at: reading others would make every step wait for the device.
+    """
+    is_class_index = not labels.is_floating_point() and problem_type in (None, "single_label_classification")
+    if not is_class_index or logits.shape[-1] == 1 or labels.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    wrong = labels[((labels < 0) & (labels != -100)) | (labels >= logits.shape[-1])]
+    if wrong.numel():
+        raise ValueError(
+            f"labels hold class {wrong[0].item()}, but the model has {logits.shape[-1]} classes, 0 to"
+            f" {logits.shape[-1] - 1}: check the data, or set num_labels."
+        )
+
+
+def output_options(config, output_attentions: bool | None, output_hidden_states: bool | None, return_dict: bool | None):
+    """The three switches of every forward pass, with the configuration's values where the caller gave none."""
+    return tuple(
+        bool(default if given is None else given)
+        for given, default in (
+            (output_attentions, config.output_attentions),
+            (output_hidden_states, config.output_hidden_states),
+            (return_dict, config.return_dict),
+        )
+    )

@@ -1,0 +1,325 @@
+"""SKFormer: a four-stage hybrid network with one token mixer a stage, among them static keys.
+
+The frame is MetaFormer's ("MetaFormer Baselines for Vision", Yu et al., arXiv 2210.13452): with the mixers
+convolution, convolution, attention, attention it is CAFormer.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.backbone_utils import BackboneMixin
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling, ImageClassifierOutput
+
+from .configuration_skformer import MIN_IMAGE_SIZE, NUM_STAGES, SKFormerConfig
+from .modeling_common import (
+    DropPath,
+    StaticKeyPreTrainedModel,
+    check_labels,
+    check_pixel_values,
+    drop_path_rates,
+    output_options,
+)
+from .token_mixers import StarReLU, build_token_mixer, maps_to_tokens, tokens_to_maps
+
+FIRST_SCALED_STAGE = 2  # residual scales from the third stage on
+
+
+class SKFormerStem(nn.Module):
+    """Image to the first stage's tokens: 7x7 convolution of stride 4, then norm."""
+
+    def __init__(self, config: SKFormerConfig):
+        super().__init__()
+        width = config.hidden_sizes[0]
+        self.num_channels = config.num_channels
+        self.projection = nn.Conv2d(config.num_channels, width, kernel_size=7, stride=4, padding=2)
+        self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False)
+
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+        """The tokens `(batch, height * width, channels)` and their grid `(height, width)`."""
+        check_pixel_values(pixel_values, self.projection.weight, self.num_channels)
+        height, width = pixel_values.shape[2:]
+        if height < MIN_IMAGE_SIZE or width < MIN_IMAGE_SIZE:
+            raise ValueError(
+                f"pixel_values are {height}x{width} pixels, expected at least {MIN_IMAGE_SIZE}x{MIN_IMAGE_SIZE}:"
+                " this network halves its map five times."
+            )
+        maps = self.projection(pixel_values)
+        return self.layernorm(maps_to_tokens(maps)), tuple(maps.shape[2:])
+
+
+class SKFormerDownsampling(nn.Module):
+    """One stage's tokens to the next's: norm, then 3x3 convolution of stride 2."""
+
+    def __init__(self, config: SKFormerConfig, stage: int):
+        super().__init__()
+        width, new_width = config.hidden_sizes[stage - 1 : stage + 1]
+        self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False)
+        self.projection = nn.Conv2d(width, new_width, kernel_size=3, stride=2, padding=1)
+
+    def forward(self, hidden_states: torch.Tensor, grid_size: tuple[int, int]) -> tuple[torch.Tensor, tuple[int, int]]:
+        maps = self.projection(tokens_to_maps(self.layernorm(hidden_states), grid_size))
+        return maps_to_tokens(maps), tuple(maps.shape[2:])
+
+
+class SKFormerMLP(nn.Module):
+    def __init__(self, config: SKFormerConfig, width: int):
+        super().__init__()
+        inner_size = int(config.mlp_ratio * width)
+        self.fc1 = nn.Linear(width, inner_size, bias=False)
+        self.activation = StarReLU()
+        self.fc2 = nn.Linear(inner_size, width, bias=False)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(hidden_states)))
+
+
+class ResidualScale(nn.Module):
+    """A trained factor for each channel of the residual."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.empty(width))
+        self.init_own_parameters()
+
+    def init_own_parameters(self, std: float = 0.02) -> None:
+        init.ones_(self.scale)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return hidden_states * self.scale
+
+
+class SKFormerLayer(GradientCheckpointingLayer):
+    """A MetaFormer block: `scale(x) + mixer(norm(x))`, then `scale(x) + mlp(norm(x))`."""
+
+    def __init__(self, config: SKFormerConfig, stage: int, drop_path_rate: float):
+        super().__init__()
+        self.config = config
+        width, head_dim, token_mixer = config.hidden_sizes[stage], config.head_dims[stage], config.token_mixers[stage]
+        scaled = stage >= FIRST_SCALED_STAGE
+        self.layernorm_before = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False)
+        self.mixer = build_token_mixer(
+            token_mixer,
+            width,
+            config.grid_sizes[stage],
+            num_heads=width // head_dim,
+            head_dim=head_dim,
+            query_projection=config.query_projection or token_mixer == "attention",
+            output_bias=False,
+            static_key_resolution=config.static_key_resolution,
+        )
+        self.mixer_residual = ResidualScale(width) if scaled else nn.Identity()
+        self.layernorm_after = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False)
+        self.mlp = SKFormerMLP(config, width)
+        self.mlp_residual = ResidualScale(width) if scaled else nn.Identity()
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(
+        self, hidden_states: torch.Tensor, grid_size: tuple[int, int], output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        mixed, weights = self.mixer(
+            self.layernorm_before(hidden_states),
+            grid_size,
+            output_attentions=output_attentions,
+            implementation=self.config._attn_implementation,
+        )
+        hidden_states = self.mixer_residual(hidden_states) + self.drop_path(mixed)
+        mlp_output = self.mlp(self.layernorm_after(hidden_states))
+        return self.mlp_residual(hidden_states) + self.drop_path(mlp_output), weights
+
+
+class SKFormerStage(nn.Module):
+    """Downsampling, from the second stage on, then layers."""
+
+    def __init__(self, config: SKFormerConfig, stage: int, rates: list[float]):
+        super().__init__()
+        self.downsampling = SKFormerDownsampling(config, stage) if stage > 0 else None
+        self.layers = nn.ModuleList(SKFormerLayer(config, stage, rate) for rate in rates)
+
+    def forward(
+        self, hidden_states: torch.Tensor, grid_size: tuple[int, int], output_attentions: bool = False
+    ) -> tuple[torch.Tensor, tuple[int, int], tuple[torch.Tensor, ...]]:
+        """The tokens, their grid, and the attention weights of the layers that have them."""
+        if self.downsampling is not None:
+            hidden_states, grid_size = self.downsampling(hidden_states, grid_size)
+        all_attentions = ()
+        for layer in self.layers:
+            hidden_states, weights = layer(hidden_states, grid_size, output_attentions)
+            all_attentions += () if weights is None else (weights,)
+        return hidden_states, grid_size, all_attentions
+
+
+class SKFormerPreTrainedModel(StaticKeyPreTrainedModel):
+    config_class = SKFormerConfig
+    config: SKFormerConfig
+    base_model_prefix = "skformer"
+    _no_split_modules = ["SKFormerStem", "SKFormerDownsampling", "SKFormerLayer"]
+
+
+class SKFormerModel(SKFormerPreTrainedModel):
+    """SKFormer without a head. `add_pooling_layer=False` leaves out the norm of the pooled features."""
+
+    def __init__(self, config: SKFormerConfig, add_pooling_layer: bool = True):
+        super().__init__(config)
+        self.stem = SKFormerStem(config)
+        rates = iter(drop_path_rates(config.drop_path_rate, sum(config.depths)))
+        self.stages = nn.ModuleList(
+            SKFormerStage(config, stage, [next(rates) for _ in range(config.depths[stage])])
+            for stage in range(NUM_STAGES)
+        )
+        width = config.hidden_sizes[-1]
+        self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps) if add_pooling_layer else None
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.stem
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutputWithPooling | tuple:
+        """Run the network on images of any height and width of at least 32 pixels.
+
+        Args:
+            pixel_values: `(batch, channels, height, width)`, normalized, in the dtype of the weights.
+            output_attentions: return the weights of every layer that attends, `(batch, heads, positions, positions)`,
+                of a window each where the map is cut into windows. They exist in the plain formulation only, which
+                then runs whatever the attention implementation.
+            output_hidden_states: return the maps after the stem and after each stage.
+            return_dict: False returns a plain tuple.
+
+        Returns:
+            `last_hidden_state`, `(batch, channels, height, width)`, and `pooler_output`, `(batch, channels)`, its
+            normalized mean over the positions.
+
+        Raises:
+            ValueError: if the images have a smaller size, or another channel count or dtype, than the network takes.
+        """
+        output_attentions, output_hidden_states, return_dict = output_options(
+            self.config, output_attentions, output_hidden_states, return_dict
+        )
+        hidden_states, grid_size = self.stem(pixel_values)
+        all_hidden_states, all_attentions = (tokens_to_maps(hidden_states, grid_size),), ()
+        for stage in self.stages:
+            hidden_states, grid_size, attentions = stage(hidden_states, grid_size, output_attentions)
+            all_hidden_states += (tokens_to_maps(hidden_states, grid_size),)
+            all_attentions += attentions
+
+        outputs = BaseModelOutputWithPooling(
+            last_hidden_state=all_hidden_states[-1],
+            pooler_output=None if self.layernorm is None else self.layernorm(hidden_states.mean(dim=1)),
+            hidden_states=all_hidden_states if output_hidden_states else None,
+            attentions=all_attentions if output_attentions else None,
+        )
+        return outputs if return_dict else outputs.to_tuple()
+
+
+class SKFormerHead(nn.Module):
+    """MetaFormer's classifier: an MLP with squared ReLU, norm and dropout before the last linear layer."""
+
+    def __init__(self, config: SKFormerConfig):
+        super().__init__()
+        width = config.hidden_sizes[-1]
+        inner_size = int(config.mlp_ratio * width)
+        self.fc1 = nn.Linear(width, inner_size)
+        self.layernorm = nn.LayerNorm(inner_size, eps=1e-5)
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.fc2 = nn.Linear(inner_size, config.num_labels)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.dropout(self.layernorm(F.relu(self.fc1(pooled)).square())))
+
+
+class SKFormerForImageClassification(SKFormerPreTrainedModel):
+    """SKFormer with MetaFormer's MLP classifier."""
+
+    def __init__(self, config: SKFormerConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.skformer = SKFormerModel(config)
+        self.classifier = SKFormerHead(config) if config.num_labels > 0 else nn.Identity()
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ImageClassifierOutput | tuple:
+        """Classify images; `SKFormerModel.forward` says what the other arguments are.
+
+        Args:
+            labels: `(batch,)` class indices, `(batch, num_labels)` floats for several labels an image, or numbers
+                for a regression, by `config.problem_type`.
+
+        Returns:
+            `logits`, `(batch, num_labels)`, and `loss` if there are labels.
+        """
+        *_, return_dict = output_options(self.config, output_attentions, output_hidden_states, return_dict)
+        outputs = self.skformer(pixel_values, output_attentions, output_hidden_states, return_dict=True)
+        logits = self.classifier(outputs.pooler_output)
+        loss = None
+        if labels is not None:
+            check_labels(labels, logits, self.config.problem_type)
+            loss = self.loss_function(labels, logits, self.config)
+        outputs = ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+        return outputs if return_dict else outputs.to_tuple()
+
+
+class SKFormerBackbone(BackboneMixin, SKFormerPreTrainedModel):
+    """SKFormer as a source of feature maps at strides 4, 4, 8, 16 and 32, for detectors and segmenters.
+
+    Each map that is returned has a layer norm of its own, which a classifier's weights do not hold: it starts as it
+    would in training a detector.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^skformer\.layernorm\.", r"^layernorm\.", r"^classifier\."]
+
+    def __init__(self, config: SKFormerConfig):
+        super().__init__(config)
+        self.skformer = SKFormerModel(config, add_pooling_layer=False)
+        self.num_features = [config.hidden_sizes[0], *config.hidden_sizes]
+        self.feature_norms = nn.ModuleDict(
+            {
+                stage: nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False)
+                for stage, width in zip(self.out_features, self.channels)
+            }
+        )
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BackboneOutput | tuple:
+        """Feature maps `(batch, channels, height, width)` of the stages in `out_features`, normalized.
+
+        `SKFormerModel.forward` says what the arguments are.
+        """
+        *_, output_hidden_states, return_dict = output_options(
+            self.config, output_attentions, output_hidden_states, return_dict
+        )
+        outputs = self.skformer(pixel_values, output_attentions, output_hidden_states=True, return_dict=True)
+        maps = dict(zip(self.stage_names, outputs.hidden_states))
+        feature_maps = tuple(
+            norm(maps[stage].permute(0, 2, 3, 1)).permute(0, 3, 1, 2) for stage, norm in self.feature_norms.items()
+        )
+        outputs = BackboneOutput(
+            feature_maps=feature_maps,
+            hidden_states=outputs.hidden_states if output_hidden_states else None,
+            attentions=outputs.attentions,
+        )
+        return outputs if return_dict else outputs.to_tuple()
+
+
+__all__ = ["SKFormerBackbone", "SKFormerForImageClassification", "SKFormerModel", "SKFormerPreTrainedModel"]

@@ -1,0 +1,322 @@
+"""SKViT: a Vision Transformer whose attention keys may be static.
+
+With `token_mixer="attention"` it is the plain pre-norm ViT. With shifted patches, masked diagonal and learned
+temperature it is the ViT for small data sets (arXiv 2112.13492) that the paper trains on CIFAR.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.backbone_utils import BackboneMixin
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling, ImageClassifierOutput
+
+from .configuration_checks import size_pair
+from .configuration_skvit import SKViTConfig
+from .modeling_common import (
+    DropPath,
+    StaticKeyPreTrainedModel,
+    check_labels,
+    check_pixel_values,
+    drop_path_rates,
+    output_options,
+)
+from .static_key import resize_grid
+from .token_mixers import build_token_mixer, tokens_to_maps
+
+
+class SKViTPatchEmbeddings(nn.Module):
+    """`(batch, channels, height, width)` to patches `(batch, rows * columns, hidden_size)`: a strided convolution."""
+
+    def __init__(self, config: SKViTConfig):
+        super().__init__()
+        patch_size = size_pair("patch_size", config.patch_size)
+        self.projection = nn.Conv2d(config.num_channels, config.hidden_size, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.projection(pixel_values).flatten(2).transpose(1, 2)
+
+
+class SKViTShiftedPatchEmbeddings(nn.Module):
+    """Shifted patch tokenization (arXiv 2112.13492): patches of the image and of four copies of it, a pixel apart."""
+
+    def __init__(self, config: SKViTConfig):
+        super().__init__()
+        self.patch_size = size_pair("patch_size", config.patch_size)
+        patch_dim = 5 * config.num_channels * self.patch_size[0] * self.patch_size[1]
+        self.layernorm = nn.LayerNorm(patch_dim, eps=1e-5)
+        self.projection = nn.Linear(patch_dim, config.hidden_size)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        right, left, down, up = (1, -1, 0, 0), (-1, 1, 0, 0), (0, 0, 1, -1), (0, 0, -1, 1)
+        shifted = [F.pad(pixel_values, shift) for shift in (right, left, down, up)]
+        images = torch.cat([pixel_values, *shifted], dim=1)
+        height, width = self.patch_size
+        patches = images.unflatten(3, (-1, width)).unflatten(
+            2, (-1, height)
+        )  # (batch, c, rows, height, columns, width)
+        patches = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+        return self.projection(self.layernorm(patches))
+
+
+class SKViTEmbeddings(nn.Module):
+    """Patches, the class token if there is one, and learned positions."""
+
+    def __init__(self, config: SKViTConfig):
+        super().__init__()
+        self.image_size = size_pair("image_size", config.image_size)
+        self.patch_size = size_pair("patch_size", config.patch_size)
+        self.grid_size = config.grid_size
+        self.num_channels = config.num_channels
+        has_class_token = config.pooling == "cls"
+        shifted = config.shifted_patch_tokenization
+        self.patch_embeddings = (SKViTShiftedPatchEmbeddings if shifted else SKViTPatchEmbeddings)(config)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, config.hidden_size)) if has_class_token else None
+        positions = self.grid_size[0] * self.grid_size[1] + has_class_token
+        self.position_embeddings = nn.Parameter(torch.empty(1, positions, config.hidden_size))
+        self.init_own_parameters(config.initializer_range)
+
+    def init_own_parameters(self, std: float = 0.02) -> None:
+        init.trunc_normal_(self.position_embeddings, std=std)
+        if self.cls_token is not None:
+            init.trunc_normal_(self.cls_token, std=std)
+
+    def forward(
+        self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False
+    ) -> tuple[torch.Tensor, tuple[int, int]]:
+        """The tokens `(batch, [1 +] rows * columns, hidden_size)` and their grid `(rows, columns)`."""
+        check_pixel_values(pixel_values, self.patch_embeddings.projection.weight, self.num_channels)
+        grid_size = self._grid_of(pixel_values, interpolate_pos_encoding)
+        tokens = self.patch_embeddings(pixel_values)
+        if self.cls_token is not None:
+            tokens = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1).to(tokens.dtype), tokens], dim=1)
+        positions = self.position_embeddings
+        if grid_size != self.grid_size:
+            positions = resize_grid(positions, self.grid_size, grid_size, self.cls_token is not None)
+        return tokens + positions.to(tokens.dtype), grid_size
+
+    def _grid_of(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool) -> tuple[int, int]:
+        height, width = pixel_values.shape[2:]
+        patch_height, patch_width = self.patch_size
+        if (height, width) == self.image_size:
+            return self.grid_size
+        if not interpolate_pos_encoding:
+            raise ValueError(
+                f"pixel_values are {height}x{width} pixels, but this model was made for {self.image_size[0]}x"
+                f"{self.image_size[1]}: resize the images, or pass interpolate_pos_encoding=True to resize its"
+                " positions and static keys."
+            )
+        if height < patch_height or width < patch_width or height % patch_height or width % patch_width:
+            raise ValueError(
+                f"pixel_values are {height}x{width} pixels, expected a multiple of the patch size"
+                f" {patch_height}x{patch_width}: resize or pad the images."
+            )
+        return height // patch_height, width // patch_width
+
+
+class SKViTMLP(nn.Module):
+    def __init__(self, config: SKViTConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(hidden_states)))
+
+
+class SKViTLayer(GradientCheckpointingLayer):
+    """A pre-norm layer: `x + mixer(norm(x))`, then `x + mlp(norm(x))`."""
+
+    def __init__(self, config: SKViTConfig, token_mixer: str, drop_path_rate: float):
+        super().__init__()
+        self.config = config
+        self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mixer = build_token_mixer(
+            token_mixer,
+            config.hidden_size,
+            config.grid_size,
+            num_heads=config.num_attention_heads,
+            head_dim=config.head_dim,
+            class_token=config.pooling == "cls",
+            query_projection=config.query_projection or token_mixer == "attention",
+            qkv_bias=config.qkv_bias,
+            mask_diagonal=config.mask_diagonal,
+            learned_temperature=config.learned_temperature,
+        )
+        self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = SKViTMLP(config)
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(
+        self, hidden_states: torch.Tensor, grid_size: tuple[int, int], output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        mixed, weights = self.mixer(
+            self.layernorm_before(hidden_states),
+            grid_size,
+            output_attentions=output_attentions,
+            implementation=self.config._attn_implementation,
+        )
+        hidden_states = hidden_states + self.drop_path(mixed)
+        hidden_states = hidden_states + self.drop_path(self.mlp(self.layernorm_after(hidden_states)))
+        return hidden_states, weights
+
+
+class SKViTPreTrainedModel(StaticKeyPreTrainedModel):
+    config_class = SKViTConfig
+    config: SKViTConfig
+    base_model_prefix = "skvit"
+    _no_split_modules = ["SKViTEmbeddings", "SKViTLayer"]
+
+
+class SKViTModel(SKViTPreTrainedModel):
+    """SKViT without a head."""
+
+    def __init__(self, config: SKViTConfig):
+        super().__init__(config)
+        self.embeddings = SKViTEmbeddings(config)
+        rates = drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
+        self.layers = nn.ModuleList(SKViTLayer(config, mixer, rate) for mixer, rate in zip(config.token_mixers, rates))
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.patch_embeddings
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        interpolate_pos_encoding: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutputWithPooling | tuple:
+        """Run the network.
+
+        Args:
+            pixel_values: `(batch, channels, height, width)`, normalized, in the dtype of the weights.
+            interpolate_pos_encoding: take images of another size than `image_size`, any multiple of the patch size,
+                by resizing positions and static keys.
+            output_attentions: return the weights of every layer that attends, `(batch, heads, tokens, tokens)`. They
+                exist in the plain formulation only, which then runs whatever the attention implementation.
+            output_hidden_states: return the tokens before the first layer and after each.
+            return_dict: False returns a plain tuple.
+
+        Returns:
+            `last_hidden_state`, `(batch, tokens, hidden_size)`, normalized, the class token first if there is one;
+            `pooler_output`, `(batch, hidden_size)`: the class token or the mean of the tokens.
+
+        Raises:
+            ValueError: if the images have another size, channel count or dtype than the network takes.
+        """
+        output_attentions, output_hidden_states, return_dict = output_options(
+            self.config, output_attentions, output_hidden_states, return_dict
+        )
+        hidden_states, grid_size = self.embeddings(pixel_values, interpolate_pos_encoding)
+        all_hidden_states, all_attentions = (hidden_states,), ()
+        for layer in self.layers:
+            hidden_states, weights = layer(hidden_states, grid_size, output_attentions)
+            all_hidden_states += (hidden_states,)
+            all_attentions += () if weights is None else (weights,)
+
+        hidden_states = self.layernorm(hidden_states)
+        pooled = hidden_states[:, 0] if self.config.pooling == "cls" else hidden_states.mean(dim=1)
+        outputs = BaseModelOutputWithPooling(
+            last_hidden_state=hidden_states,
+            pooler_output=pooled,
+            hidden_states=all_hidden_states if output_hidden_states else None,
+            attentions=all_attentions if output_attentions else None,
+        )
+        return outputs if return_dict else outputs.to_tuple()
+
+
+class SKViTForImageClassification(SKViTPreTrainedModel):
+    """SKViT with a linear classifier."""
+
+    def __init__(self, config: SKViTConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.skvit = SKViTModel(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ImageClassifierOutput | tuple:
+        """Classify images; `SKViTModel.forward` says what the other arguments are.
+
+        Args:
+            labels: `(batch,)` class indices, `(batch, num_labels)` floats for several labels an image, or numbers
+                for a regression, by `config.problem_type`.
+
+        Returns:
+            `logits`, `(batch, num_labels)`, and `loss` if there are labels.
+        """
+        *_, return_dict = output_options(self.config, output_attentions, output_hidden_states, return_dict)
+        outputs = self.skvit(
+            pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states, return_dict=True
+        )
+        logits = self.classifier(outputs.pooler_output)
+        loss = None
+        if labels is not None:
+            check_labels(labels, logits, self.config.problem_type)
+            loss = self.loss_function(labels, logits, self.config)
+        outputs = ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+        return outputs if return_dict else outputs.to_tuple()
+
+
+class SKViTBackbone(BackboneMixin, SKViTPreTrainedModel):
+    """SKViT as a source of feature maps, for detectors and segmenters."""
+
+    def __init__(self, config: SKViTConfig):
+        super().__init__(config)
+        self.skvit = SKViTModel(config)
+        self.num_features = [config.hidden_size] * (config.num_hidden_layers + 1)
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        interpolate_pos_encoding: bool = True,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BackboneOutput | tuple:
+        """Feature maps `(batch, hidden_size, rows, columns)` of the stages in `out_features`, normalized.
+
+        Detectors feed images of all sizes, so positions and static keys are resized unless
+        `interpolate_pos_encoding` is False. `SKViTModel.forward` says what the other arguments are.
+        """
+        *_, output_hidden_states, return_dict = output_options(
+            self.config, output_attentions, output_hidden_states, return_dict
+        )
+        outputs = self.skvit(
+            pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states=True, return_dict=True
+        )
+        height, width = size_pair("patch_size", self.config.patch_size)
+        grid_size = pixel_values.shape[2] // height, pixel_values.shape[3] // width
+        first = int(self.config.pooling == "cls")
+        feature_maps = tuple(
+            tokens_to_maps(self.skvit.layernorm(tokens)[:, first:], grid_size)
+            for stage, tokens in zip(self.stage_names, outputs.hidden_states)
+            if stage in self.out_features
+        )
+        outputs = BackboneOutput(
+            feature_maps=feature_maps,
+            hidden_states=outputs.hidden_states if output_hidden_states else None,
+            attentions=outputs.attentions,
+        )
+        return outputs if return_dict else outputs.to_tuple()
+
+
+__all__ = ["SKViTBackbone", "SKViTForImageClassification", "SKViTModel", "SKViTPreTrainedModel"]

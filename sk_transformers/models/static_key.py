@@ -1,0 +1,402 @@
+"""Static key attention: attention whose key is a trained parameter, the same for every image.
+
+With tokens `x`, queries `q = x W_q`, values `v = x W_v` and `d` channels a head:
+
+    SelfAttention            softmax( q @ (x W_k).T           * d**-0.5 ) @ v    the key is computed from the image
+    StaticKeyAttention       softmax( q @ K.T                 * d**-0.5 ) @ v    the key K is a parameter (SKA)
+    ConvStaticKeyAttention   softmax((n(q) @ K.T + b)         * d**-0.5 ) @ v    n(q) is the 3x3 neighbourhood of q (CSKA)
+
+The paper writes CSKA's logits as a grouped 3x3 convolution over the map of queries with one output channel for each
+key position. A convolution is a linear map of a neighbourhood, so that is SKA with the query replaced by the `9 d`
+numbers around it: one core, `attend`, serves all three, and the convolution's `(batch, heads, N, N)` output need
+not exist.
+
+A static key has one row for each position of the grid that it was made for. On another grid it is resized like an
+image, or the map is cut into windows of the trained grid.
+
+Source: "Static Key Attention in Vision", Hu, Zhou, Rostami, arXiv 2412.07049.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+KERNEL_SIZE = 3  # of ConvStaticKeyAttention
+MAX_CACHED_GRIDS = 4  # resized keys that a layer remembers in evaluation; each is as large as its grid
+
+
+def attend(
+    mixer: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    scaling: float,
+    bias: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
+    output_attentions: bool = False,
+    implementation: str = "sdpa",
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """`softmax(scaling * (query @ key.T + bias) + mask) @ value`, for computed and for static keys.
+
+    Args:
+        mixer: the calling module, which transformers' attention functions ask for its mode.
+        query: `(batch, heads, queries, e)`.
+        key: `(heads, keys, e)` when it is static, `(batch, heads, keys, e)` when it is computed.
+        value: `(batch, heads, keys, d)`; `e` is `9 d` for the convolutional static key and `d` elsewhere.
+        bias: `(heads, keys)`, one number for each key position.
+        mask: additive, broadcastable to `(batch, 1, queries, keys)`.
+        output_attentions: whether to return the weights; they exist in the plain formulation only, which then runs.
+        implementation: a name in transformers' `ALL_ATTENTION_FUNCTIONS`, or `"eager"`. Fused kernels want queries
+            as wide as values and no bias; where that does not hold the plain formulation runs.
+
+    Returns:
+        The output, `(batch, queries, heads, d)`, and the weights, `(batch, heads, queries, keys)` or None.
+    """
+    batch = value.shape[0]
+    key = key.to(query.dtype)  # under autocast a parameter is float32 and the query is not
+    if output_attentions or implementation == "eager":
+        return plain_attention(query, key, value, scaling, bias, mask)
+    if bias is None and query.shape[-1] == value.shape[-1]:
+        # A static key is expanded over the batch, not copied: every image reads the same memory.
+        key = key.expand(batch, -1, -1, -1)
+        if mask is not None and implementation == "flex_attention":
+            mask = mask.expand(batch, 1, query.shape[2], key.shape[2])  # it is indexed there, not broadcast
+        fused_attention = ALL_ATTENTION_FUNCTIONS[implementation]
+        output, _ = fused_attention(mixer, query, key, value, mask, dropout=0.0, scaling=scaling, is_causal=False)
+        return output, None
+    if torch.compiler.is_compiling():
+        output, _ = plain_attention(query, key, value, scaling, bias, mask)
+        return output, None
+    # One image at a time keeps the logits in the processor's cache.
+    outputs = [
+        plain_attention(query[i : i + 1], key, value[i : i + 1], scaling, bias, _image_of(mask, i))[0]
+        for i in range(batch)
+    ]
+    return torch.cat(outputs), None
+
+
+def plain_attention(query, key, value, scaling, bias=None, mask=None) -> tuple[torch.Tensor, torch.Tensor]:
+    """`attend` as the equations say it; arguments and results are the same."""
+    key_axes = "hke" if key.dim() == 3 else "bhke"
+    logits = torch.einsum(f"bhqe,{key_axes}->bhqk", query * scaling, key)
+    if bias is not None:
+        logits = logits + (bias * scaling).to(logits.dtype)[:, None, :]
+    if mask is not None:
+        logits = logits + mask
+    weights = logits.softmax(dim=-1)
+    return (weights @ value).transpose(1, 2), weights
+
+
+def _image_of(mask: torch.Tensor | None, index: int) -> torch.Tensor | None:
+    return mask if mask is None or mask.shape[0] == 1 else mask[index : index + 1]
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention, the baseline, and the frame that static keys are put into.
+
+    Args:
+        hidden_size: channels of the tokens.
+        grid_size: `(height, width)` of the grid of positions; it binds static keys only.
+        num_heads, head_dim: number of heads and channels of a head; they need not fill `hidden_size`.
+        class_token: whether a class token stands before the positions.
+        query_projection: False makes the tokens themselves the query (static keys only).
+        qkv_bias, output_bias: whether the projections have biases.
+        mask_diagonal: keep a token from attending to its own position (locality self-attention).
+        learned_temperature: train the scale of the logits, as a logarithm that starts at `head_dim ** -0.5`.
+        static_key_resolution: what to do on another grid than `grid_size`: `"interpolate"` the static key, or cut
+            the map into `"window"`s of the trained grid.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        grid_size: tuple[int, int],
+        num_heads: int,
+        head_dim: int,
+        *,
+        class_token: bool = False,
+        query_projection: bool = True,
+        qkv_bias: bool = False,
+        output_bias: bool = True,
+        mask_diagonal: bool = False,
+        learned_temperature: bool = False,
+        static_key_resolution: str = "interpolate",
+    ):
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = head_dim
+        self.grid_size = tuple(grid_size)
+        self.class_token = class_token
+        self.mask_diagonal = mask_diagonal
+        self.static_key_resolution = static_key_resolution
+
+        inner_size = self.num_heads * self.head_dim
+        self.q_proj = nn.Linear(hidden_size, inner_size, bias=qkv_bias) if query_projection else nn.Identity()
+        self.v_proj = nn.Linear(hidden_size, inner_size, bias=qkv_bias)
+        self.o_proj = nn.Linear(inner_size, hidden_size, bias=output_bias)
+        self.temperature = nn.Parameter(torch.empty(1)) if learned_temperature else None
+        self._add_key(hidden_size, qkv_bias)
+        self.init_own_parameters()
+
+    def _add_key(self, hidden_size: int, bias: bool) -> None:
+        self.k_proj = nn.Linear(hidden_size, self.num_heads * self.head_dim, bias=bias)
+
+    def init_own_parameters(self, std: float = 0.02) -> None:
+        """Draw the parameters that belong to no submodule; `std` is the scale of linear weights."""
+        if self.temperature is not None:
+            init.constant_(self.temperature, math.log(self.head_dim**-0.5))
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        grid_size: tuple[int, int] | None = None,
+        output_attentions: bool = False,
+        implementation: str = "sdpa",
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Mix tokens `(batch, [1 +] height * width, hidden_size)` that lie on the grid `(height, width)`.
+
+        Returns:
+            The mixed tokens, in the same shape, and the attention weights `(batch, heads, tokens, tokens)` if asked
+            for, else None. In window mode on another grid, the weights' batch counts windows, not images.
+        """
+        grid_size = self._check_tokens(hidden_states, grid_size)
+        output, weights = self._mix(
+            hidden_states, grid_size, output_attentions=output_attentions, implementation=implementation
+        )
+        return self.o_proj(output.flatten(2)), weights
+
+    def _check_tokens(self, hidden_states: torch.Tensor, grid_size: tuple[int, int] | None) -> tuple[int, int]:
+        # Fused kernels trust the shapes they are given: a key of another length than the value is read as it comes.
+        height, width = grid_size or self.grid_size
+        tokens = height * width + self.class_token
+        if hidden_states.shape[1] != tokens:
+            first = "a class token and " if self.class_token else ""
+            raise ValueError(
+                f"{type(self).__name__} got {hidden_states.shape[1]} tokens, expected {tokens}: {first}a grid of"
+                f" {height}x{width}. Pass grid_size=(height, width) with the grid that the tokens lie on."
+            )
+        return height, width
+
+    def _mix(self, hidden_states, grid_size, **options):
+        query, key, value = (
+            self._split_heads(projection(hidden_states)) for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        query, scaling = self._scale(query)
+        return attend(self, query, key, value, scaling=scaling, mask=self._diagonal_mask(query), **options)
+
+    def _split_heads(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+    def _scale(self, query: torch.Tensor) -> tuple[torch.Tensor, float]:
+        # Kernels take a scale that is a number; a trained one goes into the query.
+        if self.temperature is None:
+            return query, self.head_dim**-0.5
+        return query * self.temperature.exp().to(query.dtype), 1.0
+
+    def _diagonal_mask(self, tokens: torch.Tensor) -> torch.Tensor | None:
+        if not self.mask_diagonal:
+            return None
+        count = tokens.shape[2]
+        # The lowest number and not -inf, so that a lone token still attends to something.
+        lowest = torch.finfo(tokens.dtype).min
+        return torch.eye(count, dtype=tokens.dtype, device=tokens.device)[None, None] * lowest
+
+
+class StaticKeyAttention(SelfAttention):
+    """SKA (paper, section 3): the key is a parameter, `(heads, [1 +] height * width, head_dim)`, drawn from N(0, 1).
+
+    There is no key projection, and the query projection can go too. Arguments are those of `SelfAttention`.
+    """
+
+    def _add_key(self, hidden_size: int, bias: bool) -> None:
+        if isinstance(self.q_proj, nn.Identity) and self.num_heads * self.head_dim != hidden_size:
+            raise ValueError(
+                f"query_projection=False makes the {hidden_size} channels of a token its query, but there are"
+                f" {self.num_heads} heads of {self.head_dim}: choose heads that fill {hidden_size} channels."
+            )
+        if self.static_key_resolution == "window" and self.class_token:
+            raise ValueError(
+                "static_key_resolution='window' cuts the map into windows, and a class token is in none:"
+                " use 'interpolate', or a network without a class token."
+            )
+        self._resized_keys = {}
+        self._add_static_key(self.grid_size[0] * self.grid_size[1] + self.class_token)
+
+    def _add_static_key(self, positions: int) -> None:
+        self.key = nn.Parameter(torch.empty(self.num_heads, positions, self.head_dim))
+
+    def init_own_parameters(self, std: float = 0.02) -> None:
+        super().init_own_parameters(std)
+        init.normal_(self.key)
+
+    def static_keys(self) -> list[nn.Parameter]:
+        """The parameters with one row for each key position, `(heads, positions, ...)`."""
+        return [self.key]
+
+    def _mix(self, hidden_states, grid_size, **options):
+        query, value = self.q_proj(hidden_states), self.v_proj(hidden_states)
+        if self.static_key_resolution == "interpolate" or grid_size == self.grid_size:
+            return self._mix_grid(query, value, grid_size, padding=None, **options)
+        batch = value.shape[0]
+        query, value = (cut_windows(tokens, grid_size, self.grid_size) for tokens in (query, value))
+        padding = window_padding_mask(grid_size, self.grid_size, value).repeat(batch, 1, 1, 1)
+        output, weights = self._mix_grid(query, value, self.grid_size, padding, **options)
+        return join_windows(output.flatten(2), grid_size, self.grid_size), weights
+
+    def _mix_grid(self, query, value, grid_size, padding, **options):
+        (key,) = self.static_keys_on(grid_size)
+        query, scaling = self._scale(self._split_heads(query))
+        mask = add_masks(self._diagonal_mask(query), padding)
+        return attend(self, query, key, self._split_heads(value), scaling=scaling, mask=mask, **options)
+
+    def static_keys_on(self, grid_size: tuple[int, int]) -> list[torch.Tensor]:
+        """The static keys on the grid `(height, width)`.
+
+        In training they are resized each time, so that gradients reach the parameters; in evaluation once for each
+        grid, until a parameter changes.
+        """
+        parameters = self.static_keys()
+        if grid_size == self.grid_size:
+            return parameters
+        needs_grad = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
+        if self.training or needs_grad or torch.compiler.is_compiling() or any(p.is_inference() for p in parameters):
+            return [resize_grid(p, self.grid_size, grid_size, self.class_token) for p in parameters]
+
+        version = [(id(p), p.data_ptr(), p._version, p.dtype, p.device) for p in parameters]
+        cached_version, keys = self._resized_keys.pop(grid_size, (None, None))
+        if cached_version != version:
+            # A tensor made in inference mode could not be used outside it later.
+            with torch.inference_mode(False), torch.no_grad():
+                keys = [resize_grid(p, self.grid_size, grid_size, self.class_token) for p in parameters]
+        self._resized_keys[grid_size] = (version, keys)
+        if len(self._resized_keys) > MAX_CACHED_GRIDS:
+            self._resized_keys.pop(next(iter(self._resized_keys)))
+        return keys
+
+    def train(self, mode: bool = True):
+        self._resized_keys.clear()
+        return super().train(mode)
+
+    def _apply(self, fn, recurse: bool = True):
+        self._resized_keys.clear()
+        return super()._apply(fn, recurse)
+
+
+class ConvStaticKeyAttention(StaticKeyAttention):
+    """CSKA (paper, section 3): SKA whose query is its own 3x3 neighbourhood, zero outside the map.
+
+    The key, `(heads, [1 +] height * width, 9 head_dim)`, is the convolution's weight `(heads * positions, head_dim,
+    3, 3)` in another shape, and every key position has a bias. A class token has no neighbourhood: its query meets a
+    static key of its own, `class_key`, and it alone has the learned temperature.
+    """
+
+    def _add_static_key(self, positions: int) -> None:
+        self.key = nn.Parameter(torch.empty(self.num_heads, positions, self.head_dim * KERNEL_SIZE**2))
+        self.key_bias = nn.Parameter(torch.empty(self.num_heads, positions))
+        self.class_key = (
+            nn.Parameter(torch.empty(self.num_heads, positions, self.head_dim)) if self.class_token else None
+        )
+
+    def init_own_parameters(self, std: float = 0.02) -> None:
+        SelfAttention.init_own_parameters(self, std)
+        init.trunc_normal_(self.key, std=std)  # a convolution's weight, and drawn like one
+        init.zeros_(self.key_bias)
+        if self.class_key is not None:
+            init.normal_(self.class_key)
+
+    def static_keys(self) -> list[nn.Parameter]:
+        keys = [self.key, self.key_bias]
+        return keys if self.class_key is None else [*keys, self.class_key]
+
+    def _mix_grid(self, query, value, grid_size, padding, **options):
+        key, key_bias, *class_key = self.static_keys_on(grid_size)
+        value = self._split_heads(value)
+        mask = add_masks(self._diagonal_mask(value), padding)
+        if not self.class_token:
+            query = neighbourhoods(query, grid_size, self.num_heads)
+            return attend(self, query, key, value, scaling=self._conv_scaling, bias=key_bias, mask=mask, **options)
+
+        class_mask, grid_mask = (None, None) if mask is None else (mask[:, :, :1], mask[:, :, 1:])
+        class_query, scaling = self._scale(self._split_heads(query[:, :1]))
+        class_output, class_weights = attend(
+            self, class_query, class_key[0], value, scaling=scaling, mask=class_mask, **options
+        )
+        query = neighbourhoods(query[:, 1:], grid_size, self.num_heads)
+        output, weights = attend(
+            self, query, key, value, scaling=self._conv_scaling, bias=key_bias, mask=grid_mask, **options
+        )
+        weights = None if weights is None else torch.cat([class_weights, weights], dim=2)
+        return torch.cat([class_output, output], dim=1), weights
+
+    @property
+    def _conv_scaling(self) -> float:
+        return self.head_dim**-0.5 if self.temperature is None else 1.0
+
+
+def neighbourhoods(tokens: torch.Tensor, grid_size: tuple[int, int], num_heads: int) -> torch.Tensor:
+    """The 3x3 neighbourhood of every token, zero outside the map.
+
+    `(batch, height * width, heads * d)` becomes `(batch, heads, height * width, d * 9)`, each channel's nine numbers
+    row by row, which is the order of a convolution's weight.
+    """
+    maps = tokens.transpose(1, 2).unflatten(2, grid_size)
+    columns = F.unfold(maps, KERNEL_SIZE, padding=KERNEL_SIZE // 2)
+    return columns.unflatten(1, (num_heads, -1)).transpose(2, 3)
+
+
+def resize_grid(
+    rows: torch.Tensor, grid_size: tuple[int, int], new_grid_size: tuple[int, int], class_token: bool = False
+) -> torch.Tensor:
+    """Resize what has one row for each position of a grid: bicubic, antialiased where it shrinks.
+
+    `(leading, [1 +] height * width, ...)` becomes `(leading, [1 +] new_height * new_width, ...)`; the class token's
+    row, if there is one, is first and stays as it is.
+    """
+    # bfloat16 and float16 would round the interpolation weights too.
+    flat = rows.flatten(2) if rows.dim() > 2 else rows.unsqueeze(2)
+    flat = flat if rows.dtype == torch.float64 else flat.float()
+    class_row, grid_rows = flat[:, : int(class_token)], flat[:, int(class_token) :]
+    maps = grid_rows.transpose(1, 2).unflatten(2, grid_size)
+    shrinks = new_grid_size[0] < grid_size[0] or new_grid_size[1] < grid_size[1]
+    maps = F.interpolate(maps, size=new_grid_size, mode="bicubic", antialias=shrinks)
+    resized = torch.cat([class_row, maps.flatten(2).transpose(1, 2)], dim=1).to(rows.dtype)
+    return resized.reshape(rows.shape[0], -1, *rows.shape[2:])
+
+
+def cut_windows(tokens: torch.Tensor, grid_size: tuple[int, int], window: tuple[int, int]) -> torch.Tensor:
+    """Cut a map into windows, padded with zeros below and on the right.
+
+    `(batch, height * width, channels)` becomes `(batch * windows, window_height * window_width, channels)`.
+    """
+    (height, width), (window_height, window_width) = grid_size, window
+    maps = F.pad(tokens.unflatten(1, grid_size), (0, 0, 0, -width % window_width, 0, -height % window_height))
+    windows = maps.unflatten(2, (-1, window_width)).unflatten(1, (-1, window_height)).transpose(2, 3)
+    return windows.flatten(0, 2).flatten(1, 2)
+
+
+def join_windows(windows: torch.Tensor, grid_size: tuple[int, int], window: tuple[int, int]) -> torch.Tensor:
+    """The inverse of `cut_windows`; the padding is dropped."""
+    (height, width), (window_height, window_width) = grid_size, window
+    rows, columns = -(-height // window_height), -(-width // window_width)
+    windows = windows.unflatten(1, window).unflatten(0, (-1, rows, columns)).transpose(2, 3)
+    maps = windows.flatten(3, 4).flatten(1, 2)
+    return maps[:, :height, :width].flatten(1, 2)
+
+
+def window_padding_mask(grid_size: tuple[int, int], window: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
+    """An additive mask, `(windows, 1, 1, window_height * window_width)`, that hides the padding of `cut_windows`."""
+    inside = like.new_ones(1, grid_size[0] * grid_size[1], 1)
+    padding = 1 - cut_windows(inside, grid_size, window)
+    return padding.transpose(1, 2).unsqueeze(1) * torch.finfo(like.dtype).min
+
+
+def add_masks(first: torch.Tensor | None, second: torch.Tensor | None) -> torch.Tensor | None:
+    """The sum of two additive masks, either of which may be absent."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second

@@ -1,0 +1,124 @@
+"""Every token mixer by name, and those that are neither attention nor static keys.
+
+A mixer takes tokens `(batch, [1 +] height * width, hidden_size)` and the grid `(height, width)` that they lie on, and
+returns the mixed tokens and its attention weights, or None if it has none. To add one: write the class, give it a
+name in `TOKEN_MIXERS` and in `TOKEN_MIXER_NAMES` of `configuration_checks.py`.
+
+Source of the convolution, pooling, random and identity mixers: "MetaFormer Baselines for Vision", Yu et al., arXiv 2210.13452.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+
+from .static_key import ConvStaticKeyAttention, SelfAttention, StaticKeyAttention, resize_grid
+
+
+class StarReLU(nn.Module):
+    """`scale * relu(x) ** 2 + bias`, two trained scalars (MetaFormer baselines, equation 7)."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.empty(1))
+        self.bias = nn.Parameter(torch.empty(1))
+        self.init_own_parameters()
+
+    def init_own_parameters(self, std: float = 0.02) -> None:
+        init.ones_(self.scale)
+        init.zeros_(self.bias)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.scale * F.relu(hidden_states).square() + self.bias
+
+
+class SeparableConvolution(nn.Module):
+    """The inverted separable convolution: expand twofold, StarReLU, 7x7 depthwise, project."""
+
+    def __init__(self, hidden_size: int, grid_size: tuple[int, int]):
+        super().__init__()
+        inner_size = 2 * hidden_size
+        self.fc1 = nn.Linear(hidden_size, inner_size, bias=False)
+        self.activation = StarReLU()
+        self.depthwise = nn.Conv2d(inner_size, inner_size, kernel_size=7, padding=3, groups=inner_size, bias=False)
+        self.fc2 = nn.Linear(inner_size, hidden_size, bias=False)
+
+    def forward(self, hidden_states: torch.Tensor, grid_size: tuple[int, int], **_) -> tuple[torch.Tensor, None]:
+        hidden_states = self.activation(self.fc1(hidden_states))
+        hidden_states = maps_to_tokens(self.depthwise(tokens_to_maps(hidden_states, grid_size)))
+        return self.fc2(hidden_states), None
+
+
+class Pooling(nn.Module):
+    """The mean of the 3x3 neighbourhood inside the map, less the token itself (PoolFormer)."""
+
+    def __init__(self, hidden_size: int, grid_size: tuple[int, int]):
+        super().__init__()
+
+    def forward(self, hidden_states: torch.Tensor, grid_size: tuple[int, int], **_) -> tuple[torch.Tensor, None]:
+        maps = tokens_to_maps(hidden_states, grid_size)
+        means = F.avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
+        return maps_to_tokens(means) - hidden_states, None
+
+
+class RandomMixing(nn.Module):
+    """A random row-stochastic matrix over the positions, drawn once and not trained (RandFormer)."""
+
+    def __init__(self, hidden_size: int, grid_size: tuple[int, int]):
+        super().__init__()
+        self.grid_size = tuple(grid_size)
+        positions = grid_size[0] * grid_size[1]
+        self.matrix = nn.Parameter(torch.empty(positions, positions), requires_grad=False)
+        self.init_own_parameters()
+
+    def init_own_parameters(self, std: float = 0.02) -> None:
+        init.copy_(self.matrix, torch.rand_like(self.matrix).softmax(dim=-1))
+
+    def forward(self, hidden_states: torch.Tensor, grid_size: tuple[int, int], **_) -> tuple[torch.Tensor, None]:
+        matrix = self.matrix
+        if grid_size != self.grid_size:
+            # Rows and columns are positions both; the rows must still sum to one and weigh nothing negatively.
+            matrix = resize_grid(matrix[None], self.grid_size, grid_size)
+            matrix = resize_grid(matrix.transpose(1, 2), self.grid_size, grid_size)[0].T.clamp(min=0)
+            matrix = matrix / matrix.sum(dim=-1, keepdim=True)
+        return matrix @ hidden_states, None
+
+
+class Identity(nn.Module):
+    """Mixes nothing: what the rest of the network can do alone (IdentityFormer)."""
+
+    def __init__(self, hidden_size: int, grid_size: tuple[int, int]):
+        super().__init__()
+
+    def forward(self, hidden_states: torch.Tensor, grid_size: tuple[int, int], **_) -> tuple[torch.Tensor, None]:
+        return hidden_states, None
+
+
+ATTENTION_MIXERS = {
+    "attention": SelfAttention,
+    "static_key": StaticKeyAttention,
+    "conv_static_key": ConvStaticKeyAttention,
+}
+SPATIAL_MIXERS = {
+    "separable_conv": SeparableConvolution,
+    "pooling": Pooling,
+    "identity": Identity,
+    "random": RandomMixing,
+}
+
+
+def build_token_mixer(name: str, hidden_size: int, grid_size: tuple[int, int], **attention_options) -> nn.Module:
+    """The mixer called `name` for a grid; `attention_options` are the arguments of `SelfAttention`, for those that attend."""
+    if name in SPATIAL_MIXERS:
+        return SPATIAL_MIXERS[name](hidden_size, grid_size)
+    return ATTENTION_MIXERS[name](hidden_size, grid_size, **attention_options)
+
+
+def tokens_to_maps(tokens: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
+    """`(batch, height * width, channels)` as `(batch, channels, height, width)`, channels last in memory: a view."""
+    return tokens.unflatten(1, grid_size).permute(0, 3, 1, 2)
+
+
+def maps_to_tokens(maps: torch.Tensor) -> torch.Tensor:
+    """The inverse of `tokens_to_maps`, a view when the maps are channels last in memory."""
+    return maps.permute(0, 2, 3, 1).flatten(1, 2)

@@ -1,0 +1,44 @@
+"""Register our models with transformers' Auto classes without importing torch before its time.
+
+Registering imports torch and transformers' model code, seconds that a caller who only wants a list of names should not
+wait for. So it happens when the Auto classes are first imported; and if that is in the middle of an import of
+something that our models need, at the end of that one.
+"""
+
+import sys
+
+from wrapt import register_post_import_hook
+
+AUTO_CLASSES = "transformers.models.auto.configuration_auto"
+NEEDED_TO_REGISTER = (
+    "transformers.configuration_utils",
+    "transformers.modeling_utils",
+    "transformers.modeling_layers",
+    "transformers.models.auto.auto_factory",
+    "transformers.models.auto.modeling_auto",
+    "sk_transformers.models.configuration_skvit",
+    "sk_transformers.models.configuration_skformer",
+    "sk_transformers.models.static_key",
+    "sk_transformers.models.token_mixers",
+    "sk_transformers.models.modeling_common",
+    "sk_transformers.models.modeling_skvit",
+    "sk_transformers.models.modeling_skformer",
+    "sk_transformers.registration",
+)
+
+
+def register_when_imported() -> None:
+    """Register now if the Auto classes are imported already, else as soon as they are."""
+    for name in (AUTO_CLASSES, *NEEDED_TO_REGISTER):
+        register_post_import_hook(_register_if_possible, name)
+
+
+def _register_if_possible(imported) -> None:
+    if AUTO_CLASSES in sys.modules and not any(_half_imported(n) for n in NEEDED_TO_REGISTER if n != imported.__name__):
+        from .registration import register_auto_classes
+
+        register_auto_classes()
+
+
+def _half_imported(name: str) -> bool:
+    return name in sys.modules and getattr(sys.modules[name].__spec__, "_initializing", False)

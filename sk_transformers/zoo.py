@@ -1,0 +1,169 @@
+"""The named networks, as data, with the figures that their authors published.
+
+A variant is its family and what its configuration sets. To add one, add a row.
+"""
+
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures of a network as its authors printed them. None: not printed."""
+
+    parameters: float | None = None  # millions
+    macs: float | None = None  # billions of multiply-adds, at the variant's image size
+    top1: float | None = None  # per cent
+    dataset: str = "ImageNet-1k"
+    source: str = "Hu et al., arXiv 2412.07049"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named network: `family` is the configuration's model type, `settings` what it sets."""
+
+    family: str
+    settings: dict[str, Any]
+    published: Published = field(default_factory=Published)
+
+
+VIT_MIXERS = {"skvit": "static_key", "cskvit": "conv_static_key", "vit": "attention"}
+VIT_SIZES = {  # hidden size, layers, heads
+    "tiny": (192, 12, 3),
+    "small": (384, 12, 6),
+    "base": (768, 12, 12),
+    "large": (1024, 24, 16),
+}
+CIFAR_HEADS = {"skvit": 10, "cskvit": 8, "vit": 8}
+CIFAR_PUBLISHED = {
+    "skvit": Published(9.5, 0.64, 84.7, "CIFAR-10"),
+    "cskvit": Published(10.0, 0.67, 87.0, "CIFAR-10"),
+    "vit": Published(None, None, 83.4, "CIFAR-10"),
+}
+SMALL_DATA_SETTINGS = {  # "Vision Transformer for Small-Size Datasets", Lee et al., arXiv 2112.13492
+    "qkv_bias": False,
+    "mask_diagonal": True,
+    "learned_temperature": True,
+    "shifted_patch_tokenization": True,
+    "layer_norm_eps": 1e-5,
+}
+FORMER_MIXERS = {  # mixer of each stage, head size of each stage
+    "skaformer": (["separable_conv", "static_key", "static_key", "attention"], 32),
+    "cskaformer": (["separable_conv", "conv_static_key", "attention", "attention"], [32, 16, 32, 32]),
+    "caformer": (["separable_conv", "separable_conv", "attention", "attention"], 32),
+    "convformer": (["separable_conv"] * 4, 32),
+}
+FORMER_SIZES = {  # depths, hidden sizes
+    "s18": ([3, 3, 9, 3], [64, 128, 320, 512]),
+    "s36": ([3, 12, 18, 3], [64, 128, 320, 512]),
+    "m36": ([3, 12, 18, 3], [96, 192, 384, 576]),
+    "b36": ([3, 12, 18, 3], [128, 256, 512, 768]),
+}
+FORMER_PUBLISHED = {
+    "skaformer-s18": Published(26, 4.0, 82.3),
+    "skaformer-b36": Published(97, 22.8, 83.9),
+    "cskaformer-s18": Published(28, 4.1, 83.4),
+    "cskaformer-b36": Published(119, 24.2, 85.7),
+    "caformer-s18": Published(26, 4.1, 83.6, source="Yu et al., arXiv 2210.13452"),
+    "caformer-b36": Published(99, 23.2, 85.5, source="Yu et al., arXiv 2210.13452"),
+}
+
+
+def _vit_variants() -> dict[str, Variant]:
+    variants = {}
+    for family, mixer in VIT_MIXERS.items():
+        for size, (width, layers, heads) in VIT_SIZES.items():
+            variants[f"{family}-{size}-patch16-224"] = Variant("skvit", {
+                "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads,
+                "intermediate_size": 4 * width, "token_mixer": mixer, "num_labels": 1000,
+            })  # fmt: skip
+        variants[f"{family}-small-patch4-32"] = Variant("skvit", {
+            "image_size": 32, "patch_size": 4, "hidden_size": 512, "num_hidden_layers": 6,
+            "num_attention_heads": CIFAR_HEADS[family], "head_dim": 64, "intermediate_size": 512,
+            "token_mixer": mixer, "num_labels": 10, **SMALL_DATA_SETTINGS,
+        }, CIFAR_PUBLISHED[family])  # fmt: skip
+        variants[f"{family}-nano-patch4-32"] = Variant("skvit", {
+            "image_size": 32, "patch_size": 4, "hidden_size": 64, "num_hidden_layers": 4,
+            "num_attention_heads": 4, "intermediate_size": 128, "token_mixer": mixer, "num_labels": 10,
+        })  # fmt: skip
+    return variants
+
+
+def _former_variants() -> dict[str, Variant]:
+    variants = {}
+    for family, (mixers, head_dim) in FORMER_MIXERS.items():
+        for size, (depths, widths) in FORMER_SIZES.items():
+            name = f"{family}-{size}"
+            variants[name] = Variant("skformer", {
+                "depths": depths, "hidden_sizes": widths, "token_mixers": mixers, "head_dim": head_dim,
+                "num_labels": 1000,
+            }, FORMER_PUBLISHED.get(name, Published()))  # fmt: skip
+        variants[f"{family}-nano"] = Variant("skformer", {
+            "image_size": 64, "depths": [1, 1, 1, 1], "hidden_sizes": [16, 32, 64, 64], "token_mixers": mixers,
+            "head_dim": 16, "num_labels": 10,
+        })  # fmt: skip
+    return variants
+
+
+VARIANTS: dict[str, Variant] = {**_vit_variants(), **_former_variants()}
+
+
+def list_models(filter: str | None = None) -> list[str]:
+    """Names of the zoo's networks, sorted; `filter` is a part of the name, or a pattern such as `"cska*-s*"`."""
+    names = sorted(VARIANTS)
+    if filter is None:
+        return names
+    pattern = filter if any(wildcard in filter for wildcard in "*?[") else f"*{filter}*"
+    return [name for name in names if fnmatch(name, pattern)]
+
+
+def get_variant(name: str) -> Variant:
+    """The row of the zoo called `name`; ValueError, with the nearest names, when there is none."""
+    if name in VARIANTS:
+        return VARIANTS[name]
+    near = get_close_matches(name, VARIANTS, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else "list_models() names them all."
+    raise ValueError(f"Unknown model {name!r}. {hint}")
+
+
+def create_config(name: str, **overrides) -> "PretrainedConfig":
+    """The configuration of the network called `name`, with any of its fields set anew.
+
+    Args:
+        name: one of `list_models()`.
+        overrides: fields of `SKViTConfig` or `SKFormerConfig`, or those of every transformers configuration.
+
+    Raises:
+        ValueError: if there is no such network, or no such field, or a value does not fit.
+    """
+    variant = get_variant(name)
+    from sk_transformers import SKFormerConfig, SKViTConfig
+
+    config_class = {"skvit": SKViTConfig, "skformer": SKFormerConfig}[variant.family]
+    settings = dict(variant.settings)
+    if "id2label" in overrides:
+        settings.pop("num_labels")  # the labels count themselves
+    _check_fields(config_class, overrides)
+    return config_class(**{**settings, **overrides})
+
+
+def _check_fields(config_class: type, overrides: dict[str, Any]) -> None:
+    known = config_class()
+    for field_name in overrides:
+        if not hasattr(known, field_name):
+            near = get_close_matches(field_name, vars(known), n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{config_class.__name__} has no field {field_name!r}.{hint}")
+
+
+def create_model(name: str, **overrides) -> "PreTrainedModel":
+    """An image classifier with the configuration of `create_config(name, **overrides)` and fresh weights."""
+    config = create_config(name, **overrides)
+    from transformers import AutoModelForImageClassification
+
+    return AutoModelForImageClassification.from_config(config)
