@@ -62,8 +62,8 @@ def check_exportable(model: PreTrainedModel) -> None:
         model, PreTrainedModel
     ):
         raise TypeError(
-            f"export takes an SKViT or SKFormer model, not {type(model).__name__}: unwrap it from DistributedDataParallel,"
-            " torch.compile or PEFT first."
+            f"export takes an SKViT or SKFormer model, not {type(model).__name__}:"
+            " unwrap it from DistributedDataParallel, torch.compile or PEFT first."
         )
 
 

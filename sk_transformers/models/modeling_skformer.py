@@ -21,6 +21,7 @@ from .modeling_common import (
     drop_path_rates,
     output_options,
 )
+from .static_key import StaticKeyAttention  # noqa: F401  (transformers 5.1 copies the siblings named here, not theirs)
 from .token_mixers import StarReLU, build_token_mixer, maps_to_tokens, tokens_to_maps
 
 FIRST_SCALED_STAGE = 2  # residual scales from the third stage on

@@ -2,9 +2,9 @@
 
 With tokens `x`, queries `q = x W_q`, values `v = x W_v` and `d` channels a head:
 
-    SelfAttention            softmax( q @ (x W_k).T           * d**-0.5 ) @ v    the key is computed from the image
-    StaticKeyAttention       softmax( q @ K.T                 * d**-0.5 ) @ v    the key K is a parameter (SKA)
-    ConvStaticKeyAttention   softmax((n(q) @ K.T + b)         * d**-0.5 ) @ v    n(q) is the 3x3 neighbourhood of q (CSKA)
+    SelfAttention            softmax(  q @ (x W_k).T   * d**-0.5 ) @ v    the key is computed from the image
+    StaticKeyAttention       softmax(  q @ K.T         * d**-0.5 ) @ v    the key K is a parameter (SKA)
+    ConvStaticKeyAttention   softmax( (n(q) @ K.T + b) * d**-0.5 ) @ v    n(q) is the 3x3 neighbourhood of q (CSKA)
 
 The paper writes CSKA's logits as a grouped 3x3 convolution over the map of queries with one output channel for each
 key position. A convolution is a linear map of a neighbourhood, so that is SKA with the query replaced by the `9 d`
@@ -61,11 +61,13 @@ def attend(
     key = key.to(query.dtype)  # under autocast a parameter is float32 and the query is not
     if output_attentions or implementation == "eager":
         return plain_attention(query, key, value, scaling, bias, mask)
-    if bias is None and query.shape[-1] == value.shape[-1]:
+    if bias is None and query.shape[-1] == value.shape[-1] and not _overruns_mask(implementation, mask):
         # A static key is expanded over the batch, not copied: every image reads the same memory.
         key = key.expand(batch, -1, -1, -1)
-        if mask is not None and implementation == "flex_attention":
-            mask = mask.expand(batch, 1, query.shape[2], key.shape[2])  # it is indexed there, not broadcast
+        if implementation == "flex_attention":
+            # It indexes a mask where others broadcast it, and takes a view of a parameter for something to train.
+            mask = mask if mask is None else mask.expand(batch, 1, query.shape[2], key.shape[2])
+            key = key if torch.is_grad_enabled() else key.detach()
         fused_attention = ALL_ATTENTION_FUNCTIONS[implementation]
         output, _ = fused_attention(mixer, query, key, value, mask, dropout=0.0, scaling=scaling, is_causal=False)
         return output, None
@@ -90,6 +92,11 @@ def plain_attention(query, key, value, scaling, bias=None, mask=None) -> tuple[t
         logits = logits + mask
     weights = logits.softmax(dim=-1)
     return (weights @ value).transpose(1, 2), weights
+
+
+def _overruns_mask(implementation: str, mask: torch.Tensor | None) -> bool:
+    # On the CPU, torch 2.14's flex_attention reads past a mask whose sides are no multiple of its block.
+    return implementation == "flex_attention" and mask is not None and mask.device.type == "cpu"
 
 
 def _image_of(mask: torch.Tensor | None, index: int) -> torch.Tensor | None:
@@ -139,6 +146,7 @@ class SelfAttention(nn.Module):
         self.q_proj = nn.Linear(hidden_size, inner_size, bias=qkv_bias) if query_projection else nn.Identity()
         self.v_proj = nn.Linear(hidden_size, inner_size, bias=qkv_bias)
         self.o_proj = nn.Linear(inner_size, hidden_size, bias=output_bias)
+        self.learned_temperature = learned_temperature
         self.temperature = nn.Parameter(torch.empty(1)) if learned_temperature else None
         self._add_key(hidden_size, qkv_bias)
         self.init_own_parameters()
@@ -292,7 +300,7 @@ class ConvStaticKeyAttention(StaticKeyAttention):
 
     The key, `(heads, [1 +] height * width, 9 head_dim)`, is the convolution's weight `(heads * positions, head_dim,
     3, 3)` in another shape, and every key position has a bias. A class token has no neighbourhood: its query meets a
-    static key of its own, `class_key`, and it alone has the learned temperature.
+    static key of its own, `class_key`, and it alone has the learned temperature: kernels train their own scale.
     """
 
     def _add_static_key(self, positions: int) -> None:
@@ -301,6 +309,8 @@ class ConvStaticKeyAttention(StaticKeyAttention):
         self.class_key = (
             nn.Parameter(torch.empty(self.num_heads, positions, self.head_dim)) if self.class_token else None
         )
+        if not self.class_token:
+            self.temperature = None
 
     def init_own_parameters(self, std: float = 0.02) -> None:
         SelfAttention.init_own_parameters(self, std)
@@ -335,7 +345,7 @@ class ConvStaticKeyAttention(StaticKeyAttention):
 
     @property
     def _conv_scaling(self) -> float:
-        return self.head_dim**-0.5 if self.temperature is None else 1.0
+        return 1.0 if self.learned_temperature else self.head_dim**-0.5
 
 
 def neighbourhoods(tokens: torch.Tensor, grid_size: tuple[int, int], num_heads: int) -> torch.Tensor:

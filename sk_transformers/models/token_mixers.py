@@ -1,10 +1,11 @@
 """Every token mixer by name, and those that are neither attention nor static keys.
 
 A mixer takes tokens `(batch, [1 +] height * width, hidden_size)` and the grid `(height, width)` that they lie on, and
-returns the mixed tokens and its attention weights, or None if it has none. To add one: write the class, give it a
-name in `TOKEN_MIXERS` and in `TOKEN_MIXER_NAMES` of `configuration_checks.py`.
+returns the mixed tokens and its attention weights, or None if it has none. To add one: write the class, put it in a
+table below, and put its name in the table of the same name in `configuration_checks.py`.
 
-Source of the convolution, pooling, random and identity mixers: "MetaFormer Baselines for Vision", Yu et al., arXiv 2210.13452.
+Source of the convolution, pooling, random and identity mixers: "MetaFormer Baselines for Vision", Yu et al.,
+arXiv 2210.13452.
 """
 
 import torch
@@ -68,7 +69,7 @@ class RandomMixing(nn.Module):
         super().__init__()
         self.grid_size = tuple(grid_size)
         positions = grid_size[0] * grid_size[1]
-        self.matrix = nn.Parameter(torch.empty(positions, positions), requires_grad=False)
+        self.register_buffer("matrix", torch.empty(positions, positions))  # a loaded parameter would be trained
         self.init_own_parameters()
 
     def init_own_parameters(self, std: float = 0.02) -> None:
@@ -108,7 +109,7 @@ SPATIAL_MIXERS = {
 
 
 def build_token_mixer(name: str, hidden_size: int, grid_size: tuple[int, int], **attention_options) -> nn.Module:
-    """The mixer called `name` for a grid; `attention_options` are the arguments of `SelfAttention`, for those that attend."""
+    """The mixer called `name`; `attention_options` are the arguments of `SelfAttention`, for mixers that attend."""
     if name in SPATIAL_MIXERS:
         return SPATIAL_MIXERS[name](hidden_size, grid_size)
     return ATTENTION_MIXERS[name](hidden_size, grid_size, **attention_options)

@@ -1,0 +1,14 @@
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here may need the network
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def deterministic():
+    """One thread, since the tests share the processor, and the same random numbers whatever ran before."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    torch.compiler.reset()  # what other tests compiled counts against a function's limit

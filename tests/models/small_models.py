@@ -1,0 +1,57 @@
+"""The smallest networks that still have every part: the settings of models that a test builds in milliseconds."""
+
+from sk_transformers import (
+    SKFormerConfig,
+    SKFormerForImageClassification,
+    SKViTConfig,
+    SKViTForImageClassification,
+)
+
+SMALL_DATA = {
+    "qkv_bias": False,
+    "mask_diagonal": True,
+    "learned_temperature": True,
+    "shifted_patch_tokenization": True,
+}
+VITS = {
+    "skvit": {"token_mixer": "static_key"},
+    "cskvit": {"token_mixer": "conv_static_key"},
+    "vit": {"token_mixer": "attention"},
+    "skvit-small-data": {"token_mixer": "static_key", **SMALL_DATA},
+    "cskvit-small-data": {"token_mixer": "conv_static_key", **SMALL_DATA},
+    "skvit-mean": {"token_mixer": "static_key", "pooling": "mean"},
+    "skvit-no-query": {"token_mixer": ["static_key", "conv_static_key"], "query_projection": False},
+    "spatial-vit": {"token_mixer": ["separable_conv", "pooling", "identity", "random"], "pooling": "mean"},
+}
+FORMERS = {
+    "skaformer": {},
+    "cskaformer": {"token_mixers": ["separable_conv", "conv_static_key", "attention", "attention"]},
+    "window-former": {
+        "token_mixers": ["pooling", "conv_static_key", "static_key", "random"],
+        "static_key_resolution": "window",
+    },
+    "no-query-former": {"token_mixers": ["separable_conv", "identity", "static_key", "conv_static_key"],
+                        "query_projection": False},
+}  # fmt: skip
+ALL = [*VITS, *FORMERS]
+
+
+def small_config(name: str, **overrides):
+    if name in VITS:
+        mixers = VITS[name]["token_mixer"]
+        sizes = {
+            "image_size": 16, "patch_size": 4, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32,
+            "num_hidden_layers": len(mixers) if isinstance(mixers, list) else 2, "num_labels": 3,
+        }  # fmt: skip
+        return SKViTConfig(**{**sizes, **VITS[name], **overrides})
+    sizes = {
+        "image_size": 64, "depths": [1, 2, 1, 1], "hidden_sizes": [16, 16, 32, 32], "head_dim": 8, "num_labels": 3,
+    }  # fmt: skip
+    return SKFormerConfig(**{**sizes, **FORMERS[name], **overrides})
+
+
+def small_model(name: str, **overrides):
+    """A classifier in evaluation mode, its static keys large enough to matter."""
+    config = small_config(name, **overrides)
+    model = SKViTForImageClassification if name in VITS else SKFormerForImageClassification
+    return model(config).eval()

@@ -1,0 +1,63 @@
+"""Wrong configurations are one clear sentence."""
+
+import pytest
+
+from sk_transformers import SKFormerConfig, SKViTConfig
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"token_mixer": "static_keys"}, "Unknown token mixer 'static_keys': .* Did you mean 'static_key'"),
+        ({"token_mixer": ["attention"] * 3}, "token_mixer has 3 values, expected 12: one for each of the layers"),
+        ({"hidden_size": 100, "num_attention_heads": 3}, "hidden_size 100 cannot be split into 3 heads"),
+        ({"head_dim": 32, "query_projection": False}, "12 heads of 32 are 384 channels, and hidden_size is 768"),
+        ({"image_size": 100}, "image_size 100 is not a multiple of patch_size 16"),
+        ({"image_size": [224]}, r"image_size is \[224\], expected a positive number of pixels or a pair"),
+        ({"pooling": "max"}, "Unknown pooling 'max': expected one of 'cls', 'mean'"),
+        ({"token_mixer": "pooling"}, "'pooling' works on the grid of patches and cannot feed a class token"),
+        ({"drop_path_rate": 1.5}, "drop_path_rate is 1.5, expected a rate of at least 0 and less than 1"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0, expected a number of at least 1"),
+    ],
+)
+def test_wrong_skvit(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SKViTConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"token_mixers": ["attention"] * 3}, "token_mixers has 3 values, expected 4: one for each of the stages"),
+        ({"token_mixers": ["conv"] * 4}, "Unknown token mixer 'conv'"),
+        ({"depths": [1, 1]}, "depths has 2 values, expected 4"),
+        ({"hidden_sizes": [64, 128, 320, 500]}, "stage 4 has 500 channels, which heads of 32 do not fill"),
+        ({"head_dim": [32, 16]}, "head_dim has 2 values, expected 4"),
+        ({"image_size": 31}, "image height is 31, expected a number of at least 32"),
+        ({"static_key_resolution": "windows"}, "Unknown static_key_resolution 'windows': .* Did you mean 'window'"),
+        ({"head_dropout": -0.1}, "head_dropout is -0.1, expected a rate"),
+    ],
+)
+def test_wrong_skformer(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SKFormerConfig(**settings)
+
+
+@pytest.mark.parametrize("config", [SKViTConfig(image_size=[64, 32]), SKFormerConfig(head_dim=[32, 16, 32, 32])])
+def test_configurations_survive_json(config, tmp_path):
+    config.save_pretrained(tmp_path)
+    assert type(config).from_pretrained(tmp_path).to_diff_dict() == config.to_diff_dict()
+
+
+@pytest.mark.parametrize("size", [32, 33, 64, 97, 224, 225, 384, (800, 1333)])
+def test_grid_sizes_are_those_of_the_convolutions(size):
+    import torch
+    from torch import nn
+
+    maps = torch.empty(1, 1, *(size if isinstance(size, tuple) else (size, size)))
+    grids = []
+    for stage in range(4):
+        conv = nn.Conv2d(1, 1, 3, stride=2, padding=1) if stage else nn.Conv2d(1, 1, 7, stride=4, padding=2)
+        maps = conv(maps)
+        grids.append(tuple(maps.shape[2:]))
+    assert SKFormerConfig(image_size=size).grid_sizes == grids

@@ -1,0 +1,299 @@
+"""The mixers against the paper's equations, written here a second time and without cleverness, in float64."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sk_transformers.models.static_key import (
+    MAX_CACHED_GRIDS,
+    ConvStaticKeyAttention,
+    SelfAttention,
+    StaticKeyAttention,
+    cut_windows,
+    join_windows,
+    resize_grid,
+)
+
+WIDTH, HEADS, HEAD_DIM, GRID = 12, 3, 5, (4, 6)
+
+
+def make(mixer_class, **options):
+    mixer = mixer_class(WIDTH, GRID, HEADS, HEAD_DIM, **options).double()
+    with torch.no_grad():
+        for parameter in mixer.parameters():
+            parameter.normal_()
+    return mixer
+
+
+def tokens_for(mixer, batch=2, grid=GRID):
+    return torch.randn(batch, grid[0] * grid[1] + mixer.class_token, WIDTH, dtype=torch.float64)
+
+
+def heads(tokens):
+    return tokens.view(*tokens.shape[:2], HEADS, HEAD_DIM).permute(0, 2, 1, 3)
+
+
+def finish(mixer, logits, value):
+    """Mask, softmax, values, output projection."""
+    if mixer.mask_diagonal:
+        logits = logits.masked_fill(torch.eye(logits.shape[-1], dtype=torch.bool), -math.inf)
+    weights = logits.softmax(-1)
+    output = (weights @ heads(value)).permute(0, 2, 1, 3).reshape(*value.shape)
+    return mixer.o_proj(output), weights
+
+
+def scale_of(mixer):
+    return HEAD_DIM**-0.5 if mixer.temperature is None else mixer.temperature.exp()
+
+
+def ska(mixer, x):
+    """softmax(q K^T d**-0.5) v, head by head."""
+    query = heads(mixer.q_proj(x))
+    logits = torch.stack([query[:, h] @ mixer.key[h].T for h in range(HEADS)], dim=1) * scale_of(mixer)
+    return finish(mixer, logits, mixer.v_proj(x))
+
+
+def cska(mixer, x):
+    """The logits as the paper has them: a grouped 3x3 convolution over the map of queries."""
+    first = int(mixer.class_token)
+    query = mixer.q_proj(x)
+    maps = query[:, first:].transpose(1, 2).reshape(len(x), HEADS * HEAD_DIM, *GRID)
+    kernel = mixer.key.reshape(-1, HEAD_DIM, 3, 3)
+    logits = F.conv2d(maps, kernel, mixer.key_bias.reshape(-1), padding=1, groups=HEADS)
+    logits = logits.reshape(len(x), HEADS, -1, GRID[0] * GRID[1]).transpose(2, 3)
+    logits = logits * (1 if mixer.learned_temperature else HEAD_DIM**-0.5)
+    if first:
+        class_query = heads(query[:, :1])
+        class_logits = torch.einsum("bhqd,hkd->bhqk", class_query, mixer.class_key) * scale_of(mixer)
+        logits = torch.cat([class_logits, logits], dim=2)
+    return finish(mixer, logits, mixer.v_proj(x))
+
+
+OPTIONS = [
+    {},
+    {"class_token": True},
+    {"mask_diagonal": True},
+    {"learned_temperature": True, "qkv_bias": True},
+    {"class_token": True, "mask_diagonal": True, "learned_temperature": True, "output_bias": False},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "+".join(options) or "plain")
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize(("mixer_class", "formula"), [(StaticKeyAttention, ska), (ConvStaticKeyAttention, cska)])
+def test_mixer_is_the_formula(mixer_class, formula, implementation, options):
+    mixer = make(mixer_class, **options)
+    x = tokens_for(mixer).requires_grad_()
+    output, _ = mixer(x, implementation=implementation)
+    _, weights = mixer(x, output_attentions=True, implementation=implementation)
+    expected, expected_weights = formula(mixer, x)
+    torch.testing.assert_close(output, expected, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(weights, expected_weights, rtol=1e-11, atol=1e-11)
+
+    cotangent = torch.randn_like(expected)
+    parameters = [x, *mixer.parameters()]
+    for gradient, right in zip(
+        torch.autograd.grad(output, parameters, cotangent), torch.autograd.grad(expected, parameters, cotangent)
+    ):
+        torch.testing.assert_close(gradient, right, rtol=1e-9, atol=1e-9)
+
+
+def test_conv_static_key_of_a_1x1_kernel_is_static_key():
+    conv, plain = make(ConvStaticKeyAttention), make(StaticKeyAttention)
+    with torch.no_grad():
+        for name in ("q_proj", "v_proj", "o_proj"):
+            getattr(plain, name).load_state_dict(getattr(conv, name).state_dict())
+        conv.key_bias.zero_()
+        kernel = conv.key.view(HEADS, -1, HEAD_DIM, 3, 3)
+        kernel.zero_()
+        kernel[..., 1, 1] = plain.key
+    x = tokens_for(conv)
+    torch.testing.assert_close(conv(x)[0], plain(x)[0], rtol=1e-12, atol=1e-12)
+
+
+def test_no_query_projection_makes_the_tokens_the_query():
+    mixer = StaticKeyAttention(15, GRID, HEADS, HEAD_DIM, query_projection=False).double()
+    assert not any(name.startswith("q_proj") for name, _ in mixer.named_parameters())
+    x = torch.randn(2, 24, 15, dtype=torch.float64)
+    torch.testing.assert_close(mixer(x)[0], ska(mixer, x)[0], rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="3 heads of 5: choose heads that fill 12 channels"):
+        StaticKeyAttention(12, GRID, HEADS, HEAD_DIM, query_projection=False)
+
+
+def test_static_key_is_not_copied_over_the_batch(monkeypatch):
+    """Every image reads the same memory: the fused kernel is given a key of batch stride 0."""
+    given = []
+
+    def attention(query, key, value, **kwargs):
+        given.append(key)
+        return query @ key.transpose(2, 3) @ value
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attention)
+    mixer = make(StaticKeyAttention)
+    mixer(tokens_for(mixer, batch=7))
+    (key,) = given
+    assert key.shape == (7, HEADS, 24, HEAD_DIM)
+    assert key.stride(0) == 0
+    assert key.data_ptr() == mixer.key.data_ptr()
+
+
+@pytest.mark.parametrize("mixer_class", [SelfAttention, StaticKeyAttention, ConvStaticKeyAttention])
+def test_token_count_is_checked_before_any_kernel(mixer_class, monkeypatch):
+    mixer = make(mixer_class, class_token=True)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: pytest.fail("a kernel ran"))
+    with pytest.raises(ValueError, match=r"got 24 tokens, expected 25: a class token and a grid of 4x6"):
+        mixer(torch.randn(1, 24, WIDTH, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"got 25 tokens, expected 26: a class token and a grid of 5x5"):
+        mixer(torch.randn(1, 25, WIDTH, dtype=torch.float64), (5, 5))
+
+
+def test_a_lone_token_with_masked_diagonal_attends_to_itself():
+    mixer = StaticKeyAttention(8, (1, 1), 2, 4, mask_diagonal=True)
+    output, weights = mixer(torch.randn(1, 1, 8), output_attentions=True)
+    assert output.isfinite().all()
+    assert (weights == 1).all()
+
+
+# Other grids
+
+
+def test_resize_grid_is_torch_interpolation_and_leaves_the_class_row():
+    rows = torch.randn(3, 1 + 24, 5, 2, dtype=torch.float64)
+    for new, antialias in (((7, 9), False), ((3, 9), True), ((2, 2), True)):
+        resized = resize_grid(rows, GRID, new, class_token=True)
+        assert resized.shape == (3, 1 + new[0] * new[1], 5, 2)
+        assert torch.equal(resized[:, 0], rows[:, 0])
+        maps = rows[:, 1:].reshape(3, *GRID, 10).permute(0, 3, 1, 2)
+        expected = F.interpolate(maps, size=new, mode="bicubic", antialias=antialias)
+        torch.testing.assert_close(resized[:, 1:].reshape(3, *new, 10).permute(0, 3, 1, 2), expected)
+
+
+def test_resize_grid_keeps_constants():
+    bias = torch.full((2, 24), 3.0, dtype=torch.float64)
+    for new in ((5, 13), (2, 3), (1, 1)):
+        torch.testing.assert_close(resize_grid(bias, GRID, new), bias.new_full((2, new[0] * new[1]), 3.0))
+
+
+@pytest.mark.parametrize("mixer_class", [StaticKeyAttention, ConvStaticKeyAttention])
+def test_resized_mixer_is_the_mixer_with_resized_keys(mixer_class):
+    new_grid = (5, 3)
+    mixer = make(mixer_class, class_token=True)
+    resized = mixer_class(WIDTH, new_grid, HEADS, HEAD_DIM, class_token=True).double()
+    state = {
+        name: resize_grid(tensor, GRID, new_grid, class_token=True) if "key" in name else tensor
+        for name, tensor in mixer.state_dict().items()
+    }
+    resized.load_state_dict(state)
+    x = tokens_for(mixer, grid=new_grid)
+    torch.testing.assert_close(mixer(x, new_grid)[0], resized(x)[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("mixer_class", [StaticKeyAttention, ConvStaticKeyAttention])
+def test_gradients_reach_resized_keys_in_training(mixer_class):
+    mixer = make(mixer_class, class_token=True)
+    x = tokens_for(mixer, grid=(3, 3))
+    mixer(x, (3, 3))[0].square().sum().backward()
+    assert all(key.grad is not None and key.grad.abs().sum() > 0 for key in mixer.static_keys())
+
+
+def count_resizes(monkeypatch):
+    calls = []
+    interpolate = F.interpolate
+    monkeypatch.setattr(F, "interpolate", lambda *a, **k: calls.append(k["size"]) or interpolate(*a, **k))
+    return calls
+
+
+def test_keys_are_resized_once_for_each_grid_in_evaluation(monkeypatch):
+    calls = count_resizes(monkeypatch)
+    mixer = make(StaticKeyAttention).eval()
+    with torch.no_grad():
+        for grid in [(3, 3), (5, 5), (3, 3), (5, 5), (3, 3)]:
+            mixer(tokens_for(mixer, grid=grid), grid)
+    assert calls == [(3, 3), (5, 5)]
+
+
+CHANGES = {
+    "in place": lambda mixer: mixer.key.mul_(2),
+    "data": lambda mixer: setattr(mixer.key, "data", mixer.key.data * 2),
+    "parameter": lambda mixer: setattr(mixer, "key", torch.nn.Parameter(mixer.key * 2)),
+    "state dict": lambda mixer: mixer.load_state_dict({**mixer.state_dict(), "key": mixer.key * 2}),
+    "dtype": lambda mixer: mixer.float().double(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@torch.no_grad()
+def test_changed_keys_are_resized_again(change):
+    mixer = make(StaticKeyAttention).eval()
+    x = tokens_for(mixer, grid=(3, 3))
+    mixer(x, (3, 3))
+    CHANGES[change](mixer)
+    fresh = StaticKeyAttention(WIDTH, GRID, HEADS, HEAD_DIM).double()
+    fresh.load_state_dict(mixer.state_dict())
+    assert torch.equal(mixer(x, (3, 3))[0], fresh(x, (3, 3))[0])
+
+
+def test_keys_resized_in_inference_mode_serve_a_frozen_layer_in_training():
+    mixer = make(StaticKeyAttention).eval().requires_grad_(False)
+    x = tokens_for(mixer, grid=(3, 3))
+    with torch.inference_mode():
+        mixer(x, (3, 3))
+    x.requires_grad_()
+    mixer(x, (3, 3))[0].sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+@torch.no_grad()
+def test_a_layer_remembers_few_grids():
+    mixer = make(StaticKeyAttention).eval()
+    for side in range(1, 3 * MAX_CACHED_GRIDS):
+        mixer(tokens_for(mixer, grid=(side, side)), (side, side))
+    assert len(mixer._resized_keys) == MAX_CACHED_GRIDS
+    mixer.train()
+    assert not mixer._resized_keys
+
+
+# Windows
+
+
+def test_windows_are_cut_and_joined():
+    tokens = torch.arange(2 * 5 * 7 * 3.0).view(2, 35, 3)
+    windows = cut_windows(tokens, (5, 7), (4, 6))
+    assert windows.shape == (2 * 2 * 2, 24, 3)
+    maps = tokens.view(2, 5, 7, 3)
+    assert torch.equal(windows[0].view(4, 6, 3), maps[0, :4, :6])
+    assert torch.equal(windows[5].view(4, 6, 3)[:, 0], maps[1, :4, 6])
+    assert (windows[5].view(4, 6, 3)[:, 1:] == 0).all()
+    assert torch.equal(join_windows(windows, (5, 7), (4, 6)), tokens)
+
+
+@pytest.mark.parametrize("mixer_class", [StaticKeyAttention, ConvStaticKeyAttention])
+def test_each_window_is_mixed_as_an_image_of_the_trained_size(mixer_class):
+    mixer = make(mixer_class, static_key_resolution="window")
+    x = tokens_for(mixer, grid=(8, 12))
+    mixed = mixer(x, (8, 12))[0].view(2, 8, 12, WIDTH)
+    maps = x.view(2, 8, 12, WIDTH)
+    for top, left in ((0, 0), (0, 6), (4, 0), (4, 6)):
+        window = maps[:, top : top + 4, left : left + 6].reshape(2, 24, WIDTH)
+        expected = mixer(window)[0].view(2, 4, 6, WIDTH)
+        torch.testing.assert_close(mixed[:, top : top + 4, left : left + 6], expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("mixer_class", [StaticKeyAttention, ConvStaticKeyAttention])
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_padding_of_a_window_is_not_attended_to(mixer_class, implementation):
+    mixer = make(mixer_class, static_key_resolution="window")
+    x = tokens_for(mixer, grid=(5, 7))
+    output, _ = mixer(x, (5, 7), implementation=implementation)
+    plain, weights = mixer(x, (5, 7), output_attentions=True)
+    torch.testing.assert_close(output, plain, rtol=1e-11, atol=1e-11)
+    right_windows = weights.view(2, 2, 2, HEADS, 24, 4, 6)[:, :, 1]  # one column of seven is theirs
+    assert (right_windows[..., 1:] == 0).all()
+    torch.testing.assert_close(right_windows[..., 0].sum(-1)[:, 0], torch.ones(2, HEADS, 24, dtype=torch.float64))
+
+
+def test_windows_have_no_class_token():
+    with pytest.raises(ValueError, match="static_key_resolution='window'"):
+        make(StaticKeyAttention, class_token=True, static_key_resolution="window")
