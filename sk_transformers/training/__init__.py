@@ -1,0 +1,1 @@
+"""What the scripts share: data, metrics, checkpoints and the training loop."""

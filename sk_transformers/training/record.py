@@ -1,0 +1,85 @@
+"""What a run says of itself: the record in `metrics.json`, and the card made from it."""
+
+import argparse
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard
+from transformers import PreTrainedModel
+
+from ..hub.card import create_card
+from .checkpoints import Progress
+from .data import ImageData
+
+LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "timm")
+
+
+def run_record(
+    args: argparse.Namespace, model: PreTrainedModel, data: ImageData, progress: Progress, seconds: float
+) -> dict[str, Any]:
+    """Everything that is needed to repeat the run, and what it measured."""
+    best = next(entry for entry in progress.history if entry["step"] == progress.best_step)
+    return {
+        "command": shlex.join(["accelerate", "launch", f"scripts/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "commit": git_commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "hardware": platform.machine(),
+        "seconds": round(seconds, 1),
+        "seed": args.seed,
+        "arguments": dict(vars(args)),
+        "data": {
+            "name": data.name,
+            "train_images": len(data.train),
+            "validation_images": len(data.validation),
+            "labels": data.labels,
+        },
+        "parameters": model.num_parameters(),
+        "best": best,
+        "history": progress.history,
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this file is in, with `+changes` if it was changed; None outside of one."""
+    folder = Path(__file__).parent
+
+    def git(*command: str) -> str:
+        return subprocess.run(
+            ["git", "-C", folder, *command], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def run_card(model: PreTrainedModel, name: str, record: dict[str, Any]) -> ModelCard:
+    """The card of a run's model: how it was trained, and the validation accuracy of its best checkpoint."""
+    data, best = record["data"], record["best"]
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=Path(data["name"]).name,
+            dataset_name=Path(data["name"]).name,
+            dataset_split="validation",
+            metric_type="accuracy",
+            metric_name=title,
+            metric_value=round(best[key], 4),
+        )
+        for key, title in (("top1", "Top-1 accuracy"), ("top5", "Top-5 accuracy"))
+    ]
+    training = {
+        "Command": f"`{record['command']}`",
+        "Commit": record["commit"],
+        "Seed": record["seed"],
+        "Data": f"{Path(data['name']).name}, {data['train_images']} images, and {data['validation_images']} held out",
+        "Steps": best["step"],
+        "Time": f"{record['seconds']:.0f} s on {record['hardware']}",
+    }
+    return create_card(model, name, {what: value for what, value in training.items() if value is not None}, results)
