@@ -26,6 +26,7 @@ from transformers import initialization as init
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 KERNEL_SIZE = 3  # of ConvStaticKeyAttention
+LOGITS_IN_CACHE = 2**20  # computed at a time where no fused kernel runs; 4 MiB in float32
 MAX_CACHED_GRIDS = 4  # resized keys that a layer remembers in evaluation; each is as large as its grid
 
 
@@ -71,12 +72,19 @@ def attend(
         fused_attention = ALL_ATTENTION_FUNCTIONS[implementation]
         output, _ = fused_attention(mixer, query, key, value, mask, dropout=0.0, scaling=scaling, is_causal=False)
         return output, None
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or key.dim() == 4:
         output, _ = plain_attention(query, key, value, scaling, bias, mask)
         return output, None
-    # One image at a time keeps the logits in the processor's cache.
+    # Few queries of one image at a time, so that their logits stay in the processor's cache.
+    rows = max(1, LOGITS_IN_CACHE // (query.shape[1] * key.shape[-2]))
     outputs = [
-        plain_attention(query[i : i + 1], key, value[i : i + 1], scaling, bias, _image_of(mask, i))[0]
+        torch.cat(
+            [
+                plain_attention(queries, key, value[i : i + 1], scaling, bias, _mask_of(mask, i, slice(j, j + rows)))[0]
+                for j, queries in zip(range(0, query.shape[2], rows), query[i : i + 1].split(rows, dim=2))
+            ],
+            dim=1,
+        )
         for i in range(batch)
     ]
     return torch.cat(outputs), None
@@ -99,8 +107,11 @@ def _overruns_mask(implementation: str, mask: torch.Tensor | None) -> bool:
     return implementation == "flex_attention" and mask is not None and mask.device.type == "cpu"
 
 
-def _image_of(mask: torch.Tensor | None, index: int) -> torch.Tensor | None:
-    return mask if mask is None or mask.shape[0] == 1 else mask[index : index + 1]
+def _mask_of(mask: torch.Tensor | None, image: int, queries: slice) -> torch.Tensor | None:
+    if mask is None:
+        return None
+    mask = mask if mask.shape[0] == 1 else mask[image : image + 1]
+    return mask if mask.shape[2] == 1 else mask[:, :, queries]
 
 
 class SelfAttention(nn.Module):

@@ -19,6 +19,7 @@ VITS = {
     "vit": {"token_mixer": "attention"},
     "skvit-small-data": {"token_mixer": "static_key", **SMALL_DATA},
     "cskvit-small-data": {"token_mixer": "conv_static_key", **SMALL_DATA},
+    "vit-small-data": {"token_mixer": "attention", **SMALL_DATA},
     "skvit-mean": {"token_mixer": "static_key", "pooling": "mean"},
     "skvit-no-query": {"token_mixer": ["static_key", "conv_static_key"], "query_projection": False},
     "spatial-vit": {"token_mixer": ["separable_conv", "pooling", "identity", "random"], "pooling": "mean"},
