@@ -58,36 +58,14 @@ def attend(
     Returns:
         The output, `(batch, queries, heads, d)`, and the weights, `(batch, heads, queries, keys)` or None.
     """
-    batch = value.shape[0]
     key = key.to(query.dtype)  # under autocast a parameter is float32 and the query is not
     if output_attentions or implementation == "eager":
         return plain_attention(query, key, value, scaling, bias, mask)
     if bias is None and query.shape[-1] == value.shape[-1] and not _overruns_mask(implementation, mask):
-        # A static key is expanded over the batch, not copied: every image reads the same memory.
-        key = key.expand(batch, -1, -1, -1)
-        if implementation == "flex_attention":
-            # It indexes a mask where others broadcast it, and takes a view of a parameter for something to train.
-            mask = mask if mask is None else mask.expand(batch, 1, query.shape[2], key.shape[2])
-            key = key if torch.is_grad_enabled() else key.detach()
-        fused_attention = ALL_ATTENTION_FUNCTIONS[implementation]
-        output, _ = fused_attention(mixer, query, key, value, mask, dropout=0.0, scaling=scaling, is_causal=False)
-        return output, None
-    if torch.compiler.is_compiling() or key.dim() == 4:
-        output, _ = plain_attention(query, key, value, scaling, bias, mask)
-        return output, None
-    # Few queries of one image at a time, so that their logits stay in the processor's cache.
-    rows = max(1, LOGITS_IN_CACHE // (query.shape[1] * key.shape[-2]))
-    outputs = [
-        torch.cat(
-            [
-                plain_attention(queries, key, value[i : i + 1], scaling, bias, _mask_of(mask, i, slice(j, j + rows)))[0]
-                for j, queries in zip(range(0, query.shape[2], rows), query[i : i + 1].split(rows, dim=2))
-            ],
-            dim=1,
-        )
-        for i in range(batch)
-    ]
-    return torch.cat(outputs), None
+        return fused_attention(mixer, query, key, value, scaling, mask, implementation), None
+    if key.dim() == 3 and value.device.type == "cpu" and not torch.compiler.is_compiling():
+        return blockwise_attention(query, key, value, scaling, bias, mask), None
+    return plain_attention(query, key, value, scaling, bias, mask)[0], None
 
 
 def plain_attention(query, key, value, scaling, bias=None, mask=None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -102,16 +80,37 @@ def plain_attention(query, key, value, scaling, bias=None, mask=None) -> tuple[t
     return (weights @ value).transpose(1, 2), weights
 
 
+def fused_attention(mixer, query, key, value, scaling, mask, implementation) -> torch.Tensor:
+    """`attend` by one of transformers' attention functions, which never write the weights to memory."""
+    # A static key is expanded over the batch, not copied: every image reads the same memory.
+    key = key.expand(value.shape[0], -1, -1, -1)
+    if implementation == "flex_attention":
+        # It indexes a mask where others broadcast it, and takes a view of a parameter for something to train.
+        mask = mask if mask is None else mask.expand(value.shape[0], 1, query.shape[2], key.shape[2])
+        key = key if torch.is_grad_enabled() else key.detach()
+    attention_function = ALL_ATTENTION_FUNCTIONS[implementation]
+    return attention_function(mixer, query, key, value, mask, dropout=0.0, scaling=scaling, is_causal=False)[0]
+
+
 def _overruns_mask(implementation: str, mask: torch.Tensor | None) -> bool:
     # On the CPU, torch 2.14's flex_attention reads past a mask whose sides are no multiple of its block.
     return implementation == "flex_attention" and mask is not None and mask.device.type == "cpu"
 
 
-def _mask_of(mask: torch.Tensor | None, image: int, queries: slice) -> torch.Tensor | None:
-    if mask is None:
-        return None
-    mask = mask if mask.shape[0] == 1 else mask[image : image + 1]
-    return mask if mask.shape[2] == 1 else mask[:, :, queries]
+def blockwise_attention(query, key, value, scaling, bias, mask) -> torch.Tensor:
+    """`attend` for a static key, few queries of one image at a time: their logits stay in the processor's cache."""
+    rows = max(1, LOGITS_IN_CACHE // (key.shape[0] * key.shape[1]))
+    images = []
+    for i in range(query.shape[0]):
+        image_mask = mask if mask is None or mask.shape[0] == 1 else mask[i : i + 1]
+        blocks = []
+        for first in range(0, query.shape[2], rows):
+            queries = slice(first, first + rows)
+            block_mask = image_mask if mask is None or mask.shape[2] == 1 else image_mask[:, :, queries]
+            block, _ = plain_attention(query[i : i + 1, :, queries], key, value[i : i + 1], scaling, bias, block_mask)
+            blocks.append(block)
+        images.append(torch.cat(blocks, dim=1))
+    return torch.cat(images)
 
 
 class SelfAttention(nn.Module):
