@@ -226,7 +226,7 @@ class SelfAttention(nn.Module):
 
 
 class StaticKeyAttention(SelfAttention):
-    """SKA (paper, section 3): the key is a parameter, `(heads, [1 +] height * width, head_dim)`, drawn from N(0, 1).
+    """SKA: the key is a parameter, `(heads, [1 +] height * width, head_dim)`, drawn from N(0, 1).
 
     There is no key projection, and the query projection can go too. Arguments are those of `SelfAttention`.
     """
@@ -306,7 +306,7 @@ class StaticKeyAttention(SelfAttention):
 
 
 class ConvStaticKeyAttention(StaticKeyAttention):
-    """CSKA (paper, section 3): SKA whose query is its own 3x3 neighbourhood, zero outside the map.
+    """CSKA: SKA whose query is its own 3x3 neighbourhood, zero outside the map.
 
     The key, `(heads, [1 +] height * width, 9 head_dim)`, is the convolution's weight `(heads * positions, head_dim,
     3, 3)` in another shape, and every key position has a bias. A class token has no neighbourhood: its query meets a

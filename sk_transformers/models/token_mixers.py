@@ -17,7 +17,7 @@ from .static_key import ConvStaticKeyAttention, SelfAttention, StaticKeyAttentio
 
 
 class StarReLU(nn.Module):
-    """`scale * relu(x) ** 2 + bias`, two trained scalars (MetaFormer baselines, equation 7)."""
+    """`scale * relu(x) ** 2 + bias`, two trained scalars."""
 
     def __init__(self):
         super().__init__()
