@@ -36,6 +36,8 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         shifted_patch_tokenization: see patches together with the image shifted by a pixel four ways (same source).
         pooling: what the classifier reads: `"cls"`, a class token, or `"mean"`, the mean of the tokens.
         hidden_act: activation of the MLP.
+        layer_scale_init_value: train a factor for each channel of the residual branches, from this value on (layer
+            scale, arXiv 2103.17239); None for no such factors.
         drop_path_rate: stochastic depth of the last layer; it grows linearly from 0.
         layer_norm_eps: epsilon of the layer norms.
         initializer_range: standard deviation of the weights before training.
@@ -65,6 +67,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         shifted_patch_tokenization: bool = False,
         pooling: str = "cls",
         hidden_act: str = "gelu",
+        layer_scale_init_value: float | None = None,
         drop_path_rate: float = 0.0,
         layer_norm_eps: float = 1e-6,
         initializer_range: float = 0.02,
@@ -88,6 +91,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         self.shifted_patch_tokenization = shifted_patch_tokenization
         self.pooling = pooling
         self.hidden_act = hidden_act
+        self.layer_scale_init_value = layer_scale_init_value
         self.drop_path_rate = drop_path_rate
         self.layer_norm_eps = layer_norm_eps
         self.initializer_range = initializer_range
@@ -103,6 +107,8 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         check_at_least(1, num_hidden_layers=self.num_hidden_layers, intermediate_size=self.intermediate_size)
         check_at_least(1, num_attention_heads=self.num_attention_heads)
         check_rate(drop_path_rate=self.drop_path_rate)
+        if self.layer_scale_init_value is not None:
+            check_at_least(0, layer_scale_init_value=self.layer_scale_init_value)
         check_choice("pooling", self.pooling, ("cls", "mean"))
         check_mixers("token_mixer", self.token_mixers, self.num_hidden_layers, "layers")
         for image, patch in zip(size_pair("image_size", self.image_size), size_pair("patch_size", self.patch_size)):

@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPoo
 from .configuration_checks import size_pair
 from .configuration_skvit import SKViTConfig
 from .modeling_common import (
+    ChannelScale,
     DropPath,
     StaticKeyPreTrainedModel,
     check_labels,
@@ -127,6 +128,12 @@ class SKViTMLP(nn.Module):
         return self.fc2(self.activation(self.fc1(hidden_states)))
 
 
+def build_layer_scale(config: SKViTConfig) -> nn.Module:
+    if config.layer_scale_init_value is None:
+        return nn.Identity()
+    return ChannelScale(config.hidden_size, config.layer_scale_init_value)
+
+
 class SKViTLayer(GradientCheckpointingLayer):
     """A pre-norm layer: `x + mixer(norm(x))`, then `x + mlp(norm(x))`."""
 
@@ -146,8 +153,10 @@ class SKViTLayer(GradientCheckpointingLayer):
             mask_diagonal=config.mask_diagonal,
             learned_temperature=config.learned_temperature,
         )
+        self.mixer_scale = build_layer_scale(config)
         self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = SKViTMLP(config)
+        self.mlp_scale = build_layer_scale(config)
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(
@@ -159,9 +168,9 @@ class SKViTLayer(GradientCheckpointingLayer):
             output_attentions=output_attentions,
             implementation=self.config._attn_implementation,
         )
-        hidden_states = hidden_states + self.drop_path(mixed)
-        hidden_states = hidden_states + self.drop_path(self.mlp(self.layernorm_after(hidden_states)))
-        return hidden_states, weights
+        hidden_states = hidden_states + self.drop_path(self.mixer_scale(mixed))
+        mlp_output = self.mlp(self.layernorm_after(hidden_states))
+        return hidden_states + self.drop_path(self.mlp_scale(mlp_output)), weights
 
 
 class SKViTPreTrainedModel(StaticKeyPreTrainedModel):
