@@ -14,6 +14,13 @@ import torch
 from sk_transformers.conversion import CheckpointError, convert
 
 
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="a checkpoint file, timm:NAME, or a folder or Hub id of transformers")
@@ -23,10 +30,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--labels", metavar="FILE", help="names of the classes: JSON, or one in each line")
     parser.add_argument("--dtype", choices=["float64", "float32", "bfloat16", "float16"], help="default: the source's")
     told = parser.add_argument_group("what tensors may not tell (an error asks for it where it is needed)")
-    told.add_argument("--image_size", type=int, nargs="+", metavar="PIXELS", help="one number, or height and width")
-    told.add_argument("--patch_size", type=int, metavar="PIXELS", help="of a ViT with shifted patches")
     told.add_argument(
-        "--head_dim", type=int, metavar="CHANNELS", help="of attention; default 32 in MetaFormer, 64 in ViT"
+        "--image_size", type=positive, nargs="+", metavar="PIXELS", help="one number, or height and width"
+    )
+    told.add_argument("--patch_size", type=positive, metavar="PIXELS", help="of a ViT with shifted patches")
+    told.add_argument(
+        "--head_dim", type=positive, metavar="CHANNELS", help="of attention; default 32 in MetaFormer, 64 in ViT"
     )
     told.add_argument("--token_mixers", nargs="+", metavar="NAME", help="of each stage, or one for all")
     args = parser.parse_args(argv)

@@ -72,7 +72,7 @@ def runnable(source: Source, config) -> tuple[nn.Module | None, str]:
         import_timm()
     except CheckpointError:
         return None, "timm is not installed"
-    if isinstance(config, SKFormerConfig) and set(config.token_mixers) <= set(TIMM_MIXERS.values()):
+    if isinstance(config, SKFormerConfig) and is_in_timm(config):
         network = timm_metaformer(config)
     elif source.code_base is TIMM_VIT:
         network = timm_vit(config, source.state_dict)
@@ -85,6 +85,10 @@ def runnable(source: Source, config) -> tuple[nn.Module | None, str]:
         state_dict = checkpoint_filter_fn(state_dict, network)
     network.double().load_state_dict(state_dict)
     return network.eval(), "timm"
+
+
+def is_in_timm(config: SKFormerConfig) -> bool:
+    return set(config.token_mixers) <= set(TIMM_MIXERS.values()) and config.mlp_ratio == 4
 
 
 def timm_metaformer(config: SKFormerConfig) -> nn.Module:

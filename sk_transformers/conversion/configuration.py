@@ -10,7 +10,9 @@ from math import gcd, isqrt
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
+from ..models.configuration_checks import size_pair
 from ..models.configuration_skformer import NUM_STAGES, SKFormerConfig
 from ..models.configuration_skvit import SKViTConfig
 from ..models.static_key import KERNEL_SIZE
@@ -63,11 +65,29 @@ def infer_config(
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     is_former = any(name.startswith("skformer.") for name in shapes)
     reader = (FormerReader if is_former else ViTReader)(shapes, known, flags)
-    settings = {**known, **reader.settings()}
     try:
-        return reader.config_class(**settings), reader.assumed
+        return reader.config_class(**{**known, **reader.settings()}), reader.assumed
+    except CheckpointError:
+        raise
     except ValueError as error:
         raise CheckpointError(f"The tensors are of a network that cannot be built here: {error}") from error
+
+
+def give_class_token_a_position(
+    tensors: dict[str, torch.Tensor], known: dict[str, Any], flags: Flags
+) -> dict[str, torch.Tensor]:
+    """Put a zero in the place of a class token's position that a ViT lacks, as DeiT III's do: it adds nothing."""
+    name, projection = "skvit.embeddings.position_embeddings", "skvit.embeddings.patch_embeddings.projection.weight"
+    if not {name, projection, "skvit.embeddings.cls_token"} <= tensors.keys() or tensors[projection].dim() != 4:
+        return tensors
+    count, told = tensors[name].shape[1], flags.image_size or known.get("image_size")
+    if told is None:
+        is_grid = isqrt(count) ** 2 == count  # a square with one more is none
+    else:
+        patch_height, patch_width = tensors[projection].shape[2:]
+        height, width = size_pair("image_size", told)
+        is_grid = (height // patch_height) * (width // patch_width) == count
+    return {**tensors, name: F.pad(tensors[name], (0, 0, 1, 0))} if is_grid else tensors
 
 
 class ShapeReader:
@@ -169,10 +189,10 @@ class FormerReader(ShapeReader):
         if told is None and "random" in read:
             self.assumed.append("token mixer identity where there are no tensors, as in RandFormer; --token_mixers")
             return [mixer or "identity" for mixer in read]
-        bare = " and ".join(str(stage) for stage, mixer in enumerate(read, 1) if mixer is None)
+        bare = ", ".join(str(stage) for stage, mixer in enumerate(read, 1) if mixer is None)
         if told is None:
             raise CheckpointError(
-                f"The token mixers of stage {bare} have no tensors, so they may be identity or pooling: pass"
+                f"The token mixers of stages {bare} have no tensors, so they may be identity or pooling: pass"
                 " --token_mixers with the mixer of each stage, or with one for all."
             )
         told = told * NUM_STAGES if len(told) == 1 else told
@@ -214,9 +234,10 @@ class FormerReader(ShapeReader):
         if told is not None:
             found = positions_at(told, positions)
             if found != positions:
-                raise CheckpointError(f"At {told[0]}x{told[1]} pixels {_compare_positions(found, positions)}.")
+                height, width = size_pair("image_size", told)
+                raise CheckpointError(f"At {height}x{width} pixels {_compare_positions(found, positions)}.")
             return simplified(told)
-        largest = 4 * 2 ** max(positions) * (isqrt(max(positions.values())) + 1)
+        largest = min(4 * 2**stage * (isqrt(count) + 1) for stage, count in positions.items())
         sizes = [size for size in range(32, largest + 1) if positions_at((size, size), positions) == positions]
         if not sizes:
             counts = ", ".join(f"{count} in stage {stage + 1}" for stage, count in positions.items())
@@ -302,7 +323,7 @@ class ViTReader(ShapeReader):
         positions = self.shape("skvit.embeddings.position_embeddings")[1] - self.has("embeddings.cls_token")
         told = self.flags.image_size or self.known.get("image_size")
         if told is not None:
-            height, width = (told, told) if isinstance(told, int) else told
+            height, width = size_pair("image_size", told)
             if (height // patch_size[0]) * (width // patch_size[1]) != positions:
                 raise CheckpointError(
                     f"An image of {height}x{width} pixels does not make {positions} patches of {patch_size[0]}x"
@@ -318,7 +339,7 @@ class ViTReader(ShapeReader):
         return simplified((side * patch_size[0], side * patch_size[1]))
 
 
-def positions_at(size: tuple[int, int], stages) -> dict[int, int]:
+def positions_at(size: int | tuple[int, int], stages) -> dict[int, int]:
     """The number of positions at an image size, of each of some stages."""
     grids = SKFormerConfig(image_size=size).grid_sizes
     return {stage: grids[stage][0] * grids[stage][1] for stage in stages}

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from ..hub.export import check_free, export
 from .checking import build_model, largest_difference, runnable
-from .configuration import Flags, infer_config
+from .configuration import Flags, give_class_token_a_position, infer_config
 from .labels import choose_labels
 from .names import convert_state_dict
 from .processing import image_processor_for
@@ -98,6 +98,7 @@ def convert(
     read = read_source(source, use_ema, random)
     tensors = convert_state_dict(read.state_dict, read.code_base.rules)
     flags = Flags(image_size, patch_size, head_dim, None if token_mixers is None else list(token_mixers))
+    tensors = give_class_token_a_position(tensors, read.settings, flags)
     config, assumed = infer_config(tensors, read.settings, flags)
     id2label, labels_from = choose_labels(config.num_labels, labels, read.id2label)
     if id2label is not None:

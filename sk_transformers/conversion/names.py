@@ -5,11 +5,9 @@ A rule is a pattern and what takes its place; all rules of a table are applied, 
 
 import re
 from dataclasses import dataclass, field
-from math import isqrt
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from .errors import CheckpointError
 
@@ -161,17 +159,16 @@ def convert_state_dict(
         converted.update(_split_projection(name, tensor))
     for name in [name for name in converted if name.endswith(".mixer.k.weight")]:
         _read_as_static_key(converted, name.removesuffix(".k.weight"))
-    _give_class_token_a_position(converted)
     return converted
 
 
 def _read_as_static_key(tensors: dict[str, torch.Tensor], mixer: str) -> None:
     """A grouped convolution, `(heads * positions, head_dim, 3, 3)`, as a key `(heads, positions, 9 head_dim)`."""
-    value, bias = tensors.get(f"{mixer}.v_proj.weight"), tensors.get(f"{mixer}.k.bias")
-    if value is None or bias is None:
-        return  # then the names that are left say what is missing
+    for name in (f"{mixer}.v_proj.weight", f"{mixer}.k.bias"):
+        if name not in tensors:
+            raise CheckpointError(f"The checkpoint lacks {name} (our name for it), which its convolution comes with.")
     kernel = tensors.pop(f"{mixer}.k.weight")
-    heads = value.shape[0] // kernel.shape[1]
+    heads = tensors[f"{mixer}.v_proj.weight"].shape[0] // kernel.shape[1]
     if heads == 0 or kernel.shape[0] % heads:
         raise CheckpointError(
             f"{mixer} has {kernel.shape[0]} convolution outputs, which its {heads} heads of {kernel.shape[1]} do not"
@@ -179,15 +176,6 @@ def _read_as_static_key(tensors: dict[str, torch.Tensor], mixer: str) -> None:
         )
     tensors[f"{mixer}.key"] = kernel.reshape(heads, kernel.shape[0] // heads, -1)
     tensors[f"{mixer}.key_bias"] = tensors.pop(f"{mixer}.k.bias").reshape(heads, -1)
-
-
-def _give_class_token_a_position(tensors: dict[str, torch.Tensor]) -> None:
-    """Add a zero for the position of a class token that has none, as in DeiT III: adding zero is adding nothing."""
-    positions = tensors.get("skvit.embeddings.position_embeddings")
-    class_token = tensors.get("skvit.embeddings.cls_token")
-    # A square has no square next to it, so a square number of positions is the patches' alone.
-    if class_token is not None and positions is not None and isqrt(positions.shape[1]) ** 2 == positions.shape[1]:
-        tensors["skvit.embeddings.position_embeddings"] = F.pad(positions, (0, 0, 1, 0))
 
 
 def _split_projection(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -146,6 +146,8 @@ def read_timm(name: str, random: bool) -> Source:
     else:
         mixers = [type(stage.blocks[0].token_mixer).__name__ for stage in model.stages]
         settings = {"image_size": data_config["input_size"][1:], "token_mixers": [TIMM_MIXERS[m] for m in mixers]}
+        if "Attention" in mixers:
+            settings["head_dim"] = model.stages[mixers.index("Attention")].blocks[0].token_mixer.head_dim
     return Source(
         name,
         code_base,
