@@ -118,11 +118,13 @@ def timm_metaformer(config: SKFormerConfig) -> nn.Module:
 
 def timm_vit(config, state_dict: dict[str, torch.Tensor]) -> nn.Module:
     """timm's Vision Transformer of the same shape."""
+    from timm.models.deit import VisionTransformerDistilled
     from timm.models.vision_transformer import VisionTransformer
 
     has_class_token = config.pooling == "cls"
     grid_height, grid_width = config.grid_size
-    return VisionTransformer(
+    network_class = VisionTransformerDistilled if config.distillation_token else VisionTransformer
+    return network_class(
         img_size=size_pair("image_size", config.image_size),
         patch_size=size_pair("patch_size", config.patch_size),
         in_chans=config.num_channels,

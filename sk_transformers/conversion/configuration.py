@@ -280,6 +280,8 @@ class ViTReader(ShapeReader):
             "shifted_patch_tokenization": self.is_shifted,
             "layer_scale_init_value": LAYER_SCALE_INIT_VALUE if self.has("mixer_scale.scale") else None,
             "pooling": "cls" if self.has("embeddings.cls_token") else "mean",
+            "distillation_token": self.has("embeddings.distillation_token"),
+            "distillation_head": self.has("distillation_classifier.weight"),
             "num_labels": self.num_labels(),
         }
 
@@ -320,7 +322,8 @@ class ViTReader(ShapeReader):
         return (side, side), numbers // side**2
 
     def image_size(self, patch_size: tuple[int, int]) -> int | tuple[int, int]:
-        positions = self.shape("skvit.embeddings.position_embeddings")[1] - self.has("embeddings.cls_token")
+        positions = self.shape("skvit.embeddings.position_embeddings")[1]
+        positions -= self.has("embeddings.cls_token") + self.has("embeddings.distillation_token")
         told = self.flags.image_size or self.known.get("image_size")
         if told is not None:
             height, width = size_pair("image_size", told)

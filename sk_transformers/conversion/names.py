@@ -69,6 +69,7 @@ SMALL_VIT_RULES = (
 )
 TIMM_VIT_RULES = (
     (r"^cls_token$", "skvit.embeddings.cls_token"),
+    (r"^dist_token$", "skvit.embeddings.distillation_token"),
     (r"^pos_embed$", "skvit.embeddings.position_embeddings"),
     (r"^patch_embed\.proj\.", "skvit.embeddings.patch_embeddings.projection."),
     (r"^blocks\.(\d+)\.", r"skvit.layers.\1."),
@@ -80,6 +81,7 @@ TIMM_VIT_RULES = (
     (r"\.ls2\.gamma$", ".mlp_scale.scale"),
     (r"^norm\.", "skvit.layernorm."),
     (r"^head\.", "classifier."),
+    (r"^head_dist\.", "distillation_classifier."),
 )
 TRANSFORMERS_VIT_RULES = (
     (r"^(vit|deit)\.", "skvit."),
@@ -92,6 +94,7 @@ TRANSFORMERS_VIT_RULES = (
     (r"\.intermediate\.dense\.", ".mlp.fc1."),
     (r"\.output\.dense\.", ".mlp.fc2."),
     (r"\.attention\.", ".mixer."),
+    (r"^cls_classifier\.", "classifier."),
 )
 
 

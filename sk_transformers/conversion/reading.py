@@ -133,12 +133,16 @@ def read_timm(name: str, random: bool) -> Source:
             f"timm could not make {model_name} ({str(error).strip().splitlines()[0]}): check the name and the"
             " connection, or pass --random for fresh weights."
         ) from error
-    known = {"MetaFormer": TIMM_METAFORMER, "VisionTransformer": TIMM_VIT}
+    known = {
+        "MetaFormer": TIMM_METAFORMER,
+        "VisionTransformer": TIMM_VIT,
+        "VisionTransformerDistilled": TIMM_VIT,
+    }
     code_base = known.get(type(model).__name__)
     if code_base is None:
         raise CheckpointError(
-            f"{name} is a {type(model).__name__} of timm's, which has no counterpart here: expected a"
-            f" {' or a '.join(known)}."
+            f"{name} is a {type(model).__name__} of timm's, which has no counterpart here: expected a MetaFormer or a"
+            " VisionTransformer."
         )
     data_config = timm.data.resolve_model_data_config(model)
     if code_base is TIMM_VIT:

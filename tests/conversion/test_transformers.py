@@ -5,6 +5,9 @@ import torch
 from transformers import (
     AutoImageProcessor,
     BeitConfig,
+    DeiTConfig,
+    DeiTForImageClassification,
+    DeiTForImageClassificationWithTeacher,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessor,
@@ -45,6 +48,16 @@ def test_vit(settings, tmp_path):
     network.set_attn_implementation("eager")
     for ours, theirs in zip(found, network(images, output_attentions=True).attentions):
         assert (ours - theirs).abs().max() < 1e-6  # theirs is a float32 softmax
+
+
+@pytest.mark.parametrize("network_class", [DeiTForImageClassification, DeiTForImageClassificationWithTeacher])
+def test_deit(network_class, tmp_path):
+    network = drawn(network_class(DeiTConfig(**SMALL, num_labels=5)))
+    network.save_pretrained(tmp_path / "deit")
+    conversion = convert(str(tmp_path / "deit"), tmp_path / "out")
+    assert conversion.model.config.num_class_tokens == 2
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    assert_close(logits(conversion.model, images), logits(network, images))
 
 
 def test_non_square_vit(tmp_path):
