@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from ..hub.card import create_card
 from ..hub.export import check_free, export
 from .checking import build_model, largest_difference, runnable
 from .configuration import Flags, give_class_token_a_position, infer_config
+from .errors import some
 from .labels import choose_labels
 from .names import convert_state_dict
 from .processing import image_processor_for
@@ -27,6 +29,7 @@ class Conversion:
         tensors, parameters: how many were read; all were used, or there would be no conversion.
         difference: of the logits from the source network's in float64; None if nothing could run it.
         runs_in: the library that ran the source network, or why none did.
+        left_out: tensors that the source has and its own network does not use.
         assumed: what was taken for granted about the network.
         labels: where the labels come from.
         folder: what was written.
@@ -38,6 +41,7 @@ class Conversion:
     parameters: int
     difference: float | None
     runs_in: str
+    left_out: list[str]
     assumed: list[str]
     labels: str
     folder: Path
@@ -58,6 +62,7 @@ class Conversion:
             ("tensors", f"{self.tensors} read, {self.tensors} used, none left over, none missing"),
             ("parameters", f"{self.parameters:,} read, {self.model.num_parameters():,} used"),
             ("logits", logits),
+            *([("left out", f"{some(self.left_out)}, which {self.runs_in} leaves out too")] if self.left_out else []),
             *(("assumed", assumption) for assumption in self.assumed),
             ("labels", f"{config.num_labels}, {self.labels}"),
             ("written", f"{self.folder}, {self.model.dtype}"),
@@ -109,18 +114,28 @@ def convert(
     network, runs_in = runnable(read, config)
     difference = None if network is None else largest_difference(model, network)
     model.to(dtype or _widest_dtype(tensors))
+    if read.image_processor is None and not read.data_config:
+        assumed.append("images normalized as ImageNet's and not cropped; preprocessor_config.json says how")
     image_processor = read.image_processor or image_processor_for(config.image_size, read.data_config)
+    names_of = f"in the names of {read.code_base.title}"
+    training = None if random else {"Converted from": f"{_public_name(source)}, {names_of}"}
     return Conversion(
-        source=f"{source}, in the names of {read.code_base.title}",
+        source=f"{source}, {names_of}",
         model=model,
         tensors=len(read.state_dict),
         parameters=sum(tensor.numel() for tensor in read.state_dict.values()),
         difference=difference,
         runs_in=runs_in,
+        left_out=read.left_out,
         assumed=assumed,
         labels=labels_from,
-        folder=export(model, image_processor, output_dir),
+        folder=export(model, image_processor, output_dir, create_card(model, output_dir.name, training)),
     )
+
+
+def _public_name(source: str) -> str:
+    """What a model card calls a source: nobody need know in which folder it lay."""
+    return Path(source).name if Path(source).exists() else source
 
 
 def _widest_dtype(tensors: dict[str, torch.Tensor]) -> torch.dtype:

@@ -34,6 +34,7 @@ class Source:
         data_config: what its image processor does, in timm's terms: `mean`, `std`, `crop_pct`, ...
         image_processor: the image processor itself, if the source has one of transformers'.
         id2label: the names of the classes, if the source has them.
+        left_out: tensors that the source has and its own network does not use.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Source:
     data_config: dict[str, Any] = field(default_factory=dict)
     image_processor: Any = None
     id2label: dict[int, str] | None = None
+    left_out: list[str] = field(default_factory=list)
 
 
 def read_source(name: str, use_ema: bool = False, random: bool = False) -> Source:
@@ -207,6 +209,7 @@ def read_transformers(name: str) -> Source:
         runs_in="transformers",
         image_processor=image_processor,
         id2label=None if config.id2label.get(0) == "LABEL_0" else config.id2label,
+        left_out=sorted(loading["unexpected_keys"]),
     )
 
 

@@ -51,6 +51,15 @@ def test_wrappings(file, tmp_path):
     assert torch.equal(logits(model, IMAGES), logits(network(), IMAGES))
 
 
+def test_the_card_says_where_the_weights_come_from(tmp_path):
+    torch.save(state_dict(), tmp_path / "source.pth")
+    convert(str(tmp_path / "source.pth"), tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Converted from: source.pth, in the names of MetaFormer" in card
+    assert "no trained weights" not in card
+    assert str(tmp_path) not in card
+
+
 def test_safetensors(tmp_path):
     save_file(state_dict(), tmp_path / "source.safetensors")
     model = convert(str(tmp_path / "source.safetensors"), tmp_path / "out").model

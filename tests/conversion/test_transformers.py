@@ -60,6 +60,13 @@ def test_deit(network_class, tmp_path):
     assert_close(logits(conversion.model, images), logits(network, images))
 
 
+def test_what_transformers_leaves_out_is_told(tmp_path):
+    network = ViTForImageClassification(ViTConfig(**SMALL))
+    network.save_pretrained(tmp_path / "vit", state_dict={**network.state_dict(), "extra.weight": torch.ones(3)})
+    conversion = convert(str(tmp_path / "vit"), tmp_path / "out")
+    assert "left out    extra.weight, which transformers leaves out too" in str(conversion)
+
+
 def test_non_square_vit(tmp_path):
     network = drawn(ViTForImageClassification(ViTConfig(**{**SMALL, "image_size": (16, 32)})))
     network.save_pretrained(tmp_path / "vit")
