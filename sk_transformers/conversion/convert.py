@@ -26,7 +26,7 @@ class Conversion:
     Args:
         source: as the user gave it, and whose names its tensors have.
         model: the network that was written.
-        tensors, parameters: how many were read; all were used, or there would be no conversion.
+        tensors, parameters: how many were read, frozen ones too; all were used, or there would be no conversion.
         difference: of the logits from the source network's in float64; None if nothing could run it.
         runs_in: the library that ran the source network, or why none did.
         left_out: tensors that the source has and its own network does not use.
@@ -55,12 +55,13 @@ class Conversion:
             if self.difference is None
             else f"differ by at most {self.difference:.1e} from the source network's, run by {self.runs_in} in float64"
         )
+        used = sum(tensor.numel() for tensor in self.model.state_dict().values())  # what is frozen too
         rows = [
             ("source", self.source),
             ("network", f"{config.model_type}, {unit}: " + ", ".join(f"{count} x {mixer}" for mixer, count in mixers)),
             ("image size", f"{config.image_size} pixels"),
             ("tensors", f"{self.tensors} read, {self.tensors} used, none left over, none missing"),
-            ("parameters", f"{self.parameters:,} read, {self.model.num_parameters():,} used"),
+            ("parameters", f"{self.parameters:,} read, {used:,} used"),
             ("logits", logits),
             *([("left out", f"{some(self.left_out)}, which {self.runs_in} leaves out too")] if self.left_out else []),
             *(("assumed", assumption) for assumption in self.assumed),

@@ -169,7 +169,9 @@ def test_randformer_needs_no_flag(tmp_path):
     conversion = convert_tensors(metaformer_state_dict(source), tmp_path)
     assert conversion.model.config.token_mixers == ["identity", "identity", "random", "random"]
     assert "RandFormer" in str(conversion)
-    frozen = [name for name, parameter in conversion.model.named_parameters() if not parameter.requires_grad]
+    read = sum(tensor.numel() for tensor in metaformer_state_dict(source).values())
+    assert f"{read:,} read, {read:,} used" in str(conversion)  # the frozen matrices too
+    frozen = [name for name, _ in conversion.model.named_buffers()]
     assert frozen == [f"skformer.stages.{stage}.layers.0.mixer.matrix" for stage in (2, 3)]
 
 
