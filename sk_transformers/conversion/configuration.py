@@ -166,9 +166,8 @@ class FormerReader(ShapeReader):
                 [self.layer(stage) for stage in range(NUM_STAGES) if f"{self.layer(stage)}.mixer.key" in self.shapes]
             ),
             "mlp_ratio": mlp_width // width if mlp_width % width == 0 else mlp_width / width,
-            # The two go together in every MetaFormer: those without an MLP head normalize whole maps.
             "use_mlp_head": use_mlp_head,
-            "layer_norm_scope": "channel" if use_mlp_head else "map",
+            "layer_norm_scope": self.layer_norm_scope(use_mlp_head),
             "num_labels": self.num_labels(),
         }
 
@@ -201,6 +200,14 @@ class FormerReader(ShapeReader):
             expected = ", ".join(" or ".join(choices) for choices in allowed)
             raise CheckpointError(f"--token_mixers is {' '.join(told)}, but the tensors say: {expected}.")
         return told
+
+    def layer_norm_scope(self, use_mlp_head: bool) -> str:
+        """Which no tensor tells; in every MetaFormer so far it goes with the head."""
+        if "layer_norm_scope" in self.known:
+            return self.known["layer_norm_scope"]
+        if not use_mlp_head:
+            self.assumed.append("norms over whole maps, as in every MetaFormer without an MLP head")
+        return "channel" if use_mlp_head else "map"
 
     def head_dims(self, mixers: list[str]) -> int | list[int]:
         if "attention" in mixers:

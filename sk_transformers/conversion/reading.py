@@ -151,7 +151,12 @@ def read_timm(name: str, random: bool) -> Source:
         settings = {"image_size": model.patch_embed.img_size, "head_dim": model.blocks[0].attn.head_dim}
     else:
         mixers = [type(stage.blocks[0].token_mixer).__name__ for stage in model.stages]
-        settings = {"image_size": data_config["input_size"][1:], "token_mixers": [TIMM_MIXERS[m] for m in mixers]}
+        norm = type(model.stages[0].blocks[0].norm1).__name__
+        settings = {
+            "image_size": data_config["input_size"][1:],
+            "token_mixers": [TIMM_MIXERS[mixer] for mixer in mixers],
+            "layer_norm_scope": "map" if norm.startswith("GroupNorm") else "channel",
+        }
         if "Attention" in mixers:
             settings["head_dim"] = model.stages[mixers.index("Attention")].blocks[0].token_mixer.head_dim
     return Source(
