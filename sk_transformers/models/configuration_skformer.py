@@ -30,12 +30,16 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         head_dim: channels of a head, one number or one for each stage; it divides the widths of stages that attend.
         query_projection: False makes a token its own query, in the stages with static keys.
         mlp_ratio: channels inside an MLP over those outside, in the layers and in the head.
+        layer_norm_scope: what the norms of the layers normalize together: `"channel"`, the channels of a token, or
+            `"map"`, the channels of all tokens of an image (IdentityFormer, RandFormer, PoolFormerV2).
+        use_mlp_head: False classifies with one linear layer instead of an MLP (the same three families).
         drop_path_rate: stochastic depth of the last layer; it grows linearly from 0.
         head_dropout: dropout before the classifier.
         static_key_resolution: what static keys do on grids other than theirs: `"interpolate"` resizes the keys, at a
             cost that grows with the square of the positions; `"window"` cuts the map into windows of the trained
             grid, at a cost that grows with the positions.
         layer_norm_eps: epsilon of the layer norms.
+        head_layer_norm_eps: epsilon of the layer norm in the MLP head.
         initializer_range: standard deviation of the weights before training.
         out_features, out_indices: which of `"stem"`, `"stage1"` to `"stage4"` a backbone returns.
 
@@ -55,10 +59,13 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         head_dim: int | list[int] | tuple[int, ...] = 32,
         query_projection: bool = True,
         mlp_ratio: float = 4,
+        layer_norm_scope: str = "channel",
+        use_mlp_head: bool = True,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
         static_key_resolution: str = "interpolate",
         layer_norm_eps: float = 1e-6,
+        head_layer_norm_eps: float = 1e-5,
         initializer_range: float = 0.02,
         out_features: list[str] | None = None,
         out_indices: list[int] | None = None,
@@ -72,10 +79,13 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         self.head_dim = head_dim
         self.query_projection = query_projection
         self.mlp_ratio = mlp_ratio
+        self.layer_norm_scope = layer_norm_scope
+        self.use_mlp_head = use_mlp_head
         self.drop_path_rate = drop_path_rate
         self.head_dropout = head_dropout
         self.static_key_resolution = static_key_resolution
         self.layer_norm_eps = layer_norm_eps
+        self.head_layer_norm_eps = head_layer_norm_eps
         self.initializer_range = initializer_range
         self._check()
         super().__init__(**kwargs)
@@ -92,6 +102,7 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
                 check_at_least(1, **{name: value})
         check_mixers("token_mixers", self.token_mixers, NUM_STAGES, "stages")
         check_rate(drop_path_rate=self.drop_path_rate, head_dropout=self.head_dropout)
+        check_choice("layer_norm_scope", self.layer_norm_scope, ("channel", "map"))
         check_choice("static_key_resolution", self.static_key_resolution, ("interpolate", "window"))
         for stage, (mixer, width, head_dim) in enumerate(zip(self.token_mixers, self.hidden_sizes, self.head_dims), 1):
             check_at_least(1, head_dim=head_dim)

@@ -35,7 +35,11 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         learned_temperature: train the scale of the logits (same source).
         shifted_patch_tokenization: see patches together with the image shifted by a pixel four ways (same source).
         pooling: what the classifier reads: `"cls"`, a class token, or `"mean"`, the mean of the tokens.
+        distillation_token: add a second class token, which learns from a teacher (DeiT, arXiv 2012.12877).
+        distillation_head: give that token a classifier of its own; the logits are then the mean of both.
         hidden_act: activation of the MLP.
+        layer_scale_init_value: train a factor for each channel of the residual branches, from this value on (layer
+            scale, arXiv 2103.17239); None for no such factors.
         drop_path_rate: stochastic depth of the last layer; it grows linearly from 0.
         layer_norm_eps: epsilon of the layer norms.
         initializer_range: standard deviation of the weights before training.
@@ -64,7 +68,10 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         learned_temperature: bool = False,
         shifted_patch_tokenization: bool = False,
         pooling: str = "cls",
+        distillation_token: bool = False,
+        distillation_head: bool = False,
         hidden_act: str = "gelu",
+        layer_scale_init_value: float | None = None,
         drop_path_rate: float = 0.0,
         layer_norm_eps: float = 1e-6,
         initializer_range: float = 0.02,
@@ -87,7 +94,10 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         self.learned_temperature = learned_temperature
         self.shifted_patch_tokenization = shifted_patch_tokenization
         self.pooling = pooling
+        self.distillation_token = distillation_token
+        self.distillation_head = distillation_head
         self.hidden_act = hidden_act
+        self.layer_scale_init_value = layer_scale_init_value
         self.drop_path_rate = drop_path_rate
         self.layer_norm_eps = layer_norm_eps
         self.initializer_range = initializer_range
@@ -103,7 +113,13 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         check_at_least(1, num_hidden_layers=self.num_hidden_layers, intermediate_size=self.intermediate_size)
         check_at_least(1, num_attention_heads=self.num_attention_heads)
         check_rate(drop_path_rate=self.drop_path_rate)
+        if self.layer_scale_init_value is not None:
+            check_at_least(0, layer_scale_init_value=self.layer_scale_init_value)
         check_choice("pooling", self.pooling, ("cls", "mean"))
+        if self.distillation_token and self.pooling != "cls":
+            raise ValueError(f"distillation_token needs a class token, but pooling is {self.pooling!r}: use 'cls'.")
+        if self.distillation_head and not self.distillation_token:
+            raise ValueError("distillation_head classifies the distillation token: set distillation_token too.")
         check_mixers("token_mixer", self.token_mixers, self.num_hidden_layers, "layers")
         for image, patch in zip(size_pair("image_size", self.image_size), size_pair("patch_size", self.patch_size)):
             if image % patch:
@@ -132,6 +148,11 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
     def token_mixers(self) -> list[str]:
         """The mixer of each layer."""
         return one_for_each("token_mixer", self.token_mixer, self.num_hidden_layers, "layers")
+
+    @property
+    def num_class_tokens(self) -> int:
+        """Tokens before those of the patches: the class token and the distillation token, if they are there."""
+        return (self.pooling == "cls") + self.distillation_token
 
     @property
     def grid_size(self) -> tuple[int, int]:

@@ -32,6 +32,26 @@ class StaticKeyPreTrainedModel(PreTrainedModel):
             module.init_own_parameters(std)
 
 
+class ChannelScale(nn.Module):
+    """A trained factor for each channel, all equal to `initial_value` before training.
+
+    On the residual it is MetaFormer's residual scale, on the branch it is layer scale ("Going Deeper with Image
+    Transformers", Touvron et al., arXiv 2103.17239).
+    """
+
+    def __init__(self, width: int, initial_value: float = 1.0):
+        super().__init__()
+        self.initial_value = initial_value
+        self.scale = nn.Parameter(torch.empty(width))
+        self.init_own_parameters()
+
+    def init_own_parameters(self, std: float = 0.02) -> None:
+        init.constant_(self.scale, self.initial_value)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return hidden_states * self.scale
+
+
 class DropPath(nn.Module):
     """Stochastic depth: in training, drop an image's whole residual branch at a rate, and scale up the others.
 

@@ -14,6 +14,7 @@ from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPoo
 
 from .configuration_skformer import MIN_IMAGE_SIZE, NUM_STAGES, SKFormerConfig
 from .modeling_common import (
+    ChannelScale,
     DropPath,
     StaticKeyPreTrainedModel,
     check_labels,
@@ -76,19 +77,26 @@ class SKFormerMLP(nn.Module):
         return self.fc2(self.activation(self.fc1(hidden_states)))
 
 
-class ResidualScale(nn.Module):
-    """A trained factor for each channel of the residual."""
+class MapNorm(nn.Module):
+    """Layer norm over the channels of all tokens of an image together: a group norm of one group, without bias."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, eps: float):
         super().__init__()
-        self.scale = nn.Parameter(torch.empty(width))
+        self.eps = eps
+        self.weight = nn.Parameter(torch.empty(width))
         self.init_own_parameters()
 
     def init_own_parameters(self, std: float = 0.02) -> None:
-        init.ones_(self.scale)
+        init.ones_(self.weight)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return hidden_states * self.scale
+        return F.layer_norm(hidden_states, hidden_states.shape[1:], eps=self.eps) * self.weight
+
+
+def build_layer_norm(config: SKFormerConfig, width: int) -> nn.Module:
+    if config.layer_norm_scope == "map":
+        return MapNorm(width, eps=config.layer_norm_eps)
+    return nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False)
 
 
 class SKFormerLayer(GradientCheckpointingLayer):
@@ -99,7 +107,7 @@ class SKFormerLayer(GradientCheckpointingLayer):
         self.config = config
         width, head_dim, token_mixer = config.hidden_sizes[stage], config.head_dims[stage], config.token_mixers[stage]
         scaled = stage >= FIRST_SCALED_STAGE
-        self.layernorm_before = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False)
+        self.layernorm_before = build_layer_norm(config, width)
         self.mixer = build_token_mixer(
             token_mixer,
             width,
@@ -110,10 +118,10 @@ class SKFormerLayer(GradientCheckpointingLayer):
             output_bias=False,
             static_key_resolution=config.static_key_resolution,
         )
-        self.mixer_residual = ResidualScale(width) if scaled else nn.Identity()
-        self.layernorm_after = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False)
+        self.mixer_residual = ChannelScale(width) if scaled else nn.Identity()
+        self.layernorm_after = build_layer_norm(config, width)
         self.mlp = SKFormerMLP(config, width)
-        self.mlp_residual = ResidualScale(width) if scaled else nn.Identity()
+        self.mlp_residual = ChannelScale(width) if scaled else nn.Identity()
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(
@@ -227,7 +235,7 @@ class SKFormerHead(nn.Module):
         width = config.hidden_sizes[-1]
         inner_size = int(config.mlp_ratio * width)
         self.fc1 = nn.Linear(width, inner_size)
-        self.layernorm = nn.LayerNorm(inner_size, eps=1e-5)
+        self.layernorm = nn.LayerNorm(inner_size, eps=config.head_layer_norm_eps)
         self.dropout = nn.Dropout(config.head_dropout)
         self.fc2 = nn.Linear(inner_size, config.num_labels)
 
@@ -235,14 +243,18 @@ class SKFormerHead(nn.Module):
         return self.fc2(self.dropout(self.layernorm(F.relu(self.fc1(pooled)).square())))
 
 
+def build_classifier(config: SKFormerConfig) -> nn.Module:
+    return SKFormerHead(config) if config.use_mlp_head else nn.Linear(config.hidden_sizes[-1], config.num_labels)
+
+
 class SKFormerForImageClassification(SKFormerPreTrainedModel):
-    """SKFormer with MetaFormer's MLP classifier."""
+    """SKFormer with MetaFormer's classifier: an MLP, or with `use_mlp_head=False` one linear layer."""
 
     def __init__(self, config: SKFormerConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.skformer = SKFormerModel(config)
-        self.classifier = SKFormerHead(config) if config.num_labels > 0 else nn.Identity()
+        self.classifier = build_classifier(config) if config.num_labels > 0 else nn.Identity()
         self.post_init()
 
     def forward(

@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPoo
 from .configuration_checks import size_pair
 from .configuration_skvit import SKViTConfig
 from .modeling_common import (
+    ChannelScale,
     DropPath,
     StaticKeyPreTrainedModel,
     check_labels,
@@ -62,7 +63,7 @@ class SKViTShiftedPatchEmbeddings(nn.Module):
 
 
 class SKViTEmbeddings(nn.Module):
-    """Patches, the class token if there is one, and learned positions."""
+    """Patches, the class and distillation tokens if there are any, and learned positions."""
 
     def __init__(self, config: SKViTConfig):
         super().__init__()
@@ -70,18 +71,23 @@ class SKViTEmbeddings(nn.Module):
         self.patch_size = size_pair("patch_size", config.patch_size)
         self.grid_size = config.grid_size
         self.num_channels = config.num_channels
-        has_class_token = config.pooling == "cls"
+        self.num_class_tokens = config.num_class_tokens
         shifted = config.shifted_patch_tokenization
         self.patch_embeddings = (SKViTShiftedPatchEmbeddings if shifted else SKViTPatchEmbeddings)(config)
-        self.cls_token = nn.Parameter(torch.empty(1, 1, config.hidden_size)) if has_class_token else None
-        positions = self.grid_size[0] * self.grid_size[1] + has_class_token
+        one_token = (1, 1, config.hidden_size)
+        self.cls_token = nn.Parameter(torch.empty(one_token)) if config.pooling == "cls" else None
+        self.distillation_token = nn.Parameter(torch.empty(one_token)) if config.distillation_token else None
+        positions = self.grid_size[0] * self.grid_size[1] + self.num_class_tokens
         self.position_embeddings = nn.Parameter(torch.empty(1, positions, config.hidden_size))
         self.init_own_parameters(config.initializer_range)
 
     def init_own_parameters(self, std: float = 0.02) -> None:
         init.trunc_normal_(self.position_embeddings, std=std)
-        if self.cls_token is not None:
-            init.trunc_normal_(self.cls_token, std=std)
+        for token in self._class_tokens():
+            init.trunc_normal_(token, std=std)
+
+    def _class_tokens(self) -> list[nn.Parameter]:
+        return [token for token in (self.cls_token, self.distillation_token) if token is not None]
 
     def forward(
         self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False
@@ -90,11 +96,11 @@ class SKViTEmbeddings(nn.Module):
         check_pixel_values(pixel_values, self.patch_embeddings.projection.weight, self.num_channels)
         grid_size = self._grid_of(pixel_values, interpolate_pos_encoding)
         tokens = self.patch_embeddings(pixel_values)
-        if self.cls_token is not None:
-            tokens = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1).to(tokens.dtype), tokens], dim=1)
+        class_tokens = [token.expand(tokens.shape[0], -1, -1).to(tokens.dtype) for token in self._class_tokens()]
+        tokens = torch.cat([*class_tokens, tokens], dim=1)
         positions = self.position_embeddings
         if grid_size != self.grid_size:
-            positions = resize_grid(positions, self.grid_size, grid_size, self.cls_token is not None)
+            positions = resize_grid(positions, self.grid_size, grid_size, self.num_class_tokens)
         return tokens + positions.to(tokens.dtype), grid_size
 
     def _grid_of(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool) -> tuple[int, int]:
@@ -127,6 +133,12 @@ class SKViTMLP(nn.Module):
         return self.fc2(self.activation(self.fc1(hidden_states)))
 
 
+def build_layer_scale(config: SKViTConfig) -> nn.Module:
+    if config.layer_scale_init_value is None:
+        return nn.Identity()
+    return ChannelScale(config.hidden_size, config.layer_scale_init_value)
+
+
 class SKViTLayer(GradientCheckpointingLayer):
     """A pre-norm layer: `x + mixer(norm(x))`, then `x + mlp(norm(x))`."""
 
@@ -140,14 +152,16 @@ class SKViTLayer(GradientCheckpointingLayer):
             config.grid_size,
             num_heads=config.num_attention_heads,
             head_dim=config.head_dim,
-            class_token=config.pooling == "cls",
+            num_class_tokens=config.num_class_tokens,
             query_projection=config.query_projection or token_mixer == "attention",
             qkv_bias=config.qkv_bias,
             mask_diagonal=config.mask_diagonal,
             learned_temperature=config.learned_temperature,
         )
+        self.mixer_scale = build_layer_scale(config)
         self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = SKViTMLP(config)
+        self.mlp_scale = build_layer_scale(config)
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(
@@ -159,9 +173,9 @@ class SKViTLayer(GradientCheckpointingLayer):
             output_attentions=output_attentions,
             implementation=self.config._attn_implementation,
         )
-        hidden_states = hidden_states + self.drop_path(mixed)
-        hidden_states = hidden_states + self.drop_path(self.mlp(self.layernorm_after(hidden_states)))
-        return hidden_states, weights
+        hidden_states = hidden_states + self.drop_path(self.mixer_scale(mixed))
+        mlp_output = self.mlp(self.layernorm_after(hidden_states))
+        return hidden_states + self.drop_path(self.mlp_scale(mlp_output)), weights
 
 
 class SKViTPreTrainedModel(StaticKeyPreTrainedModel):
@@ -205,7 +219,7 @@ class SKViTModel(SKViTPreTrainedModel):
             return_dict: False returns a plain tuple.
 
         Returns:
-            `last_hidden_state`, `(batch, tokens, hidden_size)`, normalized, the class token first if there is one;
+            `last_hidden_state`, `(batch, tokens, hidden_size)`, normalized, class tokens first if there are any;
             `pooler_output`, `(batch, hidden_size)`: the class token or the mean of the tokens.
 
         Raises:
@@ -232,14 +246,19 @@ class SKViTModel(SKViTPreTrainedModel):
         return outputs if return_dict else outputs.to_tuple()
 
 
+def build_classifier(config: SKViTConfig) -> nn.Module:
+    return nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+
+
 class SKViTForImageClassification(SKViTPreTrainedModel):
-    """SKViT with a linear classifier."""
+    """SKViT with a linear classifier, or with one for each of DeiT's two class tokens."""
 
     def __init__(self, config: SKViTConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.skvit = SKViTModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.classifier = build_classifier(config)
+        self.distillation_classifier = build_classifier(config) if config.distillation_head else None
         self.post_init()
 
     def forward(
@@ -265,6 +284,9 @@ class SKViTForImageClassification(SKViTPreTrainedModel):
             pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states, return_dict=True
         )
         logits = self.classifier(outputs.pooler_output)
+        if self.distillation_classifier is not None:
+            distillation_token = outputs.last_hidden_state[:, 1]
+            logits = (logits + self.distillation_classifier(distillation_token)) / 2
         loss = None
         if labels is not None:
             check_labels(labels, logits, self.config.problem_type)
@@ -305,7 +327,7 @@ class SKViTBackbone(BackboneMixin, SKViTPreTrainedModel):
         )
         height, width = size_pair("patch_size", self.config.patch_size)
         grid_size = pixel_values.shape[2] // height, pixel_values.shape[3] // width
-        first = int(self.config.pooling == "cls")
+        first = self.config.num_class_tokens
         feature_maps = tuple(
             tokens_to_maps(self.skvit.layernorm(tokens)[:, first:], grid_size)
             for stage, tokens in zip(self.stage_names, outputs.hidden_states)

@@ -120,7 +120,7 @@ class SelfAttention(nn.Module):
         hidden_size: channels of the tokens.
         grid_size: `(height, width)` of the grid of positions; it binds static keys only.
         num_heads, head_dim: number of heads and channels of a head; they need not fill `hidden_size`.
-        class_token: whether a class token stands before the positions.
+        num_class_tokens: class tokens, distillation tokens among them, that stand before the positions.
         query_projection: False makes the tokens themselves the query (static keys only).
         qkv_bias, output_bias: whether the projections have biases.
         mask_diagonal: keep a token from attending to its own position (locality self-attention).
@@ -136,7 +136,7 @@ class SelfAttention(nn.Module):
         num_heads: int,
         head_dim: int,
         *,
-        class_token: bool = False,
+        num_class_tokens: int = 0,
         query_projection: bool = True,
         qkv_bias: bool = False,
         output_bias: bool = True,
@@ -148,7 +148,7 @@ class SelfAttention(nn.Module):
         self.num_heads = num_heads
         self.head_dim = head_dim
         self.grid_size = tuple(grid_size)
-        self.class_token = class_token
+        self.num_class_tokens = num_class_tokens
         self.mask_diagonal = mask_diagonal
         self.static_key_resolution = static_key_resolution
 
@@ -191,9 +191,9 @@ class SelfAttention(nn.Module):
     def _check_tokens(self, hidden_states: torch.Tensor, grid_size: tuple[int, int] | None) -> tuple[int, int]:
         # Fused kernels trust the shapes they are given: a key of another length than the value is read as it comes.
         height, width = grid_size or self.grid_size
-        tokens = height * width + self.class_token
+        tokens = height * width + self.num_class_tokens
         if hidden_states.shape[1] != tokens:
-            first = "a class token and " if self.class_token else ""
+            first = ("", "a class token and ", "two class tokens and ")[self.num_class_tokens]
             raise ValueError(
                 f"{type(self).__name__} got {hidden_states.shape[1]} tokens, expected {tokens}: {first}a grid of"
                 f" {height}x{width}. Pass grid_size=(height, width) with the grid that the tokens lie on."
@@ -237,13 +237,13 @@ class StaticKeyAttention(SelfAttention):
                 f"query_projection=False makes the {hidden_size} channels of a token its query, but there are"
                 f" {self.num_heads} heads of {self.head_dim}: choose heads that fill {hidden_size} channels."
             )
-        if self.static_key_resolution == "window" and self.class_token:
+        if self.static_key_resolution == "window" and self.num_class_tokens:
             raise ValueError(
                 "static_key_resolution='window' cuts the map into windows, and a class token is in none:"
                 " use 'interpolate', or a network without a class token."
             )
         self._resized_keys = {}
-        self._add_static_key(self.grid_size[0] * self.grid_size[1] + self.class_token)
+        self._add_static_key(self.grid_size[0] * self.grid_size[1] + self.num_class_tokens)
 
     def _add_static_key(self, positions: int) -> None:
         self.key = nn.Parameter(torch.empty(self.num_heads, positions, self.head_dim))
@@ -283,14 +283,14 @@ class StaticKeyAttention(SelfAttention):
             return parameters
         needs_grad = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
         if self.training or needs_grad or torch.compiler.is_compiling() or any(p.is_inference() for p in parameters):
-            return [resize_grid(p, self.grid_size, grid_size, self.class_token) for p in parameters]
+            return [resize_grid(p, self.grid_size, grid_size, self.num_class_tokens) for p in parameters]
 
         version = [(id(p), p.data_ptr(), p._version, p.dtype, p.device) for p in parameters]
         cached_version, keys = self._resized_keys.pop(grid_size, (None, None))
         if cached_version != version:
             # A tensor made in inference mode could not be used outside it later.
             with torch.inference_mode(False), torch.no_grad():
-                keys = [resize_grid(p, self.grid_size, grid_size, self.class_token) for p in parameters]
+                keys = [resize_grid(p, self.grid_size, grid_size, self.num_class_tokens) for p in parameters]
         self._resized_keys[grid_size] = (version, keys)
         if len(self._resized_keys) > MAX_CACHED_GRIDS:
             self._resized_keys.pop(next(iter(self._resized_keys)))
@@ -317,9 +317,9 @@ class ConvStaticKeyAttention(StaticKeyAttention):
         self.key = nn.Parameter(torch.empty(self.num_heads, positions, self.head_dim * KERNEL_SIZE**2))
         self.key_bias = nn.Parameter(torch.empty(self.num_heads, positions))
         self.class_key = (
-            nn.Parameter(torch.empty(self.num_heads, positions, self.head_dim)) if self.class_token else None
+            nn.Parameter(torch.empty(self.num_heads, positions, self.head_dim)) if self.num_class_tokens else None
         )
-        if not self.class_token:
+        if not self.num_class_tokens:
             self.temperature = None
 
     def init_own_parameters(self, std: float = 0.02) -> None:
@@ -337,16 +337,17 @@ class ConvStaticKeyAttention(StaticKeyAttention):
         key, key_bias, *class_key = self.static_keys_on(grid_size)
         value = self._split_heads(value)
         mask = add_masks(self._diagonal_mask(value), padding)
-        if not self.class_token:
+        first = self.num_class_tokens
+        if first == 0:
             query = neighbourhoods(query, grid_size, self.num_heads)
             return attend(self, query, key, value, scaling=self._conv_scaling, bias=key_bias, mask=mask, **options)
 
-        class_mask, grid_mask = (None, None) if mask is None else (mask[:, :, :1], mask[:, :, 1:])
-        class_query, scaling = self._scale(self._split_heads(query[:, :1]))
+        class_mask, grid_mask = (None, None) if mask is None else (mask[:, :, :first], mask[:, :, first:])
+        class_query, scaling = self._scale(self._split_heads(query[:, :first]))
         class_output, class_weights = attend(
             self, class_query, class_key[0], value, scaling=scaling, mask=class_mask, **options
         )
-        query = neighbourhoods(query[:, 1:], grid_size, self.num_heads)
+        query = neighbourhoods(query[:, first:], grid_size, self.num_heads)
         output, weights = attend(
             self, query, key, value, scaling=self._conv_scaling, bias=key_bias, mask=grid_mask, **options
         )
@@ -370,21 +371,21 @@ def neighbourhoods(tokens: torch.Tensor, grid_size: tuple[int, int], num_heads: 
 
 
 def resize_grid(
-    rows: torch.Tensor, grid_size: tuple[int, int], new_grid_size: tuple[int, int], class_token: bool = False
+    rows: torch.Tensor, grid_size: tuple[int, int], new_grid_size: tuple[int, int], num_class_tokens: int = 0
 ) -> torch.Tensor:
     """Resize what has one row for each position of a grid: bicubic, antialiased where it shrinks.
 
-    `(leading, [1 +] height * width, ...)` becomes `(leading, [1 +] new_height * new_width, ...)`; the class token's
-    row, if there is one, is first and stays as it is.
+    `(leading, [1 +] height * width, ...)` becomes `(leading, [1 +] new_height * new_width, ...)`; the class
+    tokens' rows, if there are any, are first and stay as they are.
     """
     # bfloat16 and float16 would round the interpolation weights too.
     flat = rows.flatten(2) if rows.dim() > 2 else rows.unsqueeze(2)
     flat = flat if rows.dtype == torch.float64 else flat.float()
-    class_row, grid_rows = flat[:, : int(class_token)], flat[:, int(class_token) :]
+    class_rows, grid_rows = flat[:, :num_class_tokens], flat[:, num_class_tokens:]
     maps = grid_rows.transpose(1, 2).unflatten(2, grid_size)
     shrinks = new_grid_size[0] < grid_size[0] or new_grid_size[1] < grid_size[1]
     maps = F.interpolate(maps, size=new_grid_size, mode="bicubic", antialias=shrinks)
-    resized = torch.cat([class_row, maps.flatten(2).transpose(1, 2)], dim=1).to(rows.dtype)
+    resized = torch.cat([class_rows, maps.flatten(2).transpose(1, 2)], dim=1).to(rows.dtype)
     return resized.reshape(rows.shape[0], -1, *rows.shape[2:])
 
 

@@ -20,6 +20,9 @@ VITS = {
     "skvit-small-data": {"token_mixer": "static_key", **SMALL_DATA},
     "cskvit-small-data": {"token_mixer": "conv_static_key", **SMALL_DATA},
     "vit-small-data": {"token_mixer": "attention", **SMALL_DATA},
+    "deit": {"token_mixer": "attention", "distillation_token": True, "distillation_head": True},
+    "cskvit-deit": {"token_mixer": ["static_key", "conv_static_key"], "distillation_token": True},
+    "layer-scale-vit": {"token_mixer": "attention", "layer_scale_init_value": 0.1},
     "skvit-mean": {"token_mixer": "static_key", "pooling": "mean"},
     "skvit-no-query": {"token_mixer": ["static_key", "conv_static_key"], "query_projection": False},
     "spatial-vit": {"token_mixer": ["separable_conv", "pooling", "identity", "random"], "pooling": "mean"},
@@ -27,6 +30,11 @@ VITS = {
 FORMERS = {
     "skaformer": {},
     "cskaformer": {"token_mixers": ["separable_conv", "conv_static_key", "attention", "attention"]},
+    "map-norm-former": {
+        "token_mixers": ["identity", "pooling", "random", "static_key"],
+        "layer_norm_scope": "map",
+        "use_mlp_head": False,
+    },
     "window-former": {
         "token_mixers": ["pooling", "conv_static_key", "static_key", "random"],
         "static_key_resolution": "window",

@@ -17,6 +17,9 @@ from sk_transformers import SKFormerConfig, SKViTConfig
         ({"pooling": "max"}, "Unknown pooling 'max': expected one of 'cls', 'mean'"),
         ({"token_mixer": "pooling"}, "'pooling' works on the grid of patches and cannot feed a class token"),
         ({"drop_path_rate": 1.5}, "drop_path_rate is 1.5, expected a rate of at least 0 and less than 1"),
+        ({"layer_scale_init_value": -1}, "layer_scale_init_value is -1, expected a number of at least 0"),
+        ({"distillation_token": True, "pooling": "mean"}, "distillation_token needs a class token"),
+        ({"distillation_head": True}, "distillation_head classifies the distillation token"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0, expected a number of at least 1"),
     ],
 )
@@ -35,6 +38,7 @@ def test_wrong_skvit(settings, message):
         ({"head_dim": [32, 16]}, "head_dim has 2 values, expected 4"),
         ({"image_size": 31}, "image height is 31, expected a number of at least 32"),
         ({"static_key_resolution": "windows"}, "Unknown static_key_resolution 'windows': .* Did you mean 'window'"),
+        ({"layer_norm_scope": "image"}, "Unknown layer_norm_scope 'image': expected one of 'channel', 'map'"),
         ({"head_dropout": -0.1}, "head_dropout is -0.1, expected a rate"),
     ],
 )

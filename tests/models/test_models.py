@@ -51,7 +51,7 @@ def test_outputs(name):
 def test_vit_shapes(name):
     model = SKViTModel(small_config(name)).eval()
     outputs = model(images(model), output_hidden_states=True)
-    tokens = 16 + (model.config.pooling == "cls")
+    tokens = 16 + model.config.num_class_tokens
     assert outputs.last_hidden_state.shape == (2, tokens, 16)
     assert outputs.pooler_output.shape == (2, 16)
     assert [h.shape for h in outputs.hidden_states] == [(2, tokens, 16)] * (model.config.num_hidden_layers + 1)

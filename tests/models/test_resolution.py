@@ -48,8 +48,8 @@ def resized_state(model, resized):
         if tensor.shape != new_shape:
             mixer = resized.get_submodule(name.rpartition(".")[0])
             old_mixer = model.get_submodule(name.rpartition(".")[0])
-            class_token = getattr(mixer, "class_token", getattr(mixer, "cls_token", None) is not None)
-            tensor = resize_grid(tensor, old_mixer.grid_size, mixer.grid_size, class_token)
+            num_class_tokens = getattr(mixer, "num_class_tokens", 0)
+            tensor = resize_grid(tensor, old_mixer.grid_size, mixer.grid_size, num_class_tokens)
         state[name] = tensor
     return state
 

@@ -29,7 +29,7 @@ def make(mixer_class, **options):
 
 
 def tokens_for(mixer, batch=2, grid=GRID):
-    return torch.randn(batch, grid[0] * grid[1] + mixer.class_token, WIDTH, dtype=torch.float64)
+    return torch.randn(batch, grid[0] * grid[1] + mixer.num_class_tokens, WIDTH, dtype=torch.float64)
 
 
 def heads(tokens):
@@ -58,7 +58,7 @@ def ska(mixer, x):
 
 def cska(mixer, x):
     """The logits as the paper has them: a grouped 3x3 convolution over the map of queries."""
-    first = int(mixer.class_token)
+    first = mixer.num_class_tokens
     query = mixer.q_proj(x)
     maps = query[:, first:].transpose(1, 2).reshape(len(x), HEADS * HEAD_DIM, *GRID)
     kernel = mixer.key.reshape(-1, HEAD_DIM, 3, 3)
@@ -74,10 +74,10 @@ def cska(mixer, x):
 
 OPTIONS = [
     {},
-    {"class_token": True},
+    {"num_class_tokens": 1},
     {"mask_diagonal": True},
     {"learned_temperature": True, "qkv_bias": True},
-    {"class_token": True, "mask_diagonal": True, "learned_temperature": True, "output_bias": False},
+    {"num_class_tokens": 1, "mask_diagonal": True, "learned_temperature": True, "output_bias": False},
 ]
 
 
@@ -145,7 +145,7 @@ def test_static_key_is_not_copied_over_the_batch(monkeypatch):
 
 @pytest.mark.parametrize("mixer_class", [SelfAttention, StaticKeyAttention, ConvStaticKeyAttention])
 def test_token_count_is_checked_before_any_kernel(mixer_class, monkeypatch):
-    mixer = make(mixer_class, class_token=True)
+    mixer = make(mixer_class, num_class_tokens=1)
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: pytest.fail("a kernel ran"))
     with pytest.raises(ValueError, match=r"got 24 tokens, expected 25: a class token and a grid of 4x6"):
         mixer(torch.randn(1, 24, WIDTH, dtype=torch.float64))
@@ -166,7 +166,7 @@ def test_a_lone_token_with_masked_diagonal_attends_to_itself():
 def test_resize_grid_is_torch_interpolation_and_leaves_the_class_row():
     rows = torch.randn(3, 1 + 24, 5, 2, dtype=torch.float64)
     for new, antialias in (((7, 9), False), ((3, 9), True), ((2, 2), True)):
-        resized = resize_grid(rows, GRID, new, class_token=True)
+        resized = resize_grid(rows, GRID, new, num_class_tokens=1)
         assert resized.shape == (3, 1 + new[0] * new[1], 5, 2)
         assert torch.equal(resized[:, 0], rows[:, 0])
         maps = rows[:, 1:].reshape(3, *GRID, 10).permute(0, 3, 1, 2)
@@ -183,10 +183,10 @@ def test_resize_grid_keeps_constants():
 @pytest.mark.parametrize("mixer_class", [StaticKeyAttention, ConvStaticKeyAttention])
 def test_resized_mixer_is_the_mixer_with_resized_keys(mixer_class):
     new_grid = (5, 3)
-    mixer = make(mixer_class, class_token=True)
-    resized = mixer_class(WIDTH, new_grid, HEADS, HEAD_DIM, class_token=True).double()
+    mixer = make(mixer_class, num_class_tokens=1)
+    resized = mixer_class(WIDTH, new_grid, HEADS, HEAD_DIM, num_class_tokens=1).double()
     state = {
-        name: resize_grid(tensor, GRID, new_grid, class_token=True) if "key" in name else tensor
+        name: resize_grid(tensor, GRID, new_grid, num_class_tokens=1) if "key" in name else tensor
         for name, tensor in mixer.state_dict().items()
     }
     resized.load_state_dict(state)
@@ -196,7 +196,7 @@ def test_resized_mixer_is_the_mixer_with_resized_keys(mixer_class):
 
 @pytest.mark.parametrize("mixer_class", [StaticKeyAttention, ConvStaticKeyAttention])
 def test_gradients_reach_resized_keys_in_training(mixer_class):
-    mixer = make(mixer_class, class_token=True)
+    mixer = make(mixer_class, num_class_tokens=1)
     x = tokens_for(mixer, grid=(3, 3))
     mixer(x, (3, 3))[0].square().sum().backward()
     assert all(key.grad is not None and key.grad.abs().sum() > 0 for key in mixer.static_keys())
@@ -300,4 +300,4 @@ def test_padding_of_a_window_is_not_attended_to(mixer_class, implementation):
 
 def test_windows_have_no_class_token():
     with pytest.raises(ValueError, match="static_key_resolution='window'"):
-        make(StaticKeyAttention, class_token=True, static_key_resolution="window")
+        make(StaticKeyAttention, num_class_tokens=1, static_key_resolution="window")

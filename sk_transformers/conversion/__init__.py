@@ -1,0 +1,21 @@
+"""Other people's checkpoints as ours: tensors renamed and reshaped, never changed.
+
+reading         a source: a file, timm by name, a transformers folder
+names           its tensors under our names
+configuration   the configuration, read off names and shapes
+checking        every tensor used, and the same logits
+labels, processing   what goes with the weights
+"""
+
+from .convert import Conversion, convert
+from .errors import CheckpointError
+from .names import METAFORMER_RULES, SMALL_VIT_RULES, convert_state_dict
+
+__all__ = [
+    "METAFORMER_RULES",
+    "SMALL_VIT_RULES",
+    "CheckpointError",
+    "Conversion",
+    "convert",
+    "convert_state_dict",
+]

@@ -1,0 +1,144 @@
+"""Whether a conversion is exact: every tensor used, none missing, and the source network's logits."""
+
+import torch
+from torch import nn
+
+from ..models.configuration_checks import size_pair
+from ..models.configuration_skformer import SKFormerConfig
+from ..models.modeling_skformer import SKFormerForImageClassification
+from ..models.modeling_skvit import SKViTForImageClassification
+from .errors import CheckpointError, some
+from .names import TIMM_METAFORMER, TIMM_MIXERS, TIMM_VIT
+from .reading import Source, import_timm
+
+FORMER_CHECK_SIZE = (64, 96)  # pixels; a MetaFormer without static keys takes any, and float64 convolutions are slow
+TOLERANCE = 1e-9  # of logits in float64, relative to the largest
+
+
+def build_model(config, tensors: dict[str, torch.Tensor]) -> nn.Module:
+    """An image classifier with these tensors, in float64.
+
+    Raises:
+        CheckpointError: if tensors are unknown, missing or of another shape; it lists their names.
+    """
+    is_former = isinstance(config, SKFormerConfig)
+    with torch.device("meta"):
+        model = (SKFormerForImageClassification if is_former else SKViTForImageClassification)(config)
+    expected = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    problems = {
+        "unknown": sorted(found.keys() - expected.keys()),
+        "missing": sorted(expected.keys() - found.keys()),
+        "of another shape": [
+            f"{name} {found[name]} for {expected[name]}"
+            for name in sorted(found.keys() & expected.keys())
+            if found[name] != expected[name]
+        ],
+    }
+    if any(problems.values()):
+        lists = [f"{what}: {some(names)}" for what, names in problems.items() if names]
+        raise CheckpointError(f"The tensors do not fit the network that they seem to be of; {'; '.join(lists)}.")
+    model = model.double().to_empty(device="cpu")
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+@torch.no_grad()
+def largest_difference(model: nn.Module, network: nn.Module) -> float:
+    """The largest difference of any logit of a random image between two networks in float64.
+
+    Raises:
+        CheckpointError: if it is more than rounding, so that the source network does something that its tensors do
+            not show.
+    """
+    is_former = isinstance(model.config, SKFormerConfig)
+    height, width = FORMER_CHECK_SIZE if is_former else size_pair("image_size", model.config.image_size)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(1, model.config.num_channels, height, width, generator=generator, dtype=torch.float64)
+    logits, expected = model(images).logits, network(images)
+    expected = getattr(expected, "logits", expected)
+    difference = (logits - expected).abs().max().item()
+    if not difference <= TOLERANCE * max(1.0, expected.abs().max().item()):
+        raise CheckpointError(
+            f"All tensors fit, but the logits differ from the source network's by {difference:.2g}: it does something"
+            " that its tensors do not show, and SKViT and SKFormer cannot."
+        )
+    return difference
+
+
+def runnable(source: Source, config) -> tuple[nn.Module | None, str]:
+    """The source network in float64 and the library that runs it; `(None, why not)` if none can."""
+    if source.network is not None:
+        return source.network.double().eval(), source.runs_in
+    try:
+        import_timm()
+    except CheckpointError:
+        return None, "timm is not installed"
+    if isinstance(config, SKFormerConfig) and is_in_timm(config):
+        network = timm_metaformer(config)
+    elif source.code_base is TIMM_VIT:
+        network = timm_vit(config, source.state_dict)
+    else:
+        return None, "neither timm nor transformers has this network"
+    state_dict = source.state_dict
+    if source.code_base not in (TIMM_VIT, TIMM_METAFORMER):
+        from timm.models.metaformer import checkpoint_filter_fn
+
+        state_dict = checkpoint_filter_fn(state_dict, network)
+    network.double().load_state_dict(state_dict)
+    return network.eval(), "timm"
+
+
+def is_in_timm(config: SKFormerConfig) -> bool:
+    return set(config.token_mixers) <= set(TIMM_MIXERS.values()) and config.mlp_ratio == 4
+
+
+def timm_metaformer(config: SKFormerConfig) -> nn.Module:
+    """timm's network of the same shape, for mixers that it has."""
+    from timm.models import metaformer
+
+    mixer_classes = {mixer: getattr(metaformer, name, nn.Identity) for name, mixer in TIMM_MIXERS.items()}
+    is_attention = [mixer == "attention" for mixer in config.token_mixers]
+    if config.layer_norm_scope == "map":
+        norms = [metaformer.GroupNorm1NoBias] * len(is_attention)
+    else:
+        norms = [metaformer.LayerNormNoBias if a else metaformer.LayerNorm2dNoBias for a in is_attention]
+    network = metaformer.MetaFormer(
+        in_chans=config.num_channels,
+        num_classes=config.num_labels,
+        depths=config.depths,
+        dims=config.hidden_sizes,
+        token_mixers=[mixer_classes[mixer] for mixer in config.token_mixers],
+        norm_layers=norms,
+        use_mlp_head=config.use_mlp_head,
+        **({"head_dim": config.head_dims[is_attention.index(True)]} if any(is_attention) else {}),
+    )
+    if config.use_mlp_head:
+        network.head.fc.norm.eps = config.head_layer_norm_eps
+    return network
+
+
+def timm_vit(config, state_dict: dict[str, torch.Tensor]) -> nn.Module:
+    """timm's Vision Transformer of the same shape."""
+    from timm.models.deit import VisionTransformerDistilled
+    from timm.models.vision_transformer import VisionTransformer
+
+    has_class_token = config.pooling == "cls"
+    grid_height, grid_width = config.grid_size
+    network_class = VisionTransformerDistilled if config.distillation_token else VisionTransformer
+    return network_class(
+        img_size=size_pair("image_size", config.image_size),
+        patch_size=size_pair("patch_size", config.patch_size),
+        in_chans=config.num_channels,
+        num_classes=config.num_labels,
+        global_pool="token" if has_class_token else "avg",
+        embed_dim=config.hidden_size,
+        depth=config.num_hidden_layers,
+        num_heads=config.num_attention_heads,
+        mlp_ratio=config.intermediate_size / config.hidden_size,
+        qkv_bias=config.qkv_bias,
+        init_values=config.layer_scale_init_value,
+        class_token=has_class_token,
+        no_embed_class=state_dict["pos_embed"].shape[1] == grid_height * grid_width,
+        fc_norm=False,
+    )

@@ -1,0 +1,365 @@
+"""The configuration of a network, read off its tensors' names and shapes.
+
+The tensors carry our names here. What they cannot tell comes from the source or from flags; where a code base has a
+convention it stands in for the flag, and is said to have been assumed.
+"""
+
+import re
+from dataclasses import dataclass
+from math import gcd, isqrt
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from ..models.configuration_checks import size_pair
+from ..models.configuration_skformer import NUM_STAGES, SKFormerConfig
+from ..models.configuration_skvit import SKViTConfig
+from ..models.static_key import KERNEL_SIZE
+from .errors import CheckpointError
+
+METAFORMER_HEAD_DIM = 32
+VIT_HEAD_DIM = 64
+NEIGHBOURHOOD = KERNEL_SIZE**2
+SHIFTED_IMAGES = 5  # that a shifted patch sees: the image and its four shifts
+LAYER_SCALE_INIT_VALUE = 1e-6  # DeiT III's; trained weights do not tell, and do not need it
+MIXER_OF_TENSOR = {  # the first that a layer has
+    "mixer.key_bias": "conv_static_key",
+    "mixer.key": "static_key",
+    "mixer.k_proj.weight": "attention",
+    "mixer.depthwise.weight": "separable_conv",
+    "mixer.matrix": "random",
+}
+
+
+@dataclass
+class Flags:
+    """What the user tells, because tensors do not; None where nothing was told.
+
+    Args:
+        image_size: pixels, `(height, width)`.
+        patch_size: pixels of a patch's side.
+        head_dim: channels of a head, in layers with computed keys.
+        token_mixers: mixer of each stage of a MetaFormer, or one for all.
+    """
+
+    image_size: tuple[int, int] | None = None
+    patch_size: int | None = None
+    head_dim: int | None = None
+    token_mixers: list[str] | None = None
+
+
+def infer_config(
+    tensors: dict[str, torch.Tensor], known: dict[str, Any], flags: Flags
+) -> tuple[SKFormerConfig | SKViTConfig, list[str]]:
+    """The configuration, and what was assumed in it.
+
+    Args:
+        tensors: the checkpoint, under our names.
+        known: fields that the source tells.
+        flags: what the user tells; it goes before what the source tells.
+
+    Raises:
+        CheckpointError: if something can neither be read nor assumed (it names the flag), or flags contradict tensors.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    is_former = any(name.startswith("skformer.") for name in shapes)
+    reader = (FormerReader if is_former else ViTReader)(shapes, known, flags)
+    try:
+        return reader.config_class(**{**known, **reader.settings()}), reader.assumed
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"The tensors are of a network that cannot be built here: {error}") from error
+
+
+def give_class_token_a_position(
+    tensors: dict[str, torch.Tensor], known: dict[str, Any], flags: Flags
+) -> dict[str, torch.Tensor]:
+    """Put a zero in the place of a class token's position that a ViT lacks, as DeiT III's do: it adds nothing."""
+    name, projection = "skvit.embeddings.position_embeddings", "skvit.embeddings.patch_embeddings.projection.weight"
+    if not {name, projection, "skvit.embeddings.cls_token"} <= tensors.keys() or tensors[projection].dim() != 4:
+        return tensors
+    count, told = tensors[name].shape[1], flags.image_size or known.get("image_size")
+    if told is None:
+        is_grid = isqrt(count) ** 2 == count  # a square with one more is none
+    else:
+        patch_height, patch_width = tensors[projection].shape[2:]
+        height, width = size_pair("image_size", told)
+        is_grid = (height // patch_height) * (width // patch_width) == count
+    return {**tensors, name: F.pad(tensors[name], (0, 0, 1, 0))} if is_grid else tensors
+
+
+class ShapeReader:
+    """What reading either family needs. `assumed` collects what was not read but taken for granted."""
+
+    layer_pattern: str
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], known: dict[str, Any], flags: Flags):
+        self.shapes = shapes
+        self.known = known
+        self.flags = flags
+        self.assumed: list[str] = []
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name not in self.shapes:
+            raise CheckpointError(f"The checkpoint lacks {name} (our name for it), without which nothing can be read.")
+        return self.shapes[name]
+
+    def count(self, pattern: str) -> int:
+        """How many different numbers there are in the place of the pattern's group: they must count from 0."""
+        matches = (re.match(pattern, name) for name in self.shapes)
+        return len({match[1] for match in matches if match})
+
+    def has(self, ending: str) -> bool:
+        return any(name.endswith(ending) for name in self.shapes)
+
+    def mixer_of(self, layer: str) -> str | None:
+        """The mixer whose tensors a layer has; None if it has none."""
+        return next((mixer for tensor, mixer in MIXER_OF_TENSOR.items() if f"{layer}.{tensor}" in self.shapes), None)
+
+    def num_labels(self) -> int:
+        last_layer = "classifier.fc2.weight" if "classifier.fc2.weight" in self.shapes else "classifier.weight"
+        return self.shape(last_layer)[0]
+
+    def attention_head_dim(self, convention: int, whose: str) -> int:
+        """The head size of attention, which no tensor tells."""
+        told = self.flags.head_dim or self.known.get("head_dim")
+        if told is None:
+            self.assumed.append(f"head_dim {convention}, {whose}; --head_dim tells another")
+        return told or convention
+
+    def key_head_dim(self, layer: str) -> int:
+        """The head size of a static key."""
+        width = self.shape(f"{layer}.mixer.key")[2]
+        return width // NEIGHBOURHOOD if f"{layer}.mixer.key_bias" in self.shapes else width
+
+    def query_projection(self, layers: list[str]) -> bool:
+        """Whether the layers with static keys project their queries."""
+        answers = {f"{layer}.mixer.q_proj.weight" in self.shapes for layer in layers}
+        if len(answers) == 2:
+            raise CheckpointError(
+                "Some static keys of this network have query projections and others do not, which one configuration"
+                " cannot say."
+            )
+        return answers != {False}
+
+
+class FormerReader(ShapeReader):
+    """Reads an SKFormer."""
+
+    config_class = SKFormerConfig
+
+    def settings(self) -> dict[str, Any]:
+        depths = [self.count(rf"skformer\.stages\.{stage}\.layers\.(\d+)\.") for stage in range(NUM_STAGES)]
+        mlp_width, width = self.shape("skformer.stages.0.layers.0.mlp.fc1.weight")
+        mixers = self.token_mixers()
+        use_mlp_head = "classifier.fc1.weight" in self.shapes
+        return {
+            "image_size": self.image_size(),
+            "num_channels": self.shape("skformer.stem.projection.weight")[1],
+            "depths": depths,
+            "hidden_sizes": self.hidden_sizes,
+            "token_mixers": mixers,
+            "head_dim": self.head_dims(mixers),
+            "query_projection": self.query_projection(
+                [self.layer(stage) for stage in range(NUM_STAGES) if f"{self.layer(stage)}.mixer.key" in self.shapes]
+            ),
+            "mlp_ratio": mlp_width // width if mlp_width % width == 0 else mlp_width / width,
+            "use_mlp_head": use_mlp_head,
+            "layer_norm_scope": self.layer_norm_scope(use_mlp_head),
+            "num_labels": self.num_labels(),
+        }
+
+    @staticmethod
+    def layer(stage: int) -> str:
+        """The first layer of a stage, which stands for all of them."""
+        return f"skformer.stages.{stage}.layers.0"
+
+    @property
+    def hidden_sizes(self) -> list[int]:
+        return [self.shape(f"{self.layer(stage)}.mlp.fc1.weight")[1] for stage in range(NUM_STAGES)]
+
+    def token_mixers(self) -> list[str]:
+        read = [self.mixer_of(self.layer(stage)) for stage in range(NUM_STAGES)]
+        told = self.flags.token_mixers or self.known.get("token_mixers")
+        if told is None and None not in read:
+            return read
+        if told is None and "random" in read:
+            self.assumed.append("token mixer identity where there are no tensors, as in RandFormer; --token_mixers")
+            return [mixer or "identity" for mixer in read]
+        bare = ", ".join(str(stage) for stage, mixer in enumerate(read, 1) if mixer is None)
+        if told is None:
+            raise CheckpointError(
+                f"The token mixers of stages {bare} have no tensors, so they may be identity or pooling: pass"
+                " --token_mixers with the mixer of each stage, or with one for all."
+            )
+        told = told * NUM_STAGES if len(told) == 1 else told
+        allowed = [("identity", "pooling") if mixer is None else (mixer,) for mixer in read]
+        if len(told) != NUM_STAGES or not all(mixer in choices for mixer, choices in zip(told, allowed)):
+            expected = ", ".join(" or ".join(choices) for choices in allowed)
+            raise CheckpointError(f"--token_mixers is {' '.join(told)}, but the tensors say: {expected}.")
+        return told
+
+    def layer_norm_scope(self, use_mlp_head: bool) -> str:
+        """Which no tensor tells; in every MetaFormer so far it goes with the head."""
+        if "layer_norm_scope" in self.known:
+            return self.known["layer_norm_scope"]
+        if not use_mlp_head:
+            self.assumed.append("norms over whole maps, as in every MetaFormer without an MLP head")
+        return "channel" if use_mlp_head else "map"
+
+    def head_dims(self, mixers: list[str]) -> int | list[int]:
+        if "attention" in mixers:
+            computed = self.attention_head_dim(METAFORMER_HEAD_DIM, "MetaFormer's")
+        else:
+            computed = METAFORMER_HEAD_DIM  # of no layer
+        head_dims = []
+        for stage, (mixer, width) in enumerate(zip(mixers, self.hidden_sizes)):
+            is_static = mixer in ("static_key", "conv_static_key")
+            head_dims.append(self.key_head_dim(self.layer(stage)) if is_static else computed)
+            if mixer == "attention" and width % computed:
+                raise CheckpointError(
+                    f"Stage {stage + 1} attends with {width} channels, which heads of {computed} do not fill, and no"
+                    " tensor tells the head size: pass --head_dim."
+                )
+        return head_dims[0] if len(set(head_dims)) == 1 else head_dims
+
+    def image_size(self) -> int | tuple[int, int]:
+        """The image size whose maps have as many positions as the tensors."""
+        positions = {}
+        for stage in range(NUM_STAGES):
+            for name, axis in (("mixer.key", 1), ("mixer.matrix", 0)):
+                shape = self.shapes.get(f"{self.layer(stage)}.{name}")
+                if shape is not None:
+                    positions[stage] = shape[axis]
+        told = self.flags.image_size or self.known.get("image_size")
+        if not positions:
+            if told is None:
+                self.assumed.append("image_size 224, which no tensor depends on; --image_size tells another")
+            return simplified(told or (224, 224))
+        if told is not None:
+            found = positions_at(told, positions)
+            if found != positions:
+                height, width = size_pair("image_size", told)
+                raise CheckpointError(f"At {height}x{width} pixels {_compare_positions(found, positions)}.")
+            return simplified(told)
+        largest = min(4 * 2**stage * (isqrt(count) + 1) for stage, count in positions.items())
+        sizes = [size for size in range(32, largest + 1) if positions_at((size, size), positions) == positions]
+        if not sizes:
+            counts = ", ".join(f"{count} in stage {stage + 1}" for stage, count in positions.items())
+            raise CheckpointError(
+                f"No square image has the positions of this network ({counts}): pass --image_size HEIGHT WIDTH."
+            )
+        return max(sizes, key=lambda size: gcd(size, 32))
+
+
+class ViTReader(ShapeReader):
+    """Reads an SKViT."""
+
+    config_class = SKViTConfig
+
+    def settings(self) -> dict[str, Any]:
+        depth = self.count(r"skvit\.layers\.(\d+)\.")
+        layers = [f"skvit.layers.{number}" for number in range(depth)]
+        mixers = [self.mixer_of(layer) for layer in layers]
+        if None in mixers:
+            raise CheckpointError(f"Layer {mixers.index(None) + 1} has neither a key nor a key projection.")
+        static_layers = [layer for layer in layers if f"{layer}.mixer.key" in self.shapes]
+        patch_size, num_channels = self.patches()
+        head_dim = self.head_dim(static_layers)
+        learned_temperature = self.has("mixer.temperature")
+        return {
+            "image_size": self.image_size(patch_size),
+            "patch_size": simplified(patch_size),
+            "num_channels": num_channels,
+            "hidden_size": self.shape("skvit.embeddings.position_embeddings")[2],
+            "num_hidden_layers": depth,
+            "num_attention_heads": self.num_heads(layers, head_dim),
+            "head_dim": head_dim,
+            "intermediate_size": self.shape(f"{layers[0]}.mlp.fc1.weight")[0],
+            "token_mixer": mixers[0] if len(set(mixers)) == 1 else mixers,
+            "query_projection": self.query_projection(static_layers),
+            "qkv_bias": self.has("mixer.v_proj.bias"),
+            # Locality self-attention is both, and the mask leaves no tensor.
+            "learned_temperature": learned_temperature,
+            "mask_diagonal": learned_temperature,
+            "shifted_patch_tokenization": self.is_shifted,
+            "layer_scale_init_value": LAYER_SCALE_INIT_VALUE if self.has("mixer_scale.scale") else None,
+            "pooling": "cls" if self.has("embeddings.cls_token") else "mean",
+            "distillation_token": self.has("embeddings.distillation_token"),
+            "distillation_head": self.has("distillation_classifier.weight"),
+            "num_labels": self.num_labels(),
+        }
+
+    @property
+    def is_shifted(self) -> bool:
+        return len(self.shape("skvit.embeddings.patch_embeddings.projection.weight")) == 2
+
+    def head_dim(self, static_layers: list[str]) -> int:
+        if not static_layers:
+            return self.attention_head_dim(VIT_HEAD_DIM, "the usual one of a ViT")
+        head_dim = self.key_head_dim(static_layers[0])
+        if self.flags.head_dim not in (None, head_dim):
+            raise CheckpointError(f"--head_dim is {self.flags.head_dim}, but the static keys have heads of {head_dim}.")
+        return head_dim
+
+    def num_heads(self, layers: list[str], head_dim: int) -> int:
+        widths = sorted({self.shape(f"{layer}.mixer.v_proj.weight")[0] for layer in layers})
+        if len(widths) > 1:
+            raise CheckpointError(f"The layers' heads fill {widths} channels; SKViT has as many in every layer.")
+        if widths[0] % head_dim:
+            raise CheckpointError(
+                f"Heads of {head_dim} do not fill the {widths[0]} channels of the layers' values: pass --head_dim."
+            )
+        return widths[0] // head_dim
+
+    def patches(self) -> tuple[tuple[int, int], int]:
+        """`(height, width)` of a patch, and the channels of the image."""
+        shape = self.shape("skvit.embeddings.patch_embeddings.projection.weight")
+        if not self.is_shifted:
+            return shape[2:], shape[1]
+        numbers = shape[1] // SHIFTED_IMAGES  # channels * height * width
+        side = self.flags.patch_size or isqrt(numbers // 3)
+        if numbers % side**2 or (self.flags.patch_size is None and numbers != 3 * side**2):
+            raise CheckpointError(
+                f"Patches of {numbers} numbers are not square patches"
+                + (" of 3 channels: pass --patch_size." if self.flags.patch_size is None else f" {side} pixels wide.")
+            )
+        return (side, side), numbers // side**2
+
+    def image_size(self, patch_size: tuple[int, int]) -> int | tuple[int, int]:
+        positions = self.shape("skvit.embeddings.position_embeddings")[1]
+        positions -= self.has("embeddings.cls_token") + self.has("embeddings.distillation_token")
+        told = self.flags.image_size or self.known.get("image_size")
+        if told is not None:
+            height, width = size_pair("image_size", told)
+            if (height // patch_size[0]) * (width // patch_size[1]) != positions:
+                raise CheckpointError(
+                    f"An image of {height}x{width} pixels does not make {positions} patches of {patch_size[0]}x"
+                    f"{patch_size[1]}, for which this network was trained: pass another --image_size."
+                )
+            return simplified((height, width))
+        side = isqrt(positions)
+        if side**2 != positions:
+            raise CheckpointError(
+                f"The network's {positions} patches make no square, so their grid cannot be read: pass --image_size"
+                " HEIGHT WIDTH."
+            )
+        return simplified((side * patch_size[0], side * patch_size[1]))
+
+
+def positions_at(size: int | tuple[int, int], stages) -> dict[int, int]:
+    """The number of positions at an image size, of each of some stages."""
+    grids = SKFormerConfig(image_size=size).grid_sizes
+    return {stage: grids[stage][0] * grids[stage][1] for stage in stages}
+
+
+def _compare_positions(found: dict[int, int], expected: dict[int, int]) -> str:
+    parts = [f"stage {s + 1} has {found[s]} positions where the tensors have {expected[s]}" for s in expected]
+    return " and ".join(part for part, s in zip(parts, expected) if found[s] != expected[s])
+
+
+def simplified(size: int | tuple[int, int]) -> int | tuple[int, int]:
+    """One number for a square."""
+    return size[0] if isinstance(size, tuple | list) and size[0] == size[1] else size

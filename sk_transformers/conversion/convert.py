@@ -1,0 +1,148 @@
+"""One checkpoint to one repo folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from ..hub.card import create_card
+from ..hub.export import check_free, export
+from .checking import build_model, largest_difference, runnable
+from .configuration import Flags, give_class_token_a_position, infer_config
+from .errors import some
+from .labels import choose_labels
+from .names import convert_state_dict
+from .processing import image_processor_for
+from .reading import read_source
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion found. `str` of it is the report.
+
+    Args:
+        source: as the user gave it, and whose names its tensors have.
+        model: the network that was written.
+        tensors, parameters: how many were read, frozen ones too; all were used, or there would be no conversion.
+        difference: of the logits from the source network's in float64; None if nothing could run it.
+        runs_in: the library that ran the source network, or why none did.
+        left_out: tensors that the source has and its own network does not use.
+        assumed: what was taken for granted about the network.
+        labels: where the labels come from.
+        folder: what was written.
+    """
+
+    source: str
+    model: PreTrainedModel
+    tensors: int
+    parameters: int
+    difference: float | None
+    runs_in: str
+    left_out: list[str]
+    assumed: list[str]
+    labels: str
+    folder: Path
+
+    def __str__(self) -> str:
+        config = self.model.config
+        mixers = [(mixer, len(list(same))) for mixer, same in groupby(config.token_mixers)]
+        unit = "stages" if config.model_type == "skformer" else "layers"
+        logits = (
+            f"not compared: {self.runs_in}"
+            if self.difference is None
+            else f"differ by at most {self.difference:.1e} from the source network's, run by {self.runs_in} in float64"
+        )
+        used = sum(tensor.numel() for tensor in self.model.state_dict().values())  # what is frozen too
+        rows = [
+            ("source", self.source),
+            ("network", f"{config.model_type}, {unit}: " + ", ".join(f"{count} x {mixer}" for mixer, count in mixers)),
+            ("image size", f"{config.image_size} pixels"),
+            ("tensors", f"{self.tensors} read, {self.tensors} used, none left over, none missing"),
+            ("parameters", f"{self.parameters:,} read, {used:,} used"),
+            ("logits", logits),
+            *([("left out", f"{some(self.left_out)}, which {self.runs_in} leaves out too")] if self.left_out else []),
+            *(("assumed", assumption) for assumption in self.assumed),
+            ("labels", f"{config.num_labels}, {self.labels}"),
+            ("written", f"{self.folder}, {self.model.dtype}"),
+        ]
+        return "\n".join(f"{title:<12}{text}" for title, text in rows)
+
+
+def convert(
+    source: str,
+    output_dir: str | Path,
+    *,
+    use_ema: bool = False,
+    random: bool = False,
+    image_size: tuple[int, int] | None = None,
+    patch_size: int | None = None,
+    head_dim: int | None = None,
+    token_mixers: Sequence[str] | None = None,
+    labels: str | Path | None = None,
+    dtype: torch.dtype | None = None,
+) -> Conversion:
+    """Turn a checkpoint into a repo folder; nothing is written unless the whole checkpoint was understood.
+
+    Args:
+        source: a checkpoint file, `timm:NAME`, or a folder or Hub id of transformers' ViT or DeiT.
+        output_dir: where to write; it must not exist, or be empty.
+        use_ema: take a file's averaged weights.
+        random: take timm's network with fresh weights instead of pretrained ones.
+        image_size, patch_size, head_dim, token_mixers: what tensors may not tell, see `configuration.Flags`.
+        labels: a file with the names of the classes, see `labels.read_labels`.
+        dtype: of the weights to write; None keeps the source's.
+
+    Raises:
+        CheckpointError: if the source cannot be read or converted; its message says why and what to do.
+        FileExistsError: if the folder holds something already.
+    """
+    output_dir = Path(output_dir)
+    check_free(output_dir)
+    read = read_source(source, use_ema, random)
+    tensors = convert_state_dict(read.state_dict, read.code_base.rules)
+    flags = Flags(image_size, patch_size, head_dim, None if token_mixers is None else list(token_mixers))
+    tensors = give_class_token_a_position(tensors, read.settings, flags)
+    config, assumed = infer_config(tensors, read.settings, flags)
+    id2label, labels_from = choose_labels(config.num_labels, labels, read.id2label)
+    if id2label is not None:
+        config.id2label = id2label
+        config.label2id = {label: index for index, label in id2label.items()}
+
+    model = build_model(config, tensors)
+    network, runs_in = runnable(read, config)
+    difference = None if network is None else largest_difference(model, network)
+    model.to(dtype or _widest_dtype(tensors))
+    if read.image_processor is None and not read.data_config:
+        assumed.append("images normalized as ImageNet's and not cropped; preprocessor_config.json says how")
+    image_processor = read.image_processor or image_processor_for(config.image_size, read.data_config)
+    names_of = f"in the names of {read.code_base.title}"
+    training = None if random else {"Converted from": f"{_public_name(source)}, {names_of}"}
+    return Conversion(
+        source=f"{source}, {names_of}",
+        model=model,
+        tensors=len(read.state_dict),
+        parameters=sum(tensor.numel() for tensor in read.state_dict.values()),
+        difference=difference,
+        runs_in=runs_in,
+        left_out=read.left_out,
+        assumed=assumed,
+        labels=labels_from,
+        folder=export(model, image_processor, output_dir, create_card(model, output_dir.name, training)),
+    )
+
+
+def _public_name(source: str) -> str:
+    """What a model card calls a source: nobody need know in which folder it lay."""
+    return Path(source).name if Path(source).exists() else source
+
+
+def _widest_dtype(tensors: dict[str, torch.Tensor]) -> torch.dtype:
+    """A dtype that holds every tensor as it is."""
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    widest = dtypes.pop()
+    for dtype in dtypes:
+        widest = torch.promote_types(widest, dtype)
+    return widest

@@ -1,0 +1,194 @@
+"""What others call the tensors of these networks, and what we call them: a table of rules for each code base.
+
+A rule is a pattern and what takes its place; all rules of a table are applied, in order.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .errors import CheckpointError
+
+METAFORMER_BLOCK_RULES = (
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.res_scale1\.", ".mixer_residual."),
+    (r"\.res_scale2\.", ".mlp_residual."),
+    (r"\.mlp\.act\.", ".mlp.activation."),
+    (r"\.token_mixer\.pwconv(\d)\.", r".mixer.fc\1."),
+    (r"\.token_mixer\.act1\.", ".mixer.activation."),
+    (r"\.token_mixer\.dwconv\.", ".mixer.depthwise."),
+    (r"\.token_mixer\.proj\.", ".mixer.o_proj."),
+    (r"\.token_mixer\.random_matrix$", ".mixer.matrix"),
+    (r"\.token_mixer\.v\.", ".mixer.v_proj."),
+    (r"\.token_mixer\.k$", ".mixer.key"),
+    (r"\.token_mixer\.to_k\.", ".mixer.k."),
+    (r"\.token_mixer\.", ".mixer."),
+)
+METAFORMER_RULES = (
+    (r"^downsample_layers\.0\.conv\.", "skformer.stem.projection."),
+    (r"^downsample_layers\.0\.post_norm\.", "skformer.stem.layernorm."),
+    (r"^downsample_layers\.(\d+)\.conv\.", r"skformer.stages.\1.downsampling.projection."),
+    (r"^downsample_layers\.(\d+)\.pre_norm\.", r"skformer.stages.\1.downsampling.layernorm."),
+    (r"^stages\.(\d+)\.(\d+)\.", r"skformer.stages.\1.layers.\2."),
+    (r"^norm\.", "skformer.layernorm."),
+    (r"^head\.norm\.", "classifier.layernorm."),
+    (r"^head\.", "classifier."),
+    *METAFORMER_BLOCK_RULES,
+)
+TIMM_METAFORMER_RULES = (
+    (r"^stem\.conv\.", "skformer.stem.projection."),
+    (r"^stem\.norm\.", "skformer.stem.layernorm."),
+    (r"^stages\.(\d+)\.downsample\.conv\.", r"skformer.stages.\1.downsampling.projection."),
+    (r"^stages\.(\d+)\.downsample\.norm\.", r"skformer.stages.\1.downsampling.layernorm."),
+    (r"^stages\.(\d+)\.blocks\.(\d+)\.", r"skformer.stages.\1.layers.\2."),
+    (r"^head\.norm\.", "skformer.layernorm."),
+    (r"^head\.fc\.norm\.", "classifier.layernorm."),
+    (r"^head\.fc\.", "classifier."),
+    *METAFORMER_BLOCK_RULES,
+)
+SMALL_VIT_RULES = (
+    (r"^pos_embedding$", "skvit.embeddings.position_embeddings"),
+    (r"^cls_token$", "skvit.embeddings.cls_token"),
+    (r"^to_patch_embedding\.to_patch_tokens\.1\.", "skvit.embeddings.patch_embeddings.layernorm."),
+    (r"^to_patch_embedding\.to_patch_tokens\.2\.", "skvit.embeddings.patch_embeddings.projection."),
+    (r"^transformer\.layers\.(\d+)\.0\.norm\.", r"skvit.layers.\1.layernorm_before."),
+    (r"^transformer\.layers\.(\d+)\.1\.norm\.", r"skvit.layers.\1.layernorm_after."),
+    (r"^transformer\.layers\.(\d+)\.1\.fn\.net\.0\.", r"skvit.layers.\1.mlp.fc1."),
+    (r"^transformer\.layers\.(\d+)\.1\.fn\.net\.3\.", r"skvit.layers.\1.mlp.fc2."),
+    (r"^transformer\.layers\.(\d+)\.0\.fn\.to_out\.0\.", r"skvit.layers.\1.mixer.o_proj."),
+    (r"^transformer\.layers\.(\d+)\.0\.fn\.k$", r"skvit.layers.\1.mixer.key"),
+    (r"^transformer\.layers\.(\d+)\.0\.fn\.k2$", r"skvit.layers.\1.mixer.class_key"),
+    (r"^transformer\.layers\.(\d+)\.0\.fn\.to_v\.", r"skvit.layers.\1.mixer.v_proj."),
+    (r"^transformer\.layers\.(\d+)\.0\.fn\.to_", r"skvit.layers.\1.mixer."),
+    (r"^transformer\.layers\.(\d+)\.0\.fn\.", r"skvit.layers.\1.mixer."),
+    (r"^mlp_head\.0\.", "skvit.layernorm."),
+    (r"^mlp_head\.1\.", "classifier."),
+)
+TIMM_VIT_RULES = (
+    (r"^cls_token$", "skvit.embeddings.cls_token"),
+    (r"^dist_token$", "skvit.embeddings.distillation_token"),
+    (r"^pos_embed$", "skvit.embeddings.position_embeddings"),
+    (r"^patch_embed\.proj\.", "skvit.embeddings.patch_embeddings.projection."),
+    (r"^blocks\.(\d+)\.", r"skvit.layers.\1."),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.attn\.proj\.", ".mixer.o_proj."),
+    (r"\.attn\.", ".mixer."),
+    (r"\.ls1\.gamma$", ".mixer_scale.scale"),
+    (r"\.ls2\.gamma$", ".mlp_scale.scale"),
+    (r"^norm\.", "skvit.layernorm."),
+    (r"^head\.", "classifier."),
+    (r"^head_dist\.", "distillation_classifier."),
+)
+TRANSFORMERS_VIT_RULES = (
+    (r"^(vit|deit)\.", "skvit."),
+    (r"^(embeddings|encoder|layers|layernorm)\.", r"skvit.\1."),  # saved without a head
+    (r"\.encoder\.layer\.", ".layers."),  # transformers' names before 5.23, from here on
+    (r"\.attention\.attention\.query\.", ".mixer.q_proj."),
+    (r"\.attention\.attention\.key\.", ".mixer.k_proj."),
+    (r"\.attention\.attention\.value\.", ".mixer.v_proj."),
+    (r"\.attention\.output\.dense\.", ".mixer.o_proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"\.attention\.", ".mixer."),
+    (r"^cls_classifier\.", "classifier."),
+)
+
+
+@dataclass(frozen=True)
+class CodeBase:
+    """Whose names a checkpoint carries.
+
+    Args:
+        title: what to call it in print.
+        signature: names that together no other code base gives.
+        rules: from its names to ours.
+        settings: fields of the configuration that its code fixes and no tensor shows.
+    """
+
+    title: str
+    signature: tuple[str, ...]
+    rules: tuple[tuple[str, str], ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+METAFORMER = CodeBase(
+    "MetaFormer (sail-sg), with static keys or without",
+    ("downsample_layers.0.conv.weight", "stages.0.0.norm1.weight"),
+    METAFORMER_RULES,
+)
+TIMM_METAFORMER = CodeBase(
+    "timm's MetaFormer",
+    ("stem.conv.weight", "stages.0.blocks.0.norm1.weight"),
+    TIMM_METAFORMER_RULES,
+    {"head_layer_norm_eps": 1e-6},
+)
+SMALL_VIT = CodeBase(
+    "vit-pytorch's ViT for small data sets, with static keys or without",
+    ("to_patch_embedding.to_patch_tokens.1.weight", "transformer.layers.0.0.norm.weight"),
+    SMALL_VIT_RULES,
+    {"layer_norm_eps": 1e-5},
+)
+TIMM_VIT = CodeBase(
+    "timm's VisionTransformer",
+    ("patch_embed.proj.weight", "pos_embed", "blocks.0.attn.qkv.weight"),
+    TIMM_VIT_RULES,
+    {"layer_norm_eps": 1e-6},
+)
+# Without a signature: a file of its tensors alone tells neither the heads nor the epsilon, its folder does.
+TRANSFORMERS_VIT = CodeBase("transformers' ViT", (), TRANSFORMERS_VIT_RULES)
+RECOGNIZED = (METAFORMER, TIMM_METAFORMER, SMALL_VIT, TIMM_VIT)
+
+TIMM_MIXERS = {"SepConv": "separable_conv", "Attention": "attention", "Pooling": "pooling", "Identity": "identity"}
+FUSED_PROJECTIONS = {"qkv": ("q_proj", "k_proj", "v_proj"), "qv": ("q_proj", "v_proj")}
+
+
+def convert_state_dict(
+    state_dict: dict[str, torch.Tensor], rules: tuple[tuple[str, str], ...]
+) -> dict[str, torch.Tensor]:
+    """A checkpoint's tensors under our names: fused projections split, convolutions of queries read as static keys.
+
+    Args:
+        state_dict: the tensors under their authors' names.
+        rules: one of the tables above.
+    """
+    converted = {}
+    for name, tensor in state_dict.items():
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        converted.update(_split_projection(name, tensor))
+    for name in [name for name in converted if name.endswith(".mixer.k.weight")]:
+        _read_as_static_key(converted, name.removesuffix(".k.weight"))
+    return converted
+
+
+def _read_as_static_key(tensors: dict[str, torch.Tensor], mixer: str) -> None:
+    """A grouped convolution, `(heads * positions, head_dim, 3, 3)`, as a key `(heads, positions, 9 head_dim)`."""
+    for name in (f"{mixer}.v_proj.weight", f"{mixer}.k.bias"):
+        if name not in tensors:
+            raise CheckpointError(f"The checkpoint lacks {name} (our name for it), which its convolution comes with.")
+    kernel = tensors.pop(f"{mixer}.k.weight")
+    heads = tensors[f"{mixer}.v_proj.weight"].shape[0] // kernel.shape[1]
+    if heads == 0 or kernel.shape[0] % heads:
+        raise CheckpointError(
+            f"{mixer} has {kernel.shape[0]} convolution outputs, which its {heads} heads of {kernel.shape[1]} do not"
+            " share evenly: the checkpoint is of another network."
+        )
+    tensors[f"{mixer}.key"] = kernel.reshape(heads, kernel.shape[0] // heads, -1)
+    tensors[f"{mixer}.key_bias"] = tensors.pop(f"{mixer}.k.bias").reshape(heads, -1)
+
+
+def _split_projection(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+    prefix, _, leaf = name.rpartition(".")
+    parent, _, module = prefix.rpartition(".")
+    if module in FUSED_PROJECTIONS:
+        parts = FUSED_PROJECTIONS[module]
+        return {f"{parent}.{part}.{leaf}": chunk for part, chunk in zip(parts, tensor.chunk(len(parts)))}
+    if leaf == "temperature":
+        tensor = tensor.reshape(1)  # a scalar parameter cannot be sharded, so ours has one element
+    elif re.fullmatch(r"fc\d", module) and tensor.shape[2:] == (1, 1):
+        tensor = tensor.flatten(1)  # a 1x1 convolution is a linear layer
+    return {name: tensor}
