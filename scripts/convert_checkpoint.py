@@ -7,11 +7,11 @@ python scripts/convert_checkpoint.py google/vit-base-patch16-224 vit-base
 """
 
 import argparse
-import sys
 
 import torch
 
-from sk_transformers.conversion import CheckpointError, convert
+from sk_transformers.command_line import one_sentence_errors
+from sk_transformers.conversion import convert
 
 
 def positive(text: str) -> int:
@@ -48,10 +48,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    try:
-        print(convert(**vars(parse_args(argv))))
-    except (CheckpointError, FileExistsError) as error:
-        sys.exit(f"error: {error}")
+    args = parse_args(argv)
+    with one_sentence_errors():
+        print(convert(**vars(args)))
 
 
 if __name__ == "__main__":

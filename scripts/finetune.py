@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from sk_transformers.command_line import one_sentence_errors
 from sk_transformers.training.arguments import parse_arguments
-from sk_transformers.training.errors import one_sentence_errors
 
 
 def main() -> None:

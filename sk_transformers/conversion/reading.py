@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -90,7 +91,8 @@ def load_tensors(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, weights_only=True, map_location="cpu")
+        with torch.serialization.safe_globals([Namespace]):  # timm's training saves its options, which are plain data
+            return torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         needed = re.search(r"(?:GLOBAL|class|function) ([\w.]+\.\w+)", str(error))
         if needed is None:

@@ -27,6 +27,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 KERNEL_SIZE = 3  # of ConvStaticKeyAttention
 LOGITS_IN_CACHE = 2**20  # computed at a time where no fused kernel runs; 4 MiB in float32
+MIN_QUERIES = 64  # at a time, that it pays to read a very long key
 MAX_CACHED_GRIDS = 4  # resized keys that a layer remembers in evaluation; each is as large as its grid
 
 
@@ -99,7 +100,7 @@ def _overruns_mask(implementation: str, mask: torch.Tensor | None) -> bool:
 
 def blockwise_attention(query, key, value, scaling, bias, mask) -> torch.Tensor:
     """`attend` for a static key, few queries of one image at a time: their logits stay in the processor's cache."""
-    rows = max(1, LOGITS_IN_CACHE // (key.shape[0] * key.shape[1]))
+    rows = max(MIN_QUERIES, LOGITS_IN_CACHE // (key.shape[0] * key.shape[1]))
     images = []
     for i in range(query.shape[0]):
         image_mask = mask if mask is None or mask.shape[0] == 1 else mask[i : i + 1]
@@ -193,7 +194,7 @@ class SelfAttention(nn.Module):
         height, width = grid_size or self.grid_size
         tokens = height * width + self.num_class_tokens
         if hidden_states.shape[1] != tokens:
-            first = ("", "a class token and ", "two class tokens and ")[self.num_class_tokens]
+            first = f"{self.num_class_tokens} for classes and " if self.num_class_tokens else ""
             raise ValueError(
                 f"{type(self).__name__} got {hidden_states.shape[1]} tokens, expected {tokens}: {first}a grid of"
                 f" {height}x{width}. Pass grid_size=(height, width) with the grid that the tokens lie on."

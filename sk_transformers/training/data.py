@@ -13,9 +13,11 @@ from PIL import UnidentifiedImageError
 from torchvision.transforms import v2
 from transformers.image_processing_utils import BaseImageProcessor
 
-from .errors import DataError
-
 VALIDATION_SPLITS = ("validation", "valid", "val", "test")
+
+
+class DataError(ValueError):
+    """An image or a label that is broken."""
 
 
 @dataclass

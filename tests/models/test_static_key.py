@@ -87,7 +87,8 @@ OPTIONS = [
 def test_mixer_is_the_formula(mixer_class, formula, implementation, options, monkeypatch):
     if implementation == "sdpa in blocks":
         implementation = "sdpa"
-        monkeypatch.setattr(static_key, "LOGITS_IN_CACHE", 7 * 24 * HEADS)  # seven queries, which do not divide 24
+        monkeypatch.setattr(static_key, "LOGITS_IN_CACHE", 0)
+        monkeypatch.setattr(static_key, "MIN_QUERIES", 7)  # which does not divide 24
     mixer = make(mixer_class, **options)
     x = tokens_for(mixer).requires_grad_()
     output, _ = mixer(x, implementation=implementation)
@@ -147,9 +148,9 @@ def test_static_key_is_not_copied_over_the_batch(monkeypatch):
 def test_token_count_is_checked_before_any_kernel(mixer_class, monkeypatch):
     mixer = make(mixer_class, num_class_tokens=1)
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: pytest.fail("a kernel ran"))
-    with pytest.raises(ValueError, match=r"got 24 tokens, expected 25: a class token and a grid of 4x6"):
+    with pytest.raises(ValueError, match=r"got 24 tokens, expected 25: 1 for classes and a grid of 4x6"):
         mixer(torch.randn(1, 24, WIDTH, dtype=torch.float64))
-    with pytest.raises(ValueError, match=r"got 25 tokens, expected 26: a class token and a grid of 5x5"):
+    with pytest.raises(ValueError, match=r"got 25 tokens, expected 26: 1 for classes and a grid of 5x5"):
         mixer(torch.randn(1, 25, WIDTH, dtype=torch.float64), (5, 5))
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 from transformers import ViTImageProcessor
 
 from sk_transformers.training.data import (
+    DataError,
     check_labels_in_range,
     collate,
     decode,
@@ -16,7 +17,6 @@ from sk_transformers.training.data import (
     load_image_data,
     train_transform,
 )
-from sk_transformers.training.errors import DataError
 from sk_transformers.training.metrics import TopKAccuracy
 
 
