@@ -92,7 +92,7 @@ class SKViTEmbeddings(nn.Module):
     def forward(
         self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False
     ) -> tuple[torch.Tensor, tuple[int, int]]:
-        """The tokens `(batch, [1 +] rows * columns, hidden_size)` and their grid `(rows, columns)`."""
+        """The tokens `(batch, [class tokens +] rows * columns, hidden_size)` and their grid `(rows, columns)`."""
         check_pixel_values(pixel_values, self.patch_embeddings.projection.weight, self.num_channels)
         grid_size = self._grid_of(pixel_values, interpolate_pos_encoding)
         tokens = self.patch_embeddings(pixel_values)

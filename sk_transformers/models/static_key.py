@@ -31,6 +31,252 @@ MIN_QUERIES = 64  # at a time, that it pays to read a very long key
 MAX_CACHED_GRIDS = 4  # resized keys that a layer remembers in evaluation; each is as large as its grid
 
 
+class SelfAttention(nn.Module):
+    """Multi-head self-attention, the baseline, and the frame that static keys are put into.
+
+    Args:
+        hidden_size: channels of the tokens.
+        grid_size: `(height, width)` of the grid of positions; it binds static keys only.
+        num_heads, head_dim: number of heads and channels of a head; they need not fill `hidden_size`.
+        num_class_tokens: class tokens, distillation tokens among them, that stand before the positions.
+        query_projection: False makes the tokens themselves the query (static keys only).
+        qkv_bias, output_bias: whether the projections have biases.
+        mask_diagonal: keep a token from attending to its own position (locality self-attention).
+        learned_temperature: train the scale of the logits, as a logarithm that starts at `head_dim ** -0.5`.
+        static_key_resolution: what to do on another grid than `grid_size`: `"interpolate"` the static key, or cut
+            the map into `"window"`s of the trained grid.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        grid_size: tuple[int, int],
+        num_heads: int,
+        head_dim: int,
+        *,
+        num_class_tokens: int = 0,
+        query_projection: bool = True,
+        qkv_bias: bool = False,
+        output_bias: bool = True,
+        mask_diagonal: bool = False,
+        learned_temperature: bool = False,
+        static_key_resolution: str = "interpolate",
+    ):
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = head_dim
+        self.grid_size = tuple(grid_size)
+        self.num_class_tokens = num_class_tokens
+        self.mask_diagonal = mask_diagonal
+        self.static_key_resolution = static_key_resolution
+
+        inner_size = self.num_heads * self.head_dim
+        self.q_proj = nn.Linear(hidden_size, inner_size, bias=qkv_bias) if query_projection else nn.Identity()
+        self.v_proj = nn.Linear(hidden_size, inner_size, bias=qkv_bias)
+        self.o_proj = nn.Linear(inner_size, hidden_size, bias=output_bias)
+        self.learned_temperature = learned_temperature
+        self.temperature = nn.Parameter(torch.empty(1)) if learned_temperature else None
+        self._add_key(hidden_size, qkv_bias)
+        self.init_own_parameters()
+
+    def _add_key(self, hidden_size: int, bias: bool) -> None:
+        self.k_proj = nn.Linear(hidden_size, self.num_heads * self.head_dim, bias=bias)
+
+    def init_own_parameters(self, std: float = 0.02) -> None:
+        """Draw the parameters that belong to no submodule; `std` is the scale of linear weights."""
+        if self.temperature is not None:
+            init.constant_(self.temperature, math.log(self.head_dim**-0.5))
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        grid_size: tuple[int, int] | None = None,
+        output_attentions: bool = False,
+        implementation: str = "sdpa",
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Mix tokens `(batch, [class tokens +] height * width, hidden_size)` that lie on the grid `(height, width)`.
+
+        Returns:
+            The mixed tokens, in the same shape, and the attention weights `(batch, heads, tokens, tokens)` if asked
+            for, else None. In window mode on another grid, the weights' batch counts windows, not images.
+        """
+        grid_size = self._check_tokens(hidden_states, grid_size)
+        output, weights = self._mix(
+            hidden_states, grid_size, output_attentions=output_attentions, implementation=implementation
+        )
+        return self.o_proj(output.flatten(2)), weights
+
+    def _check_tokens(self, hidden_states: torch.Tensor, grid_size: tuple[int, int] | None) -> tuple[int, int]:
+        # Fused kernels trust the shapes they are given: a key of another length than the value is read as it comes.
+        height, width = grid_size or self.grid_size
+        tokens = height * width + self.num_class_tokens
+        if hidden_states.shape[1] != tokens:
+            first = f"{self.num_class_tokens} for classes and " if self.num_class_tokens else ""
+            raise ValueError(
+                f"{type(self).__name__} got {hidden_states.shape[1]} tokens, expected {tokens}: {first}a grid of"
+                f" {height}x{width}. Pass grid_size=(height, width) with the grid that the tokens lie on."
+            )
+        return height, width
+
+    def _mix(self, hidden_states, grid_size, **options):
+        query, key, value = (
+            self._split_heads(projection(hidden_states)) for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        query, scaling = self._scale(query)
+        return attend(self, query, key, value, scaling=scaling, mask=self._diagonal_mask(query), **options)
+
+    def _split_heads(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+    def _scale(self, query: torch.Tensor) -> tuple[torch.Tensor, float]:
+        # Kernels take a scale that is a number; a trained one goes into the query.
+        if self.temperature is None:
+            return query, self.head_dim**-0.5
+        return query * self.temperature.exp().to(query.dtype), 1.0
+
+    def _diagonal_mask(self, tokens: torch.Tensor) -> torch.Tensor | None:
+        if not self.mask_diagonal:
+            return None
+        count = tokens.shape[2]
+        # The lowest number and not -inf, so that a lone token still attends to something.
+        lowest = torch.finfo(tokens.dtype).min
+        return torch.eye(count, dtype=tokens.dtype, device=tokens.device)[None, None] * lowest
+
+
+class StaticKeyAttention(SelfAttention):
+    """SKA: the key is a parameter, `(heads, [class tokens +] height * width, head_dim)`, drawn from N(0, 1).
+
+    There is no key projection, and the query projection can go too. Arguments are those of `SelfAttention`.
+    """
+
+    def _add_key(self, hidden_size: int, bias: bool) -> None:
+        if isinstance(self.q_proj, nn.Identity) and self.num_heads * self.head_dim != hidden_size:
+            raise ValueError(
+                f"query_projection=False makes the {hidden_size} channels of a token its query, but there are"
+                f" {self.num_heads} heads of {self.head_dim}: choose heads that fill {hidden_size} channels."
+            )
+        if self.static_key_resolution == "window" and self.num_class_tokens:
+            raise ValueError(
+                "static_key_resolution='window' cuts the map into windows, and a class token is in none:"
+                " use 'interpolate', or a network without a class token."
+            )
+        self._resized_keys = {}
+        self._add_static_key(self.grid_size[0] * self.grid_size[1] + self.num_class_tokens)
+
+    def _add_static_key(self, positions: int) -> None:
+        self.key = nn.Parameter(torch.empty(self.num_heads, positions, self.head_dim))
+
+    def init_own_parameters(self, std: float = 0.02) -> None:
+        super().init_own_parameters(std)
+        init.normal_(self.key)
+
+    def static_keys(self) -> list[nn.Parameter]:
+        """The parameters with one row for each key position, `(heads, positions, ...)`."""
+        return [self.key]
+
+    def _mix(self, hidden_states, grid_size, **options):
+        query, value = self.q_proj(hidden_states), self.v_proj(hidden_states)
+        if self.static_key_resolution == "interpolate" or grid_size == self.grid_size:
+            return self._mix_grid(query, value, grid_size, padding=None, **options)
+        batch = value.shape[0]
+        query, value = (cut_windows(tokens, grid_size, self.grid_size) for tokens in (query, value))
+        padding = window_padding_mask(grid_size, self.grid_size, value).repeat(batch, 1, 1, 1)
+        output, weights = self._mix_grid(query, value, self.grid_size, padding, **options)
+        return join_windows(output.flatten(2), grid_size, self.grid_size), weights
+
+    def _mix_grid(self, query, value, grid_size, padding, **options):
+        (key,) = self.static_keys_on(grid_size)
+        query, scaling = self._scale(self._split_heads(query))
+        mask = add_masks(self._diagonal_mask(query), padding)
+        return attend(self, query, key, self._split_heads(value), scaling=scaling, mask=mask, **options)
+
+    def static_keys_on(self, grid_size: tuple[int, int]) -> list[torch.Tensor]:
+        """The static keys on the grid `(height, width)`.
+
+        In training they are resized each time, so that gradients reach the parameters; in evaluation once for each
+        grid, until a parameter changes.
+        """
+        parameters = self.static_keys()
+        if grid_size == self.grid_size:
+            return parameters
+        needs_grad = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
+        if self.training or needs_grad or torch.compiler.is_compiling() or any(p.is_inference() for p in parameters):
+            return [resize_grid(p, self.grid_size, grid_size, self.num_class_tokens) for p in parameters]
+
+        version = [(id(p), p.data_ptr(), p._version, p.dtype, p.device) for p in parameters]
+        cached_version, keys = self._resized_keys.pop(grid_size, (None, None))
+        if cached_version != version:
+            # A tensor made in inference mode could not be used outside it later.
+            with torch.inference_mode(False), torch.no_grad():
+                keys = [resize_grid(p, self.grid_size, grid_size, self.num_class_tokens) for p in parameters]
+        self._resized_keys[grid_size] = (version, keys)
+        if len(self._resized_keys) > MAX_CACHED_GRIDS:
+            self._resized_keys.pop(next(iter(self._resized_keys)))
+        return keys
+
+    def train(self, mode: bool = True):
+        self._resized_keys.clear()
+        return super().train(mode)
+
+    def _apply(self, fn, recurse: bool = True):
+        self._resized_keys.clear()
+        return super()._apply(fn, recurse)
+
+
+class ConvStaticKeyAttention(StaticKeyAttention):
+    """CSKA: SKA whose query is its own 3x3 neighbourhood, zero outside the map.
+
+    The key, `(heads, positions, 9 head_dim)`, is the convolution's weight `(heads * positions, head_dim, 3, 3)` in
+    another shape, and every key position has a bias. A class token has no neighbourhood: its query meets a static key
+    of its own, `class_key`, and it alone has the learned temperature: kernels train their own scale.
+    """
+
+    def _add_static_key(self, positions: int) -> None:
+        self.key = nn.Parameter(torch.empty(self.num_heads, positions, self.head_dim * KERNEL_SIZE**2))
+        self.key_bias = nn.Parameter(torch.empty(self.num_heads, positions))
+        self.class_key = (
+            nn.Parameter(torch.empty(self.num_heads, positions, self.head_dim)) if self.num_class_tokens else None
+        )
+        if not self.num_class_tokens:
+            self.temperature = None
+
+    def init_own_parameters(self, std: float = 0.02) -> None:
+        SelfAttention.init_own_parameters(self, std)
+        init.trunc_normal_(self.key, std=std)  # a convolution's weight, and drawn like one
+        init.zeros_(self.key_bias)
+        if self.class_key is not None:
+            init.normal_(self.class_key)
+
+    def static_keys(self) -> list[nn.Parameter]:
+        keys = [self.key, self.key_bias]
+        return keys if self.class_key is None else [*keys, self.class_key]
+
+    def _mix_grid(self, query, value, grid_size, padding, **options):
+        key, key_bias, *class_key = self.static_keys_on(grid_size)
+        value = self._split_heads(value)
+        mask = add_masks(self._diagonal_mask(value), padding)
+        first = self.num_class_tokens
+        if first == 0:
+            query = neighbourhoods(query, grid_size, self.num_heads)
+            return attend(self, query, key, value, scaling=self._conv_scaling, bias=key_bias, mask=mask, **options)
+
+        class_mask, grid_mask = (None, None) if mask is None else (mask[:, :, :first], mask[:, :, first:])
+        class_query, scaling = self._scale(self._split_heads(query[:, :first]))
+        class_output, class_weights = attend(
+            self, class_query, class_key[0], value, scaling=scaling, mask=class_mask, **options
+        )
+        query = neighbourhoods(query[:, first:], grid_size, self.num_heads)
+        output, weights = attend(
+            self, query, key, value, scaling=self._conv_scaling, bias=key_bias, mask=grid_mask, **options
+        )
+        weights = None if weights is None else torch.cat([class_weights, weights], dim=2)
+        return torch.cat([class_output, output], dim=1), weights
+
+    @property
+    def _conv_scaling(self) -> float:
+        return 1.0 if self.learned_temperature else self.head_dim**-0.5
+
+
 def attend(
     mixer: nn.Module,
     query: torch.Tensor,
@@ -114,252 +360,6 @@ def blockwise_attention(query, key, value, scaling, bias, mask) -> torch.Tensor:
     return torch.cat(images)
 
 
-class SelfAttention(nn.Module):
-    """Multi-head self-attention, the baseline, and the frame that static keys are put into.
-
-    Args:
-        hidden_size: channels of the tokens.
-        grid_size: `(height, width)` of the grid of positions; it binds static keys only.
-        num_heads, head_dim: number of heads and channels of a head; they need not fill `hidden_size`.
-        num_class_tokens: class tokens, distillation tokens among them, that stand before the positions.
-        query_projection: False makes the tokens themselves the query (static keys only).
-        qkv_bias, output_bias: whether the projections have biases.
-        mask_diagonal: keep a token from attending to its own position (locality self-attention).
-        learned_temperature: train the scale of the logits, as a logarithm that starts at `head_dim ** -0.5`.
-        static_key_resolution: what to do on another grid than `grid_size`: `"interpolate"` the static key, or cut
-            the map into `"window"`s of the trained grid.
-    """
-
-    def __init__(
-        self,
-        hidden_size: int,
-        grid_size: tuple[int, int],
-        num_heads: int,
-        head_dim: int,
-        *,
-        num_class_tokens: int = 0,
-        query_projection: bool = True,
-        qkv_bias: bool = False,
-        output_bias: bool = True,
-        mask_diagonal: bool = False,
-        learned_temperature: bool = False,
-        static_key_resolution: str = "interpolate",
-    ):
-        super().__init__()
-        self.num_heads = num_heads
-        self.head_dim = head_dim
-        self.grid_size = tuple(grid_size)
-        self.num_class_tokens = num_class_tokens
-        self.mask_diagonal = mask_diagonal
-        self.static_key_resolution = static_key_resolution
-
-        inner_size = self.num_heads * self.head_dim
-        self.q_proj = nn.Linear(hidden_size, inner_size, bias=qkv_bias) if query_projection else nn.Identity()
-        self.v_proj = nn.Linear(hidden_size, inner_size, bias=qkv_bias)
-        self.o_proj = nn.Linear(inner_size, hidden_size, bias=output_bias)
-        self.learned_temperature = learned_temperature
-        self.temperature = nn.Parameter(torch.empty(1)) if learned_temperature else None
-        self._add_key(hidden_size, qkv_bias)
-        self.init_own_parameters()
-
-    def _add_key(self, hidden_size: int, bias: bool) -> None:
-        self.k_proj = nn.Linear(hidden_size, self.num_heads * self.head_dim, bias=bias)
-
-    def init_own_parameters(self, std: float = 0.02) -> None:
-        """Draw the parameters that belong to no submodule; `std` is the scale of linear weights."""
-        if self.temperature is not None:
-            init.constant_(self.temperature, math.log(self.head_dim**-0.5))
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        grid_size: tuple[int, int] | None = None,
-        output_attentions: bool = False,
-        implementation: str = "sdpa",
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Mix tokens `(batch, [1 +] height * width, hidden_size)` that lie on the grid `(height, width)`.
-
-        Returns:
-            The mixed tokens, in the same shape, and the attention weights `(batch, heads, tokens, tokens)` if asked
-            for, else None. In window mode on another grid, the weights' batch counts windows, not images.
-        """
-        grid_size = self._check_tokens(hidden_states, grid_size)
-        output, weights = self._mix(
-            hidden_states, grid_size, output_attentions=output_attentions, implementation=implementation
-        )
-        return self.o_proj(output.flatten(2)), weights
-
-    def _check_tokens(self, hidden_states: torch.Tensor, grid_size: tuple[int, int] | None) -> tuple[int, int]:
-        # Fused kernels trust the shapes they are given: a key of another length than the value is read as it comes.
-        height, width = grid_size or self.grid_size
-        tokens = height * width + self.num_class_tokens
-        if hidden_states.shape[1] != tokens:
-            first = f"{self.num_class_tokens} for classes and " if self.num_class_tokens else ""
-            raise ValueError(
-                f"{type(self).__name__} got {hidden_states.shape[1]} tokens, expected {tokens}: {first}a grid of"
-                f" {height}x{width}. Pass grid_size=(height, width) with the grid that the tokens lie on."
-            )
-        return height, width
-
-    def _mix(self, hidden_states, grid_size, **options):
-        query, key, value = (
-            self._split_heads(projection(hidden_states)) for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        query, scaling = self._scale(query)
-        return attend(self, query, key, value, scaling=scaling, mask=self._diagonal_mask(query), **options)
-
-    def _split_heads(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-
-    def _scale(self, query: torch.Tensor) -> tuple[torch.Tensor, float]:
-        # Kernels take a scale that is a number; a trained one goes into the query.
-        if self.temperature is None:
-            return query, self.head_dim**-0.5
-        return query * self.temperature.exp().to(query.dtype), 1.0
-
-    def _diagonal_mask(self, tokens: torch.Tensor) -> torch.Tensor | None:
-        if not self.mask_diagonal:
-            return None
-        count = tokens.shape[2]
-        # The lowest number and not -inf, so that a lone token still attends to something.
-        lowest = torch.finfo(tokens.dtype).min
-        return torch.eye(count, dtype=tokens.dtype, device=tokens.device)[None, None] * lowest
-
-
-class StaticKeyAttention(SelfAttention):
-    """SKA: the key is a parameter, `(heads, [1 +] height * width, head_dim)`, drawn from N(0, 1).
-
-    There is no key projection, and the query projection can go too. Arguments are those of `SelfAttention`.
-    """
-
-    def _add_key(self, hidden_size: int, bias: bool) -> None:
-        if isinstance(self.q_proj, nn.Identity) and self.num_heads * self.head_dim != hidden_size:
-            raise ValueError(
-                f"query_projection=False makes the {hidden_size} channels of a token its query, but there are"
-                f" {self.num_heads} heads of {self.head_dim}: choose heads that fill {hidden_size} channels."
-            )
-        if self.static_key_resolution == "window" and self.num_class_tokens:
-            raise ValueError(
-                "static_key_resolution='window' cuts the map into windows, and a class token is in none:"
-                " use 'interpolate', or a network without a class token."
-            )
-        self._resized_keys = {}
-        self._add_static_key(self.grid_size[0] * self.grid_size[1] + self.num_class_tokens)
-
-    def _add_static_key(self, positions: int) -> None:
-        self.key = nn.Parameter(torch.empty(self.num_heads, positions, self.head_dim))
-
-    def init_own_parameters(self, std: float = 0.02) -> None:
-        super().init_own_parameters(std)
-        init.normal_(self.key)
-
-    def static_keys(self) -> list[nn.Parameter]:
-        """The parameters with one row for each key position, `(heads, positions, ...)`."""
-        return [self.key]
-
-    def _mix(self, hidden_states, grid_size, **options):
-        query, value = self.q_proj(hidden_states), self.v_proj(hidden_states)
-        if self.static_key_resolution == "interpolate" or grid_size == self.grid_size:
-            return self._mix_grid(query, value, grid_size, padding=None, **options)
-        batch = value.shape[0]
-        query, value = (cut_windows(tokens, grid_size, self.grid_size) for tokens in (query, value))
-        padding = window_padding_mask(grid_size, self.grid_size, value).repeat(batch, 1, 1, 1)
-        output, weights = self._mix_grid(query, value, self.grid_size, padding, **options)
-        return join_windows(output.flatten(2), grid_size, self.grid_size), weights
-
-    def _mix_grid(self, query, value, grid_size, padding, **options):
-        (key,) = self.static_keys_on(grid_size)
-        query, scaling = self._scale(self._split_heads(query))
-        mask = add_masks(self._diagonal_mask(query), padding)
-        return attend(self, query, key, self._split_heads(value), scaling=scaling, mask=mask, **options)
-
-    def static_keys_on(self, grid_size: tuple[int, int]) -> list[torch.Tensor]:
-        """The static keys on the grid `(height, width)`.
-
-        In training they are resized each time, so that gradients reach the parameters; in evaluation once for each
-        grid, until a parameter changes.
-        """
-        parameters = self.static_keys()
-        if grid_size == self.grid_size:
-            return parameters
-        needs_grad = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
-        if self.training or needs_grad or torch.compiler.is_compiling() or any(p.is_inference() for p in parameters):
-            return [resize_grid(p, self.grid_size, grid_size, self.num_class_tokens) for p in parameters]
-
-        version = [(id(p), p.data_ptr(), p._version, p.dtype, p.device) for p in parameters]
-        cached_version, keys = self._resized_keys.pop(grid_size, (None, None))
-        if cached_version != version:
-            # A tensor made in inference mode could not be used outside it later.
-            with torch.inference_mode(False), torch.no_grad():
-                keys = [resize_grid(p, self.grid_size, grid_size, self.num_class_tokens) for p in parameters]
-        self._resized_keys[grid_size] = (version, keys)
-        if len(self._resized_keys) > MAX_CACHED_GRIDS:
-            self._resized_keys.pop(next(iter(self._resized_keys)))
-        return keys
-
-    def train(self, mode: bool = True):
-        self._resized_keys.clear()
-        return super().train(mode)
-
-    def _apply(self, fn, recurse: bool = True):
-        self._resized_keys.clear()
-        return super()._apply(fn, recurse)
-
-
-class ConvStaticKeyAttention(StaticKeyAttention):
-    """CSKA: SKA whose query is its own 3x3 neighbourhood, zero outside the map.
-
-    The key, `(heads, [1 +] height * width, 9 head_dim)`, is the convolution's weight `(heads * positions, head_dim,
-    3, 3)` in another shape, and every key position has a bias. A class token has no neighbourhood: its query meets a
-    static key of its own, `class_key`, and it alone has the learned temperature: kernels train their own scale.
-    """
-
-    def _add_static_key(self, positions: int) -> None:
-        self.key = nn.Parameter(torch.empty(self.num_heads, positions, self.head_dim * KERNEL_SIZE**2))
-        self.key_bias = nn.Parameter(torch.empty(self.num_heads, positions))
-        self.class_key = (
-            nn.Parameter(torch.empty(self.num_heads, positions, self.head_dim)) if self.num_class_tokens else None
-        )
-        if not self.num_class_tokens:
-            self.temperature = None
-
-    def init_own_parameters(self, std: float = 0.02) -> None:
-        SelfAttention.init_own_parameters(self, std)
-        init.trunc_normal_(self.key, std=std)  # a convolution's weight, and drawn like one
-        init.zeros_(self.key_bias)
-        if self.class_key is not None:
-            init.normal_(self.class_key)
-
-    def static_keys(self) -> list[nn.Parameter]:
-        keys = [self.key, self.key_bias]
-        return keys if self.class_key is None else [*keys, self.class_key]
-
-    def _mix_grid(self, query, value, grid_size, padding, **options):
-        key, key_bias, *class_key = self.static_keys_on(grid_size)
-        value = self._split_heads(value)
-        mask = add_masks(self._diagonal_mask(value), padding)
-        first = self.num_class_tokens
-        if first == 0:
-            query = neighbourhoods(query, grid_size, self.num_heads)
-            return attend(self, query, key, value, scaling=self._conv_scaling, bias=key_bias, mask=mask, **options)
-
-        class_mask, grid_mask = (None, None) if mask is None else (mask[:, :, :first], mask[:, :, first:])
-        class_query, scaling = self._scale(self._split_heads(query[:, :first]))
-        class_output, class_weights = attend(
-            self, class_query, class_key[0], value, scaling=scaling, mask=class_mask, **options
-        )
-        query = neighbourhoods(query[:, first:], grid_size, self.num_heads)
-        output, weights = attend(
-            self, query, key, value, scaling=self._conv_scaling, bias=key_bias, mask=grid_mask, **options
-        )
-        weights = None if weights is None else torch.cat([class_weights, weights], dim=2)
-        return torch.cat([class_output, output], dim=1), weights
-
-    @property
-    def _conv_scaling(self) -> float:
-        return 1.0 if self.learned_temperature else self.head_dim**-0.5
-
-
 def neighbourhoods(tokens: torch.Tensor, grid_size: tuple[int, int], num_heads: int) -> torch.Tensor:
     """The 3x3 neighbourhood of every token, zero outside the map.
 
@@ -376,8 +376,8 @@ def resize_grid(
 ) -> torch.Tensor:
     """Resize what has one row for each position of a grid: bicubic, antialiased where it shrinks.
 
-    `(leading, [1 +] height * width, ...)` becomes `(leading, [1 +] new_height * new_width, ...)`; the class
-    tokens' rows, if there are any, are first and stay as they are.
+    `(leading, [class tokens +] height * width, ...)` becomes `(leading, [class tokens +] new_height * new_width,
+    ...)`; the class tokens' rows, if there are any, are first and stay as they are.
     """
     # bfloat16 and float16 would round the interpolation weights too.
     flat = rows.flatten(2) if rows.dim() > 2 else rows.unsqueeze(2)

@@ -1,8 +1,8 @@
 """Every token mixer by name, and those that are neither attention nor static keys.
 
-A mixer takes tokens `(batch, [1 +] height * width, hidden_size)` and the grid `(height, width)` that they lie on, and
-returns the mixed tokens and its attention weights, or None if it has none. To add one: write the class, put it in a
-table below, and put its name in the table of the same name in `configuration_checks.py`.
+A mixer takes tokens `(batch, [class tokens +] height * width, hidden_size)` and the grid `(height, width)` that they
+lie on, and returns the mixed tokens and its attention weights, or None if it has none. To add one: write the class, put
+it in a table below, and put its name in the table of the same name in `configuration_checks.py`.
 
 Source of the convolution, pooling, random and identity mixers: "MetaFormer Baselines for Vision", Yu et al.,
 arXiv 2210.13452.

@@ -2,6 +2,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
 
@@ -17,9 +18,30 @@ def test_counts_are_a_markdown_table(capsys):
     load_script().main(["--count", "--models", "cskaformer-s18"])
     header, rule, row, blank, note = capsys.readouterr().out.splitlines()
     assert header.count("|") == rule.count("|") == row.count("|")
-    assert row == "| `cskaformer-s18` | 28.98 | 28 | 224 | 6.4 | 4.1 | 33.6 |  |"
+    assert row == "| `cskaformer-s18` | 28.98 | 28 | 224 | 6.40 | 4.1 | 33.6 |  |"
     assert not blank
     assert note.startswith("- `cskaformer-s18`: the published MACs leave out the grouped convolution")
+
+
+def test_resolutions_are_a_markdown_table(capsys, monkeypatch):
+    script = load_script()
+    monkeypatch.setattr(script, "RESOLUTIONS", ((64, 64), (128, 96)))
+    script.main(["--resolution", "--rounds", "1", "--models", "cskaformer-nano"])
+    *_, small, large = (line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("|"))
+    assert [row[0].strip() for row in (small, large)] == ["64x64", "128x96"]
+    assert small[1] == small[4]  # at the trained size there is one window
+    assert all(float(cell) >= 0 for cell in [*small[1:], *large[1:]])
+
+
+def test_peak_memory_is_what_is_held_at_once():
+    script = load_script()
+
+    class Doubling(torch.nn.Module):
+        def forward(self, x):
+            return (x * 2) * 2  # two of the size of the input at once
+
+    pixel_values = torch.ones(2**20)
+    assert script.peak_memory(Doubling(), pixel_values) == pytest.approx(2 * pixel_values.nbytes, rel=0.01)
 
 
 @pytest.mark.parametrize(
