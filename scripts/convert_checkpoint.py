@@ -9,6 +9,7 @@ python scripts/convert_checkpoint.py google/vit-base-patch16-224 vit-base
 import argparse
 
 import torch
+from transformers.utils import logging
 
 from sk_transformers.command_line import one_sentence_errors
 from sk_transformers.conversion import convert
@@ -49,6 +50,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    logging.disable_progress_bar()  # for one file there is nothing to see
     with one_sentence_errors():
         print(convert(**vars(args)))
 
