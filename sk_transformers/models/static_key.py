@@ -346,18 +346,21 @@ def _overruns_mask(implementation: str, mask: torch.Tensor | None) -> bool:
 
 def blockwise_attention(query, key, value, scaling, bias, mask) -> torch.Tensor:
     """`attend` for a static key, few queries of one image at a time: their logits stay in the processor's cache."""
-    rows = max(MIN_QUERIES, LOGITS_IN_CACHE // (key.shape[0] * key.shape[1]))
+    heads, keys, _ = key.shape
+    rows = max(MIN_QUERIES, LOGITS_IN_CACHE // (heads * keys))
+    bias = key.new_zeros(heads, 1, keys) if bias is None else bias.to(key.dtype).unsqueeze(1)
     images = []
     for i in range(query.shape[0]):
         image_mask = mask if mask is None or mask.shape[0] == 1 else mask[i : i + 1]
         blocks = []
         for first in range(0, query.shape[2], rows):
             queries = slice(first, first + rows)
-            block_mask = image_mask if mask is None or mask.shape[2] == 1 else image_mask[:, :, queries]
-            block, _ = plain_attention(query[i : i + 1, :, queries], key, value[i : i + 1], scaling, bias, block_mask)
-            blocks.append(block)
+            logits = torch.baddbmm(bias, query[i, :, queries], key.mT, beta=scaling, alpha=scaling)
+            if mask is not None:
+                logits = logits + (image_mask if mask.shape[2] == 1 else image_mask[:, :, queries])[0]
+            blocks.append(logits.softmax(dim=-1) @ value[i])
         images.append(torch.cat(blocks, dim=1))
-    return torch.cat(images)
+    return torch.stack(images).transpose(1, 2)
 
 
 def neighbourhoods(tokens: torch.Tensor, grid_size: tuple[int, int], num_heads: int) -> torch.Tensor:

@@ -17,7 +17,10 @@ from .static_key import ConvStaticKeyAttention, SelfAttention, StaticKeyAttentio
 
 
 class StarReLU(nn.Module):
-    """`scale * relu(x) ** 2 + bias`, two trained scalars."""
+    """`scale * relu(x) ** 2 + bias`, two trained scalars.
+
+    Where no gradient is taken it overwrites its input, which is the widest tensor of a network.
+    """
 
     def __init__(self):
         super().__init__()
@@ -30,7 +33,9 @@ class StarReLU(nn.Module):
         init.zeros_(self.bias)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.scale * F.relu(hidden_states).square() + self.bias
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.scale * F.relu(hidden_states).square() + self.bias
+        return hidden_states.relu_().square_().mul_(self.scale).add_(self.bias)
 
 
 class SeparableConvolution(nn.Module):
