@@ -1,6 +1,7 @@
 """What a run says of itself: the record in `metrics.json`, and the card made from it."""
 
 import argparse
+import os
 import platform
 import shlex
 import subprocess
@@ -25,7 +26,7 @@ def run_record(
     """Everything that is needed to repeat the run, and what it measured."""
     best = next(entry for entry in progress.history if entry["step"] == progress.best_step)
     return {
-        "command": shlex.join(["accelerate", "launch", f"scripts/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": command_line(),
         "commit": git_commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         "hardware": platform.machine(),
@@ -42,6 +43,12 @@ def run_record(
         "best": best,
         "history": progress.history,
     }
+
+
+def command_line() -> str:
+    """The command that this process was started by, without the folder that it was started in."""
+    launcher = "accelerate launch" if "ACCELERATE_MIXED_PRECISION" in os.environ else "python"
+    return f"{launcher} " + shlex.join([f"scripts/{Path(sys.argv[0]).name}", *sys.argv[1:]])
 
 
 def git_commit() -> str | None:
