@@ -33,6 +33,10 @@ class ImageData:
     def id2label(self) -> dict[int, str]:
         return dict(enumerate(self.labels))
 
+    def split(self, name: str) -> Dataset:
+        """The images called `"train"` or `"validation"`."""
+        return {"train": self.train, "validation": self.validation}[name]
+
 
 def load_image_data(name: str, train_val_split: float = 0.2, split_seed: int = 0) -> ImageData:
     """Load a data set by name.

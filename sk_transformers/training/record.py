@@ -26,10 +26,7 @@ def run_record(
     """Everything that is needed to repeat the run, and what it measured."""
     best = next(entry for entry in progress.history if entry["step"] == progress.best_step)
     return {
-        "command": command_line(),
-        "commit": git_commit(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
-        "hardware": platform.machine(),
+        **provenance(),
         "seconds": round(seconds, 1),
         "seed": args.seed,
         "arguments": dict(vars(args)),
@@ -42,6 +39,16 @@ def run_record(
         "parameters": model.num_parameters(),
         "best": best,
         "history": progress.history,
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """Which command, code and machine a figure comes from."""
+    return {
+        "command": command_line(),
+        "commit": git_commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "hardware": platform.machine(),
     }
 
 
@@ -61,6 +68,7 @@ def git_commit() -> str | None:
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # or the checkout is somebody else's
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,0 +1,56 @@
+"""Pictures of an evaluation."""
+
+from pathlib import Path
+
+import matplotlib
+import torch
+from matplotlib.figure import Figure
+
+from .evaluation import CALIBRATION_BINS, Predictions
+
+matplotlib.use("agg")
+MAX_NAMED_CLASSES = 40  # more names than that cannot be read
+MAX_NUMBERED_CLASSES = 20  # nor more numbers
+
+
+def plot_confusion(predictions: Predictions, class_names: list[str], file: Path) -> None:
+    """The part of each class's images (rows) that was taken for each class (columns)."""
+    count = len(class_names)
+    pairs = predictions.labels * count + predictions.logits.argmax(-1)
+    counts = pairs.bincount(minlength=count * count).view(count, count).float()
+    parts = counts / counts.sum(1, keepdim=True).clamp(min=1)
+
+    side = 3.2 + 0.28 * min(count, MAX_NAMED_CLASSES)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
+    if count <= MAX_NAMED_CLASSES:
+        axes.set_xticks(range(count), class_names, rotation=90)
+        axes.set_yticks(range(count), class_names)
+    if count <= MAX_NUMBERED_CLASSES:
+        for row, column in (parts > 0).nonzero().tolist():
+            color = "white" if parts[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{parts[row, column]:.2f}", ha="center", va="center", color=color, fontsize=7)
+    axes.set(xlabel="predicted", ylabel="right", title=f"Confusion of {counts.sum():.0f} images")
+    figure.colorbar(image, label="part of the right class's images", shrink=0.8)
+    figure.savefig(file, dpi=150)
+
+
+def plot_reliability(predictions: Predictions, calibration_error: float, file: Path) -> None:
+    """How often predictions of a confidence are right, and how many of them there are."""
+    confidence, predicted = predictions.logits.softmax(-1).max(-1)
+    right = (predicted == predictions.labels).float()
+    bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    counts = bins.bincount(minlength=CALIBRATION_BINS).float()
+    accuracy = torch.zeros(CALIBRATION_BINS).index_add_(0, bins, right) / counts
+    centers = (torch.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
+
+    figure = Figure(figsize=(5, 5.6), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    top.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1, label="as confident as right")
+    top.bar(centers, accuracy.nan_to_num(0), width=0.9 / CALIBRATION_BINS, color="tab:blue", label="measured")
+    top.set(ylabel="accuracy", ylim=(0, 1), title=f"Reliability: calibration error {calibration_error:.3f}")
+    top.legend(loc="upper left")
+    bottom.bar(centers, counts, width=0.9 / CALIBRATION_BINS, color="tab:gray")
+    bottom.set(xlabel="confidence", ylabel="images", xlim=(0, 1))
+    figure.savefig(file, dpi=150)
