@@ -50,6 +50,21 @@ def save_checkpoint(accelerator: Accelerator, run: Path, progress: Progress) -> 
     accelerator.wait_for_everyone()
 
 
+def bring_best_checkpoint(run: Path, checkpoint: Path, progress: Progress) -> None:
+    """Copy the best checkpoint of the run that is gone on with into this run's folder, if that is another.
+
+    Where it is lost, the best is found anew.
+    """
+    best = checkpoint_folder(checkpoint.parent, progress.best_step)
+    here = checkpoint_folder(run, progress.best_step)
+    if not best.is_dir():
+        progress.best_top1, progress.best_step = -1.0, 0
+    elif not here.exists():
+        partial = here.with_name(f".{here.name}.partial")
+        shutil.copytree(best, partial, dirs_exist_ok=True)
+        partial.rename(here)
+
+
 def find_checkpoint(run: Path, which: str) -> Path:
     """The checkpoint at the path `which`, or, if that is `"latest"`, the one furthest on in the run's folder."""
     if which != "latest":

@@ -108,6 +108,20 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
+def test_a_finished_run_goes_on_in_another_folder(tmp_path):
+    first = finetune(*QUICK, "--num_train_epochs", 2, "--output_dir", tmp_path / "first")
+    with pytest.raises(FileExistsError, match="first holds a finished run: choose another --output_dir"):
+        finetune(*QUICK, "--num_train_epochs", 3, "--output_dir", first, "--resume_from_checkpoint", "latest")
+    options = [*QUICK, "--num_train_epochs", 3, "--resume_from_checkpoint", first / "checkpoint-0000012"]
+    # With a learning rate of next to nothing the best stays the first run's, unless it ties.
+    second = finetune(*options, "--learning_rate", 1e-9, "--output_dir", tmp_path / "second")
+    metrics = metrics_of(second)
+    assert [entry["step"] for entry in metrics["history"]] == [6, 12, 18]
+    best = second / f"checkpoint-{metrics['best']['step']:07d}" / "model.safetensors"
+    weights, exported = load_file(best), load_file(second / "model" / "model.safetensors")
+    assert all(torch.equal(weights[name], exported[name]) for name in exported)
+
+
 def test_fine_tuning_replaces_the_head(tmp_path):
     first = finetune(*QUICK, "--max_train_steps", 2, "--output_dir", tmp_path / "digits")
     folder = write_images(tmp_path / "images", classes=("ant", "bee", "cicada"))
