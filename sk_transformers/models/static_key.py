@@ -305,7 +305,6 @@ def attend(
     Returns:
         The output, `(batch, queries, heads, d)`, and the weights, `(batch, heads, queries, keys)` or None.
     """
-    key = key.to(query.dtype)  # under autocast a parameter is float32 and the query is not
     if output_attentions or implementation == "eager":
         return plain_attention(query, key, value, scaling, bias, mask)
     if bias is None and query.shape[-1] == value.shape[-1] and not _overruns_mask(implementation, mask):

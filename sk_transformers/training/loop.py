@@ -205,7 +205,8 @@ def evaluate(accelerator: Accelerator, model: torch.nn.Module, loader) -> dict[s
 def record_epoch(setup: Setup, progress: Progress, metrics: dict[str, float]) -> None:
     """Add an evaluation to the history, and say it in a line."""
     epoch = progress.step / setup.steps_per_epoch
-    progress.history.append({"epoch": epoch, "step": progress.step, **metrics})
+    learning_rate = setup.optimizer.param_groups[0]["lr"]
+    progress.history.append({"epoch": epoch, "step": progress.step, "learning_rate": learning_rate, **metrics})
     if metrics["top1"] > progress.best_top1:
         progress.best_top1, progress.best_step = metrics["top1"], progress.step
     if setup.accelerator.is_main_process:

@@ -1,6 +1,7 @@
 """`scripts/finetune.py`, run as a user runs it."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -49,6 +50,9 @@ def test_a_run_leaves_everything(tmp_path):
     run = finetune(*QUICK, "--num_train_epochs", 3, "--output_dir", tmp_path / "run")
     metrics = metrics_of(run)
     assert [entry["step"] for entry in metrics["history"]] == [6, 12, 18]
+    # Two steps of warm-up to 2e-3, then a cosine to a hundredth of it at step 18; an epoch ends with its sixth step.
+    cosine = [0.505 + 0.495 * math.cos(math.pi * step / 18) for step in (5, 11, 17)]
+    assert [entry["learning_rate"] for entry in metrics["history"]] == pytest.approx([2e-3 * part for part in cosine])
     assert metrics["history"][-1]["train_loss"] < metrics["history"][0]["train_loss"]
     assert metrics["data"]["labels"] == [str(i) for i in range(10)]
     kept = {f"checkpoint-{step:07d}" for step in (metrics["best"]["step"], 18)}
