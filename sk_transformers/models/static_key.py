@@ -300,7 +300,7 @@ def attend(
         mask: additive, broadcastable to `(batch, 1, queries, keys)`.
         output_attentions: whether to return the weights; they exist in the plain formulation only, which then runs.
         implementation: a name in transformers' `ALL_ATTENTION_FUNCTIONS`, or `"eager"`. Fused kernels want queries
-            as wide as values and no bias; where that does not hold the plain formulation runs.
+            as wide as values and no bias; where that does not hold the plain formulation runs, in blocks on the CPU.
 
     Returns:
         The output, `(batch, queries, heads, d)`, and the weights, `(batch, heads, queries, keys)` or None.

@@ -6,7 +6,6 @@ import evaluate
 TOP_K = 5
 
 DESCRIPTION = "Top-1 and top-5 accuracy: how often the right class is the first, or among the first five, predicted."
-CITATION = ""
 INPUTS = "predictions: the five most likely classes of each image, best first. references: the right classes."
 
 
@@ -16,7 +15,7 @@ class TopKAccuracy(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=DESCRIPTION,
-            citation=CITATION,
+            citation="",
             inputs_description=INPUTS,
             features=datasets.Features(
                 {"predictions": datasets.Sequence(datasets.Value("int64")), "references": datasets.Value("int64")}

@@ -60,7 +60,7 @@ def small_config(name: str, **overrides):
 
 
 def small_model(name: str, **overrides):
-    """A classifier in evaluation mode, its static keys large enough to matter."""
+    """A classifier with fresh weights, in evaluation mode."""
     config = small_config(name, **overrides)
     model = SKViTForImageClassification if name in VITS else SKFormerForImageClassification
     return model(config).eval()
