@@ -11,12 +11,14 @@ from .evaluation import CALIBRATION_BINS, Predictions
 matplotlib.use("agg")
 MAX_NAMED_CLASSES = 40  # more names than that cannot be read
 MAX_NUMBERED_CLASSES = 20  # nor more numbers
+MAX_CELLS = 1000  # a side, about as many as there are pixels
 
 
 def plot_confusion(predictions: Predictions, class_names: list[str], file: Path) -> None:
     """The part of each class's images (rows) that was taken for each class (columns)."""
-    count = len(class_names)
-    pairs = predictions.labels * count + predictions.logits.argmax(-1)
+    merged = -(-len(class_names) // MAX_CELLS)  # classes to a row
+    count = -(-len(class_names) // merged)
+    pairs = predictions.labels // merged * count + predictions.predicted // merged
     counts = pairs.bincount(minlength=count * count).view(count, count).float()
     parts = counts / counts.sum(1, keepdim=True).clamp(min=1)
 
@@ -31,18 +33,17 @@ def plot_confusion(predictions: Predictions, class_names: list[str], file: Path)
         for row, column in (parts > 0).nonzero().tolist():
             color = "white" if parts[row, column] > 0.5 else "black"
             axes.text(column, row, f"{parts[row, column]:.2f}", ha="center", va="center", color=color, fontsize=7)
-    axes.set(xlabel="predicted", ylabel="right", title=f"Confusion of {counts.sum():.0f} images")
+    unit = f" ({merged} classes to a cell)" if merged > 1 else ""
+    axes.set(xlabel=f"predicted{unit}", ylabel=f"right{unit}", title=f"Confusion of {counts.sum():.0f} images")
     figure.colorbar(image, label="part of the right class's images", shrink=0.8)
     figure.savefig(file, dpi=150)
 
 
 def plot_reliability(predictions: Predictions, calibration_error: float, file: Path) -> None:
     """How often predictions of a confidence are right, and how many of them there are."""
-    confidence, predicted = predictions.logits.softmax(-1).max(-1)
-    right = (predicted == predictions.labels).float()
-    bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    bins = (predictions.confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
     counts = bins.bincount(minlength=CALIBRATION_BINS).float()
-    accuracy = torch.zeros(CALIBRATION_BINS).index_add_(0, bins, right) / counts
+    accuracy = torch.zeros(CALIBRATION_BINS).index_add_(0, bins, predictions.correct.float()) / counts
     centers = (torch.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
 
     figure = Figure(figsize=(5, 5.6), layout="constrained")
@@ -50,7 +51,7 @@ def plot_reliability(predictions: Predictions, calibration_error: float, file: P
     top.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1, label="as confident as right")
     top.bar(centers, accuracy.nan_to_num(0), width=0.9 / CALIBRATION_BINS, color="tab:blue", label="measured")
     top.set(ylabel="accuracy", ylim=(0, 1), title=f"Reliability: calibration error {calibration_error:.3f}")
-    top.legend(loc="upper left")
     bottom.bar(centers, counts, width=0.9 / CALIBRATION_BINS, color="tab:gray")
     bottom.set(xlabel="confidence", ylabel="images", xlim=(0, 1))
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)  # inside, it would cover bars
     figure.savefig(file, dpi=150)
