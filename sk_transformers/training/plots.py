@@ -7,6 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from .evaluation import CALIBRATION_BINS, Predictions
+from .robustness import baseline_top1
 
 matplotlib.use("agg")
 MAX_NAMED_CLASSES = 40  # more names than that cannot be read
@@ -54,4 +55,35 @@ def plot_reliability(predictions: Predictions, calibration_error: float, file: P
     bottom.bar(centers, counts, width=0.9 / CALIBRATION_BINS, color="tab:gray")
     bottom.set(xlabel="confidence", ylabel="images", xlim=(0, 1))
     figure.legend(loc="outside lower center", ncols=2, frameon=False)  # inside, it would cover bars
+    figure.savefig(file, dpi=150)
+
+
+def plot_robustness(robustness: dict, clean_top1: float, file: Path, baseline: dict | None = None) -> None:
+    """Accuracy against severity, a panel for each group of corruptions, from none on the left.
+
+    Args:
+        robustness: the figures of `summarize_robustness`.
+        clean_top1: accuracy without corruption.
+        file: to write.
+        baseline: the `evaluation.json` they compare with, drawn as the mean of each group.
+    """
+    corruptions = robustness["corruptions"]
+    severities = [0, *robustness["severities"]]
+    groups = list(dict.fromkeys(row["group"] for row in corruptions.values()))
+    figure = Figure(figsize=(0.8 + 2.9 * len(groups), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    for axes, group in zip(panels, groups):
+        names = [name for name, row in corruptions.items() if row["group"] == group]
+        for name in names:
+            axes.plot(severities, [clean_top1, *corruptions[name]["top1"]], marker="o", markersize=4, label=name)
+        if baseline is not None:
+            rows = [baseline_top1(baseline, name, severities[1:]) for name in names]
+            means = [sum(values) / len(values) for values in zip(*rows)]
+            axes.plot(severities, [baseline["top1"], *means], color="gray", linestyle="--", label="baseline, mean")
+        axes.set(title=group, xlabel="severity", xticks=severities, ylim=(0, 1.02))
+        axes.grid(alpha=0.3)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, frameon=False)
+    panels[0].set_ylabel("top-1 accuracy")
+    error = robustness["mean_error"]
+    figure.suptitle("Accuracy under corruption" + (f": mean error {error:.1%}" if error is not None else ""))
     figure.savefig(file, dpi=150)

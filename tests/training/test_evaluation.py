@@ -115,9 +115,11 @@ def test_plots_are_written(logits_and_labels, tmp_path, classes):
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory):
-    """A model whose classes are those of the images below, in another order."""
+    """A model whose classes are those of the images below, in another order, and that takes noise for any of them."""
     torch.manual_seed(0)
-    model = create_model("skvit-nano-patch4-32", id2label={0: "dog", 1: "bird", 2: "cat"})
+    model = create_model("skvit-nano-patch4-32", id2label={0: "dog", 1: "bird", 2: "cat"}).eval()
+    with torch.no_grad():
+        model.classifier.bias -= model(pixel_values=torch.rand(64, 3, 32, 32) * 2 - 1).logits.mean(0)
     return export(model, fresh_image_processor(model.config), tmp_path_factory.mktemp("models") / "model")
 
 
@@ -132,17 +134,27 @@ def evaluate(*options, processes=1):
 def test_script(repo, tmp_path):
     images = write_images(tmp_path / "images", classes=("cat", "dog"), images=21)
     options = ["--model", repo, "--dataset", images, "--split", "train", "--per_device_eval_batch_size", 4]
+    options += ["--corruptions", "noise", "glass_blur", "--severities", 2, 5]
     records = []
-    for processes in (1, 2):
+    for processes, baseline in ((1, []), (2, ["--baseline", tmp_path / "evaluation1" / "evaluation.json"])):
         folder = tmp_path / f"evaluation{processes}"
-        done = evaluate(*options, "--output_dir", folder, processes=processes)
+        done = evaluate(*options, *baseline, "--output_dir", folder, processes=processes)
         assert done.returncode == 0, done.stderr
+        assert done.stdout.count("glass_blur") == 1  # the main process alone prints
         records.append(json.loads((folder / "evaluation.json").read_text()))
-        assert {file.name for file in folder.iterdir()} == {"evaluation.json", "confusion.png", "reliability.png"}
+        assert {file.name for file in folder.iterdir()} == {
+            "evaluation.json", "confusion.png", "reliability.png", "robustness.png",
+        }  # fmt: skip
     one, two = records
     assert one["images"] == two["images"] == 33  # of 42, a fifth held out; the last batches are uneven
     for figure in ("top1", "top5", "loss", "calibration_error", "per_class"):
         assert one[figure] == pytest.approx(two[figure], rel=1e-5)
+    robustness = [record["robustness"] for record in records]
+    assert list(robustness[0]["corruptions"]) == ["gaussian_noise", "shot_noise", "impulse_noise", "glass_blur"]
+    assert (robustness[0]["image_size"], robustness[0]["severities"]) == ([32, 32], [2, 5])
+    tops = [[row["top1"] for row in part["corruptions"].values()] for part in robustness]
+    assert tops[0] == tops[1] and len({value for values in tops[0] for value in values}) > 2
+    assert robustness[1]["mce"] == 1  # the one process is the baseline
 
     from transformers import pipeline
 
