@@ -134,13 +134,13 @@ def evaluate(*options, processes=1):
 def test_script(repo, tmp_path):
     images = write_images(tmp_path / "images", classes=("cat", "dog"), images=21)
     options = ["--model", repo, "--dataset", images, "--split", "train", "--per_device_eval_batch_size", 4]
-    options += ["--corruptions", "noise", "glass_blur", "--severities", 2, 5]
+    options += ["--corruptions", "noise", "--severities", 2, 5]
     records = []
     for processes, baseline in ((1, []), (2, ["--baseline", tmp_path / "evaluation1" / "evaluation.json"])):
         folder = tmp_path / f"evaluation{processes}"
         done = evaluate(*options, *baseline, "--output_dir", folder, processes=processes)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("glass_blur") == 1  # the main process alone prints
+        assert done.stdout.count("shot_noise") == 1  # the main process alone prints
         records.append(json.loads((folder / "evaluation.json").read_text()))
         assert {file.name for file in folder.iterdir()} == {
             "evaluation.json", "confusion.png", "reliability.png", "robustness.png",
@@ -150,7 +150,7 @@ def test_script(repo, tmp_path):
     for figure in ("top1", "top5", "loss", "calibration_error", "per_class"):
         assert one[figure] == pytest.approx(two[figure], rel=1e-5)
     robustness = [record["robustness"] for record in records]
-    assert list(robustness[0]["corruptions"]) == ["gaussian_noise", "shot_noise", "impulse_noise", "glass_blur"]
+    assert list(robustness[0]["corruptions"]) == ["gaussian_noise", "shot_noise", "impulse_noise"]
     assert (robustness[0]["image_size"], robustness[0]["severities"]) == ([32, 32], [2, 5])
     tops = [[row["top1"] for row in part["corruptions"].values()] for part in robustness]
     assert tops[0] == tops[1] and len({value for values in tops[0] for value in values}) > 2
