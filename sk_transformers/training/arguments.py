@@ -23,6 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for add_group in (
         add_data,
+        add_streaming,
         add_model,
         add_augmentation,
         add_optimization,
@@ -36,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
+    """Also of `scripts/evaluate_model.py`."""
     add = parser.add_argument_group("data").add_argument
     add(
         "--dataset",
@@ -51,11 +53,15 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     add("--split_seed", type=int, default=0, help="seed of that split, apart from the run's")
     add("--max_train_samples", type=int, help="train on so many images, chosen at random")
     add("--max_eval_samples", type=int, help="evaluate on so many images, chosen at random")
+    add("--on_bad_image", choices=["error", "skip"], default="error", help="what to do with a broken image")
+    add("--num_workers", type=int, default=0, help="processes that load images")
+
+
+def add_streaming(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("streaming").add_argument
     add("--streaming", action=Flag, default=False, help="read training images as they are needed")
     add("--shuffle_buffer", type=int, default=10000, help="images that a stream is shuffled among")
     add("--steps_per_epoch", type=int, help="optimizer steps between evaluations, in place of a pass over the data")
-    add("--on_bad_image", choices=["error", "skip"], default="error", help="what to do with a broken image")
-    add("--num_workers", type=int, default=0, help="processes that load images")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

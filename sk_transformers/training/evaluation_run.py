@@ -1,62 +1,153 @@
 """An evaluation, from the options of `scripts/evaluate_model.py` to a folder of figures and plots."""
 
 import argparse
+import hashlib
 import json
+import os
 from pathlib import Path
+from typing import Any
 
+import torch
 from accelerate import Accelerator
-from transformers import AutoImageProcessor, AutoModelForImageClassification
+from datasets import Dataset
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import logging as transformers_logging
 
 from ..hub.export import check_free
 from .augmentation import eval_transform
 from .batches import eval_loader
-from .evaluation import map_labels, predict, summarize
-from .plots import plot_confusion, plot_reliability
+from .corruption import CorruptingTransform, choose_corruptions, library_version, seen_image
+from .evaluation import Predictions, map_labels, predict, summarize
+from .plots import plot_confusion, plot_reliability, plot_robustness
 from .record import provenance
-from .setup import use_all_cores
-from .sources import load_image_data
+from .robustness import check_same_images, corrupted_accuracy, load_baseline, summarize_robustness
+from .setup import load_data, use_all_cores
 
 
 def evaluate_model(args: argparse.Namespace) -> tuple[Path | None, dict]:
     """Evaluate a model as the options say.
 
     Returns:
-        The folder, with `evaluation.json`, `confusion.png` and `reliability.png`, and the figures; no folder on
-        processes that are not the main one.
+        The folder, with `evaluation.json`, `confusion.png`, `reliability.png` and, under corruptions,
+        `robustness.png`; and the figures. No folder on processes that are not the main one.
 
     Raises:
-        ValueError: if model or data cannot be loaded, or the model lacks a class of the data's.
+        ValueError: if model, data or baseline cannot be loaded or do not fit each other.
         FileExistsError: if the folder holds something already.
+        ImportError: if corruptions are asked for and their library is not installed.
     """
     folder = Path(args.output_dir or Path("evaluations", f"{model_title(args.model)}-{Path(args.dataset).name}"))
     check_free(folder)
+    if args.corruptions is not None:
+        library_version()
+        args.corruptions = choose_corruptions(args.corruptions)
     transformers_logging.disable_progress_bar()
     accelerator = Accelerator(mixed_precision=args.mixed_precision)
     use_all_cores(accelerator)
-    data = load_image_data(args.dataset, args.train_val_split, args.split_seed)
-    try:
-        model = AutoModelForImageClassification.from_pretrained(args.model)
-        processor = AutoImageProcessor.from_pretrained(args.model)
-    except OSError as error:
-        raise ValueError(f"--model {args.model} could not be loaded: {str(error).strip().splitlines()[0]}") from error
+    data = load_data(args)
+    images = data.split(args.split)
+    model, processor = load_evaluated(args.model)
     label_map = map_labels(data.labels, model.config.id2label)
     class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    loader = eval_loader(
-        data.split(args.split), eval_transform(processor), args.per_device_eval_batch_size, args.num_workers
-    )
-    model, loader = accelerator.prepare(model, loader)
+    baseline = None
+    if args.baseline is not None:
+        baseline = load_baseline(args.baseline, args.corruptions, args.severities, seen_size(processor))
+
+    model, loader = accelerator.prepare(model, make_loader(args, images, eval_transform(processor)))
     predictions = predict(accelerator, model, loader, label_map)
     figures = summarize(predictions, class_names)
-    if not accelerator.is_main_process:
-        return None, figures
+    record = {
+        "model": args.model,
+        "dataset": args.dataset,
+        "split": args.split,
+        "labels_sha256": labels_digest(predictions, class_names),
+        **figures,
+        **provenance(),
+    }
+    if baseline is not None:
+        check_same_images(baseline, record)
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(record, folder / "evaluation.json")
+        plot_confusion(predictions, class_names, folder / "confusion.png")
+        plot_reliability(predictions, figures["calibration_error"], folder / "reliability.png")
+    if args.corruptions is not None:
+        figures["robustness"] = record["robustness"] = evaluate_robustness(
+            args, accelerator, model, processor, images, label_map, figures["top1"], baseline
+        )
+        if accelerator.is_main_process:
+            write_json(record, folder / "evaluation.json")
+            plot_robustness(record["robustness"], figures["top1"], folder / "robustness.png", baseline)
+    return (folder if accelerator.is_main_process else None), figures
 
-    folder.mkdir(parents=True, exist_ok=True)
-    plot_confusion(predictions, class_names, folder / "confusion.png")
-    plot_reliability(predictions, figures["calibration_error"], folder / "reliability.png")
-    record = {"model": args.model, "dataset": args.dataset, "split": args.split, **figures, **provenance()}
-    (folder / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n")
-    return folder, figures
+
+def evaluate_robustness(
+    args: argparse.Namespace,
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    processor: BaseImageProcessor,
+    images: Dataset,
+    label_map: torch.Tensor,
+    clean_top1: float,
+    baseline: dict | None,
+) -> dict[str, Any]:
+    """The figures of `summarize_robustness`, with what they depend on, after a pass for each of the conditions."""
+    transform = CorruptingTransform(processor)
+    loader = accelerator.prepare(make_loader(args, images, transform))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not accelerator.is_main_process) as bar:
+        task = bar.add_task("corruptions x severities", total=len(args.corruptions) * len(args.severities))
+        top1 = corrupted_accuracy(
+            accelerator,
+            model,
+            loader,
+            transform,
+            args.corruptions,
+            args.severities,
+            label_map,
+            report=lambda: bar.advance(task),
+        )
+    return {
+        "library": library_version(),
+        "image_size": seen_size(processor),
+        **summarize_robustness(clean_top1, top1, args.severities, baseline),
+    }
+
+
+def load_evaluated(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """The classifier in a repo folder or of a Hub id, and its image processor; ValueError if there is none."""
+    try:
+        model = AutoModelForImageClassification.from_pretrained(name)
+        return model, AutoImageProcessor.from_pretrained(name)
+    except OSError as error:
+        raise ValueError(f"--model {name} could not be loaded: {str(error).strip().splitlines()[0]}") from error
+
+
+def make_loader(args: argparse.Namespace, images: Dataset, transform) -> torch.utils.data.DataLoader:
+    skip = args.on_bad_image == "skip"
+    return eval_loader(images, transform, args.per_device_eval_batch_size, args.num_workers, skip)
+
+
+def seen_size(processor: BaseImageProcessor) -> list[int]:
+    """`[height, width]` of what the processor makes of a square image."""
+    return list(seen_image(processor, Image.new("RGB", (64, 64))).shape[:2])
+
+
+def labels_digest(predictions: Predictions, class_names: list[str]) -> str:
+    """Tells whether two evaluations are of the same images, wherever these lie and however the model orders classes."""
+    names = "\n".join(class_names[label] for label in predictions.labels.tolist())
+    return hashlib.sha256(names.encode()).hexdigest()
+
+
+def write_json(record: dict[str, Any], file: Path) -> None:
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(record, indent=2) + "\n")
+    os.replace(partial, file)
 
 
 def model_title(model: str) -> str:

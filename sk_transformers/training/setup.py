@@ -69,7 +69,7 @@ def set_up(args: argparse.Namespace) -> Setup:
     accelerator = make_accelerator(args)
     set_seed(args.seed)
     with accelerator.local_main_process_first():  # the others find the data in the cache
-        data = load_data(args)
+        data = load_data(args, args.streaming)
     steps_per_epoch = count_steps(args, data, global_batch_size(args, accelerator))
     total_steps = args.max_train_steps or round((args.num_train_epochs + args.cooldown_epochs) * steps_per_epoch)
 
@@ -135,8 +135,8 @@ def use_all_cores(accelerator: Accelerator) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_processes))
 
 
-def load_data(args: argparse.Namespace) -> ImageData:
-    """The data that the options name."""
+def load_data(args: argparse.Namespace, streaming: bool = False) -> ImageData:
+    """The data that the options name; `streaming` is for training."""
     return load_image_data(
         args.dataset,
         args.train_val_split,
@@ -149,7 +149,7 @@ def load_data(args: argparse.Namespace) -> ImageData:
         label_column=args.label_column,
         max_train_samples=args.max_train_samples,
         max_eval_samples=args.max_eval_samples,
-        streaming=args.streaming,
+        streaming=streaming,
     )
 
 
