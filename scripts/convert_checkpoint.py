@@ -1,7 +1,7 @@
 """Turn a checkpoint of MetaFormer, ViT, DeiT or of the static-key authors into a repo folder of this package.
 
-python scripts/convert_checkpoint.py caformer_s18.pth caformer-s18
-python scripts/convert_checkpoint.py training-run/model_best.pth.tar cskaformer-s18 --use_ema
+python scripts/convert_checkpoint.py caformer_s18.pth caformer-s18 --license apache-2.0
+python scripts/convert_checkpoint.py training-run/model_best.pth.tar cskaformer-s18 --use_ema --license mit
 python scripts/convert_checkpoint.py timm:vit_base_patch16_224 vit-base
 python scripts/convert_checkpoint.py google/vit-base-patch16-224 vit-base
 """
@@ -30,6 +30,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--random", action="store_true", help="with timm:NAME, fresh weights instead of pretrained")
     parser.add_argument("--labels", metavar="FILE", help="names of the classes: JSON, or one in each line")
     parser.add_argument("--dtype", choices=["float64", "float32", "bfloat16", "float16"], help="default: the source's")
+    parser.add_argument(
+        "--license", metavar="NAME", help="of the source's weights, as the Hub names it; default: what the source says"
+    )
     told = parser.add_argument_group("what tensors may not tell (an error asks for it where it is needed)")
     told.add_argument(
         "--image_size", type=positive, nargs="+", metavar="PIXELS", help="one number, or height and width"

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from ..hub.card import create_card
+from ..hub.card import LICENSE, create_card
 from ..hub.export import check_free, export
 from .checking import build_model, largest_difference, runnable
 from .configuration import Flags, give_class_token_a_position, infer_config
 from .errors import some
 from .labels import choose_labels
+from .license import choose_license
 from .names import convert_state_dict
 from .processing import image_processor_for
 from .reading import read_source
@@ -32,6 +33,7 @@ class Conversion:
         left_out: tensors that the source has and its own network does not use.
         assumed: what was taken for granted about the network.
         labels: where the labels come from.
+        license: of the weights.
         folder: what was written.
     """
 
@@ -44,6 +46,7 @@ class Conversion:
     left_out: list[str]
     assumed: list[str]
     labels: str
+    license: str
     folder: Path
 
     def __str__(self) -> str:
@@ -66,6 +69,7 @@ class Conversion:
             *([("left out", f"{some(self.left_out)}, which {self.runs_in} leaves out too")] if self.left_out else []),
             *(("assumed", assumption) for assumption in self.assumed),
             ("labels", f"{config.num_labels}, {self.labels}"),
+            ("licence", self.license),
             ("written", f"{self.folder}, {self.model.dtype}"),
         ]
         return "\n".join(f"{title:<12}{text}" for title, text in rows)
@@ -83,6 +87,7 @@ def convert(
     token_mixers: Sequence[str] | None = None,
     labels: str | Path | None = None,
     dtype: torch.dtype | None = None,
+    license: str | None = None,
 ) -> Conversion:
     """Turn a checkpoint into a repo folder; nothing is written unless the whole checkpoint was understood.
 
@@ -94,6 +99,7 @@ def convert(
         image_size, patch_size, head_dim, token_mixers: what tensors may not tell, see `configuration.Flags`.
         labels: a file with the names of the classes, see `labels.read_labels`.
         dtype: of the weights to write; None keeps the source's.
+        license: of the source's weights, as the Hub names it; it must be told unless the source does.
 
     Raises:
         CheckpointError: if the source cannot be read or converted; its message says why and what to do.
@@ -112,6 +118,7 @@ def convert(
         config.label2id = {label: index for index, label in id2label.items()}
 
     model = build_model(config, tensors)
+    license = LICENSE if random else choose_license(read, license)
     network, runs_in = runnable(read, config)
     difference = None if network is None else largest_difference(model, network)
     model.to(dtype or _widest_dtype(tensors))
@@ -120,6 +127,7 @@ def convert(
     image_processor = read.image_processor or image_processor_for(config.image_size, read.data_config)
     names_of = f"in the names of {read.code_base.title}"
     training = None if random else {"Converted from": f"{_public_name(source)}, {names_of}"}
+    card = create_card(model, output_dir.name, training, license=license, base_model=None if random else read.hub_id)
     return Conversion(
         source=f"{source}, {names_of}",
         model=model,
@@ -130,7 +138,8 @@ def convert(
         left_out=read.left_out,
         assumed=assumed,
         labels=labels_from,
-        folder=export(model, image_processor, output_dir, create_card(model, output_dir.name, training)),
+        license=license,
+        folder=export(model, image_processor, output_dir, card),
     )
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import ModelCard
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from yaml import YAMLError
 
 from .errors import CheckpointError, some
 from .names import RECOGNIZED, TIMM_METAFORMER, TIMM_MIXERS, TIMM_VIT, TRANSFORMERS_VIT, CodeBase
@@ -36,6 +38,8 @@ class Source:
         image_processor: the image processor itself, if the source has one of transformers'.
         id2label: the names of the classes, if the source has them.
         left_out: tensors that the source has and its own network does not use.
+        license: of the weights, as the Hub names it, if the source tells.
+        hub_id: of the source, if it is on the Hub.
     """
 
     name: str
@@ -48,6 +52,8 @@ class Source:
     image_processor: Any = None
     id2label: dict[int, str] | None = None
     left_out: list[str] = field(default_factory=list)
+    license: str | None = None
+    hub_id: str | None = None
 
 
 def read_source(name: str, use_ema: bool = False, random: bool = False) -> Source:
@@ -149,6 +155,7 @@ def read_timm(name: str, random: bool) -> Source:
             " VisionTransformer."
         )
     data_config = timm.data.resolve_model_data_config(model)
+    published = getattr(model, "pretrained_cfg", None) or {}
     if code_base is TIMM_VIT:
         settings = {"image_size": model.patch_embed.img_size, "head_dim": model.blocks[0].attn.head_dim}
     else:
@@ -169,6 +176,8 @@ def read_timm(name: str, random: bool) -> Source:
         network=model,
         runs_in="timm",
         data_config=data_config,
+        license=published.get("license"),
+        hub_id=published.get("hf_hub_id"),
     )
 
 
@@ -217,7 +226,19 @@ def read_transformers(name: str) -> Source:
         image_processor=image_processor,
         id2label=None if config.id2label.get(0) == "LABEL_0" else config.id2label,
         left_out=sorted(loading["unexpected_keys"]),
+        license=license_on_card(name),
+        hub_id=None if Path(name).exists() else name,
     )
+
+
+def license_on_card(name: str) -> str | None:
+    """The licence in the metadata of a repo's card; None if it has no card, or the card does not tell."""
+    card = Path(name, "README.md") if Path(name).is_dir() else name
+    try:
+        license = ModelCard.load(card, ignore_metadata_errors=True).data.license
+    except (OSError, ValueError, YAMLError):
+        return None
+    return license if isinstance(license, str) else None
 
 
 def _vit_settings(config) -> dict[str, Any]:

@@ -1,6 +1,13 @@
-"""From a model in memory to a repo on the Hub."""
+"""From a model in memory to a repo on the Hub.
+
+export      a repo folder: weights, code, image processor, card
+card        the card, from a template; card_drawing draws the network on it
+preflight   whether a folder may be published
+push        a folder on the Hub, in one commit; card_completion and card_merge see to its card
+"""
 
 from .card import create_card
 from .export import export
+from .push import push_folder
 
-__all__ = ["create_card", "export"]
+__all__ = ["create_card", "export", "push_folder"]

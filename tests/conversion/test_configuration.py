@@ -30,7 +30,7 @@ SAME_VIT_FIELDS = (
 
 def convert_tensors(tensors, tmp_path, **flags):
     torch.save(tensors, tmp_path / "source.pth")
-    return convert(str(tmp_path / "source.pth"), tmp_path / "out", **flags)
+    return convert(str(tmp_path / "source.pth"), tmp_path / "out", license="mit", **flags)
 
 
 def random_former(seed):

@@ -20,7 +20,7 @@ MIXERS = {
 def test_a_golden_case_converts_in_one_command(name, tmp_path, capsys):
     case, expected = fill.load_case(name)
     torch.save(fill.state_dict(case), tmp_path / "source.pth")
-    load_script().main([str(tmp_path / "source.pth"), str(tmp_path / "out")])
+    load_script().main([str(tmp_path / "source.pth"), str(tmp_path / "out"), "--license", "mit"])
 
     tensors = len(case["state_dict"])
     report = capsys.readouterr().out

@@ -54,13 +54,13 @@ WRAPPINGS = {
 @pytest.mark.parametrize("file", WRAPPINGS)
 def test_wrappings(file, tmp_path):
     torch.save(WRAPPINGS[file](), tmp_path / file)
-    model = convert(str(tmp_path / file), tmp_path / "out").model
+    model = convert(str(tmp_path / file), tmp_path / "out", license="mit").model
     assert torch.equal(logits(model, IMAGES), logits(network(), IMAGES))
 
 
 def test_the_card_says_where_the_weights_come_from(tmp_path):
     torch.save(state_dict(), tmp_path / "source.pth")
-    convert(str(tmp_path / "source.pth"), tmp_path / "out")
+    convert(str(tmp_path / "source.pth"), tmp_path / "out", license="mit")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "Converted from: source.pth, in the names of MetaFormer" in card
     assert "no trained weights" not in card
@@ -69,14 +69,14 @@ def test_the_card_says_where_the_weights_come_from(tmp_path):
 
 def test_safetensors(tmp_path):
     save_file(state_dict(), tmp_path / "source.safetensors")
-    model = convert(str(tmp_path / "source.safetensors"), tmp_path / "out").model
+    model = convert(str(tmp_path / "source.safetensors"), tmp_path / "out", license="mit").model
     assert torch.equal(logits(model, IMAGES), logits(network(), IMAGES))
 
 
 def test_averaged_weights(tmp_path):
     run = {"state_dict": with_prefix(state_dict()), "state_dict_ema": with_prefix(state_dict(seed=1))}
     torch.save(run, tmp_path / "source.pth.tar")
-    model = convert(str(tmp_path / "source.pth.tar"), tmp_path / "out", use_ema=True).model
+    model = convert(str(tmp_path / "source.pth.tar"), tmp_path / "out", use_ema=True, license="mit").model
     assert torch.equal(logits(model, IMAGES), logits(network(seed=1), IMAGES))
     assert not torch.equal(logits(model, IMAGES), logits(network(), IMAGES))
 
@@ -84,7 +84,7 @@ def test_averaged_weights(tmp_path):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
 def test_dtype(dtype, tmp_path):
     torch.save(state_dict(), tmp_path / "source.pth")
-    load_script().main([str(tmp_path / "source.pth"), str(tmp_path / "out"), "--dtype", dtype])
+    load_script().main([str(tmp_path / "source.pth"), str(tmp_path / "out"), "--dtype", dtype, "--license", "mit"])
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "out", trust_remote_code=True)
     assert model.dtype == getattr(torch, dtype)
 
@@ -189,7 +189,7 @@ LABELS = {
 def test_labels(file, tmp_path):
     torch.save(state_dict(), tmp_path / "source.pth")
     (tmp_path / file).write_text(LABELS[file])
-    config = convert(str(tmp_path / "source.pth"), tmp_path / "out", labels=tmp_path / file).model.config
+    config = convert(str(tmp_path / "source.pth"), tmp_path / "out", labels=tmp_path / file, license="mit").model.config
     assert config.id2label == {0: "cat", 1: "dog", 2: "newt"}
     assert config.label2id == {"cat": 0, "dog": 1, "newt": 2}
 
@@ -218,6 +218,18 @@ def test_imagenet_heads_have_real_labels(num_labels, first, tmp_path):
     tensors = state_dict()
     tensors["head.fc2.weight"], tensors["head.fc2.bias"] = torch.randn(num_labels, 128), torch.randn(num_labels)
     torch.save(tensors, tmp_path / "source.pth")
-    config = convert(str(tmp_path / "source.pth"), tmp_path / "out").model.config
+    config = convert(str(tmp_path / "source.pth"), tmp_path / "out", license="mit").model.config
     assert config.id2label[0] == first
     assert len(config.label2id) == num_labels  # no two classes have one name
+
+
+def test_a_source_without_a_licence_needs_one(tmp_path):
+    torch.save(state_dict(), tmp_path / "source.pth")
+    unknown = "--license: the Hub knows no licence .* did you mean apache"
+    for flags, said in (([], "and pass --license"), (["--license", "appache-2.0"], unknown)):
+        with pytest.raises(SystemExit, match=said):
+            load_script().main([str(tmp_path / "source.pth"), str(tmp_path / "out"), *flags])
+        assert not (tmp_path / "out").exists()
+    load_script().main([str(tmp_path / "source.pth"), str(tmp_path / "out"), "--license", "cc-by-nc-4.0"])
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "license: cc-by-nc-4.0" in card and "The weights are under the licence `cc-by-nc-4.0`" in card

@@ -103,7 +103,7 @@ def test_metaformer_files(family, names, tmp_path):
         network.head.fc.norm.eps = 1e-5  # theirs is PyTorch's, timm's is its own
     torch.save(network.state_dict() if names == "timm" else authors_state_dict(network), tmp_path / "source.pth")
     mixers = {"identityformer": ["identity"], "poolformerv2": ["pooling"]}.get(family)
-    conversion = convert(str(tmp_path / "source.pth"), tmp_path / "out", token_mixers=mixers)
+    conversion = convert(str(tmp_path / "source.pth"), tmp_path / "out", token_mixers=mixers, license="mit")
     assert conversion.difference is None if family == "randformer" else conversion.difference < 1e-9
     for height, width in [(64, 64)] if family == "randformer" else [(64, 64), (384, 384), (96, 161)]:
         images = torch.randn(1, 3, height, width, dtype=torch.float64)
@@ -128,7 +128,7 @@ def test_vit_files(variant, tmp_path):
     torch.save({"model": network.state_dict()}, tmp_path / "source.pth")
     image_size = VITS.get(variant, {}).get("img_size", (32, 32))
     told = image_size if variant == "non-square" else None
-    conversion = convert(str(tmp_path / "source.pth"), tmp_path / "out", head_dim=8, image_size=told)
+    conversion = convert(str(tmp_path / "source.pth"), tmp_path / "out", head_dim=8, image_size=told, license="mit")
     assert conversion.difference < 1e-9
     images = torch.randn(2, 3, *image_size, dtype=torch.float64)
     assert_close(logits(conversion.model, images), logits(network, images))

@@ -36,7 +36,7 @@ def test_vit(settings, tmp_path):
     network = drawn(ViTForImageClassification(config))
     network.save_pretrained(tmp_path / "vit")
     ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.1] * 3).save_pretrained(tmp_path / "vit")
-    conversion = convert(str(tmp_path / "vit"), tmp_path / "out")
+    conversion = convert(str(tmp_path / "vit"), tmp_path / "out", license="mit")
 
     assert conversion.difference < 1e-9
     assert conversion.model.config.id2label == labels
@@ -54,7 +54,7 @@ def test_vit(settings, tmp_path):
 def test_deit(network_class, tmp_path):
     network = drawn(network_class(DeiTConfig(**SMALL, num_labels=5)))
     network.save_pretrained(tmp_path / "deit")
-    conversion = convert(str(tmp_path / "deit"), tmp_path / "out")
+    conversion = convert(str(tmp_path / "deit"), tmp_path / "out", license="mit")
     assert conversion.model.config.num_class_tokens == 2
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     assert_close(logits(conversion.model, images), logits(network, images))
@@ -63,14 +63,14 @@ def test_deit(network_class, tmp_path):
 def test_what_transformers_leaves_out_is_told(tmp_path):
     network = ViTForImageClassification(ViTConfig(**SMALL))
     network.save_pretrained(tmp_path / "vit", state_dict={**network.state_dict(), "extra.weight": torch.ones(3)})
-    conversion = convert(str(tmp_path / "vit"), tmp_path / "out")
+    conversion = convert(str(tmp_path / "vit"), tmp_path / "out", license="mit")
     assert "left out    extra.weight, which transformers leaves out too" in str(conversion)
 
 
 def test_non_square_vit(tmp_path):
     network = drawn(ViTForImageClassification(ViTConfig(**{**SMALL, "image_size": (16, 32)})))
     network.save_pretrained(tmp_path / "vit")
-    conversion = convert(str(tmp_path / "vit"), tmp_path / "out")
+    conversion = convert(str(tmp_path / "vit"), tmp_path / "out", license="mit")
     images = torch.randn(2, 3, 16, 32, dtype=torch.float64)
     assert_close(logits(conversion.model, images), logits(network, images))
 
@@ -124,3 +124,12 @@ def test_a_damaged_file_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="transformers could not load"):
         convert(str(tmp_path / "vit"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_licence_is_taken_from_the_card(tmp_path):
+    ViTForImageClassification(ViTConfig(**SMALL)).save_pretrained(tmp_path / "vit")
+    (tmp_path / "vit" / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n\n# ViT\n")
+    conversion = convert(str(tmp_path / "vit"), tmp_path / "out")
+    assert conversion.license == "cc-by-4.0" and "licence     cc-by-4.0" in str(conversion)
+    assert "license: cc-by-4.0" in (tmp_path / "out" / "README.md").read_text()
+    assert convert(str(tmp_path / "vit"), tmp_path / "told", license="mit").license == "mit"

@@ -1,0 +1,59 @@
+"""Write the cards of the zoo's networks to `model_cards/`, one for each name, after the template or the zoo changed.
+
+python scripts/render_cards.py
+python scripts/render_cards.py --check    # say which are out of date, with status 1, and write nothing
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[1] / "model_cards"
+INDEX = "README.md"
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail where a card is out of date")
+    return parser.parse_args(argv)
+
+
+def render_cards() -> dict[str, str]:
+    """The cards by the names of their files."""
+    import torch
+    from transformers import AutoModelForImageClassification
+
+    from sk_transformers import create_config, list_models
+    from sk_transformers.hub.card import create_card
+
+    cards = {}
+    for name in list_models():
+        with torch.device("meta"):
+            model = AutoModelForImageClassification.from_config(create_config(name))
+        cards[f"{name}.md"] = str(create_card(model, name, variant=name))
+    return cards
+
+
+def out_of_date(cards: dict[str, str], folder: Path = FOLDER) -> list[str]:
+    """Names of files that are missing, other than they would be written, or of no network any more."""
+    found = {file.name: file.read_text(encoding="utf-8") for file in folder.glob("*.md") if file.name != INDEX}
+    return sorted(name for name in cards.keys() | found.keys() if cards.get(name) != found.get(name))
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    cards = render_cards()
+    stale = out_of_date(cards)
+    if args.check:
+        sys.exit(f"error: out of date: {', '.join(stale)}. Run scripts/render_cards.py." if stale else 0)
+    FOLDER.mkdir(exist_ok=True)
+    for name in stale:
+        if name in cards:
+            (FOLDER / name).write_text(cards[name], encoding="utf-8")
+        else:
+            (FOLDER / name).unlink()
+    print(f"{len(stale)} of {len(cards)} cards written to {FOLDER.name}")
+
+
+if __name__ == "__main__":
+    main()

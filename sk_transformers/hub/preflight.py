@@ -1,0 +1,213 @@
+"""Whether a folder may be published: what is in it, whether it works elsewhere, and what its card says."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCardData, get_token
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoModelForImageClassification
+
+from .card_merge import parse_card
+from .fingerprint import fingerprint
+from .licenses import check_license
+
+NEEDED = ("config.json", "preprocessor_config.json", "README.md")
+WEIGHTS = (".safetensors", ".onnx")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
+TEXTS = (".py", ".json", ".md", ".txt", ".yaml", ".yml", ".csv", ".svg", ".bib")
+MAY_HOLD_CODE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".tar", ".h5", ".keras")
+TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}")
+TOLERANCE = 1e-4  # of outputs, relative to the largest: other kernels round otherwise
+LOADING_TIME = 1800  # seconds
+
+
+class PreflightError(ValueError):
+    """A folder that is not fit to be published; its message is one sentence that says why and what to do."""
+
+
+def check_folder(
+    folder: Path, images: list[Path] | None = None, fingerprint_of_run: list[float] | None = None
+) -> list[list[dict[str, Any]]]:
+    """Check a repo folder.
+
+    The files are of kinds that hold no code but Python, and no token; the card's metadata is valid; and the folder
+    loads in a process of its own as remote code, where this package cannot be imported, with the very outputs that
+    the model has here.
+
+    Args:
+        folder: the repo folder.
+        images: pictures for the model to answer to there.
+        fingerprint_of_run: what the run recorded of its model, see `fingerprint.py`.
+
+    Returns:
+        The answers to each image, best first: `{"label": ..., "score": ...}`.
+
+    Raises:
+        PreflightError: if it is not fit to be published.
+    """
+    check_files(folder)
+    check_card((folder / "README.md").read_text(encoding="utf-8"))
+    outputs, answers = load_alone(folder, images or [])
+    compare_with_model_here(folder, outputs, fingerprint_of_run)
+    return answers
+
+
+def repo_files(folder: Path) -> dict[str, Path]:
+    """The files of a repo folder by their paths in the repo; hidden ones and caches are none."""
+    found = {}
+    for file in sorted(folder.rglob("*")):
+        parts = file.relative_to(folder).parts
+        if file.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in parts):
+            found["/".join(parts)] = file
+    return found
+
+
+def check_files(folder: Path) -> None:
+    """Raise PreflightError unless every file is needed or harmless, and none holds a token."""
+    files = repo_files(folder)
+    for name in NEEDED:
+        if name not in files:
+            raise PreflightError(f"{folder} has no {name}: it is no repo folder as export() and finetune.py write it.")
+    if not any(name.endswith(".safetensors") for name in files):
+        raise PreflightError(f"{folder} has no weights: expected model.safetensors.")
+    for name, file in files.items():
+        if file.is_symlink():
+            raise PreflightError(f"{file} is a link: put the file itself there, or remove it.")
+        check_file(name, file)
+
+
+def check_file(name: str, file: Path) -> None:
+    """Raise PreflightError unless a file is what its name says, and of a kind that cannot run."""
+    suffix = file.suffix.lower()
+    if suffix in MAY_HOLD_CODE:
+        raise PreflightError(f"{file} may hold a pickle, which runs code when it is loaded: save it as safetensors.")
+    if suffix == ".safetensors":
+        try:
+            with safe_open(file, "pt") as tensors:
+                tensors.keys()
+        except (SafetensorError, OSError) as error:
+            raise PreflightError(f"{file} is no safetensors file, or a damaged one: save it again.") from error
+    elif suffix in PICTURES:
+        try:
+            with Image.open(file) as picture:
+                picture.verify()
+        except Exception as error:  # of every format's reader
+            raise PreflightError(f"{file} is no picture, or a damaged one: make it again, or remove it.") from error
+    elif suffix in TEXTS or name in ("LICENSE", "NOTICE"):
+        check_text(file)
+    elif suffix != ".onnx":
+        raise PreflightError(f"{file} is of no kind that a model's repo needs: remove it, or upload it by hand.")
+
+
+def check_text(file: Path) -> None:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PreflightError(f"{file} is not text in UTF-8: save it as that, or remove it.") from error
+    own_token = get_token()
+    if TOKEN.search(text) or (own_token and own_token in text):
+        raise PreflightError(f"{file} holds a token of the Hub: remove it, and make a new one if others saw it.")
+    if file.suffix == ".json":
+        try:
+            json.loads(text)
+        except json.JSONDecodeError as error:
+            raise PreflightError(f"{file} is not JSON (line {error.lineno}): correct it.") from error
+
+
+def check_card(text: str) -> None:
+    """Raise PreflightError unless a card's metadata is what the Hub takes."""
+    try:
+        card = parse_card(text)
+    except ValueError as error:
+        raise PreflightError(f"README.md: {error}") from error
+    metadata = {name[:-1]: value for name, value in card.items.items() if name.endswith(":")}
+    for key in ("license", "library_name", "pipeline_tag", "tags"):
+        if not metadata.get(key):
+            raise PreflightError(f"README.md: its metadata has no {key}: add it.")
+    try:
+        check_license(metadata["license"])
+        ModelCardData(**metadata)  # which reads the results
+    except ValueError as error:
+        raise PreflightError(f"README.md: {' '.join(str(error).split())}") from error
+    for key in ("tags", "datasets", "metrics"):
+        values = metadata.get(key) or []
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise PreflightError(f"README.md: {key} is {values!r}, expected a list of words.")
+    for key in ("base_model", "datasets"):
+        values = metadata.get(key) or []
+        for value in [values] if isinstance(values, str) else values:
+            check_hub_id(key, value)
+    for example in metadata.get("widget") or []:
+        if not isinstance(example, dict) or "src" not in example:
+            raise PreflightError(f"README.md: widget has {example!r}, expected an object with src.")
+
+
+def check_hub_id(key: str, value: str) -> None:
+    try:
+        validate_repo_id(value)
+    except HFValidationError as error:
+        raise PreflightError(f"README.md: {key} is {value!r}, expected the id of a repo on the Hub.") from error
+
+
+def load_alone(folder: Path, images: list[Path]) -> tuple[dict[str, torch.Tensor], list[list[dict[str, Any]]]]:
+    """What `load_alone.py` finds in a folder: `pixel_values` and `output`, and the answers to the images.
+
+    Raises:
+        PreflightError: if the folder does not load there.
+    """
+    with tempfile.TemporaryDirectory() as work:
+        outputs, answers = Path(work, "outputs.safetensors"), Path(work, "answers.json")
+        environment = {name: value for name, value in os.environ.items() if "TOKEN" not in name}
+        environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": work, "HF_MODULES_CACHE": f"{work}/modules"}
+        script = Path(__file__).with_name("load_alone.py")
+        command = [sys.executable, "-P", script, folder.resolve(), outputs, answers, *(i.resolve() for i in images)]
+        try:
+            done = subprocess.run(
+                command, cwd=work, env=environment, capture_output=True, text=True, timeout=LOADING_TIME
+            )
+        except subprocess.TimeoutExpired as error:
+            raise PreflightError(f"{folder} did not load in {LOADING_TIME // 60} minutes.") from error
+        if done.returncode != 0:
+            reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+            raise PreflightError(f"{folder} does not load where this package is not installed: {reason}")
+        return load_file(outputs), json.loads(answers.read_text(encoding="utf-8"))
+
+
+def compare_with_model_here(
+    folder: Path, outputs: dict[str, torch.Tensor], fingerprint_of_run: list[float] | None
+) -> None:
+    """Raise PreflightError if the folder computes something else than this package, or the run, or nothing finite."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    is_classifier = "ForImageClassification" in (config.get("architectures") or [""])[0]
+    auto_class = AutoModelForImageClassification if is_classifier else AutoModel
+    model = auto_class.from_pretrained(folder, trust_remote_code=False).eval()
+    with torch.no_grad():
+        here = model(outputs["pixel_values"].to(model.dtype))
+    expected = (here.logits if is_classifier else here.pooler_output).float()
+    if not outputs["output"].isfinite().all():
+        raise PreflightError(f"{folder}: the model's outputs are not finite: train it again.")
+    if not agree(outputs["output"], expected):
+        raise PreflightError(
+            f"{folder}: the code in the folder gives other outputs than this package's: export the model again."
+        )
+    if fingerprint_of_run is not None and not agree(torch.tensor(fingerprint(model)), torch.tensor(fingerprint_of_run)):
+        raise PreflightError(
+            f"{folder}: its weights give other outputs than those that the run measured (metrics.json): restore the"
+            " run's model, or push a repo folder without a run."
+        )
+
+
+def agree(outputs: torch.Tensor, expected: torch.Tensor) -> bool:
+    scale = max(1.0, expected.abs().max().item())
+    return outputs.shape == expected.shape and (outputs - expected).abs().max().item() <= TOLERANCE * scale
