@@ -253,7 +253,7 @@ def eval_loader(
 
 
 def collate(examples: list[dict[str, Any] | None]) -> dict[str, torch.Tensor] | None:
-    """`pixel_values`, `(batch, channels, height, width)`, `labels`, `(batch,)`, and how many images were `unreadable`."""
+    """`pixel_values` `(batch, channels, height, width)`, `labels` `(batch,)`, and how many images were `unreadable`."""
     if examples[0] is None:
         return None
     return {

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +16,13 @@ from sk_transformers.training.data import decode, load_image_data
 from transformers import AutoModelForImageClassification, pipeline
 
 from sk_transformers.training.arguments import parse_arguments
-from sk_transformers.training.loop import evaluate, parameter_groups, train
+from sk_transformers.training.loop import train
 
 from .test_data import write_images
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-QUICK = ["--recipe", "digits", "--per_device_train_batch_size", "256", "--warmup_steps", "2"]
+QUICK = ["--recipe", "digits", "--per_device_train_batch_size", "32", "--max_train_samples", "200",
+         "--max_eval_samples", "60", "--config_overrides", "num_hidden_layers=1", "--warmup_steps", "2"]  # fmt: skip
 
 
 def finetune(*options):
@@ -31,14 +33,18 @@ def finetune(*options):
     return train(parse_arguments([*map(str, options)], SCRIPTS / "recipes"))
 
 
-def launch(*options, processes=1):
+def launch(*options, processes=1, kill_at_step=None):
     """Train as `accelerate launch` does, or with several processes on the processor as `torchrun` does."""
     launcher = ["accelerate.commands.launch"]
     if processes > 1:
         launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    script = [SCRIPTS / "finetune.py"]
+    if kill_at_step is not None:
+        script = [Path(__file__).with_name("killed_run.py"), str(kill_at_step)]
     return subprocess.run(
-        [sys.executable, "-m", *launcher, SCRIPTS / "finetune.py", *map(str, options)],
-        capture_output=True, text=True, timeout=600, env={**os.environ, "ACCELERATE_USE_CPU": "true"},
+        [sys.executable, "-m", *launcher, *script, *map(str, options)],
+        capture_output=True, text=True, timeout=600,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
@@ -56,7 +62,7 @@ def test_a_run_leaves_everything(tmp_path):
     assert metrics["history"][-1]["train_loss"] < metrics["history"][0]["train_loss"]
     assert metrics["data"]["labels"] == [str(i) for i in range(10)]
     kept = {f"checkpoint-{step:07d}" for step in (metrics["best"]["step"], 18)}
-    assert {path.name for path in run.iterdir()} == {"metrics.json", "model", *kept}
+    assert {path.name for path in run.iterdir()} == {"metrics.json", "model", "curves.png", *kept}
 
     card = (run / "model" / "README.md").read_text()
     assert f"value: {round(metrics['best']['top1'], 4)}" in card and "no trained weights" not in card
@@ -69,7 +75,7 @@ def test_a_run_leaves_everything(tmp_path):
 def test_the_exported_model_has_the_reported_accuracy(tmp_path):
     run = finetune(*QUICK, "--num_train_epochs", 2, "--output_dir", tmp_path / "run")
     classify = pipeline("image-classification", model=str(run / "model"))
-    data = load_image_data("digits")
+    data = load_image_data("digits", max_eval_samples=60)
     images = [decode(image) for image in data.validation["image"]]
     right = [
         answers[0]["label"] == data.labels[label]
@@ -86,30 +92,6 @@ def test_the_same_seed_gives_the_same_weights(tmp_path):
     first, again, other = (load_file(run / "model" / "model.safetensors") for run in runs)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
-
-
-def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
-    options = [*QUICK, "--num_train_epochs", 3]
-    whole = finetune(*options, "--output_dir", tmp_path / "whole")
-
-    from sk_transformers.training import loop
-
-    def stop_after_two_epochs(accelerator, run, progress):
-        save(accelerator, run, progress)
-        if progress.step == 12:
-            raise KeyboardInterrupt
-
-    save = loop.save_checkpoint
-    monkeypatch.setattr(loop, "save_checkpoint", stop_after_two_epochs)
-    with pytest.raises(KeyboardInterrupt):
-        finetune(*options, "--output_dir", tmp_path / "stopped")
-    monkeypatch.setattr(loop, "save_checkpoint", save)
-    resumed = finetune(*options, "--output_dir", tmp_path / "stopped", "--resume_from_checkpoint", "latest")
-
-    assert metrics_of(resumed)["history"] == metrics_of(whole)["history"]
-    last = "checkpoint-0000018/model.safetensors"
-    weights, expected = load_file(resumed / last), load_file(whole / last)
-    assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
 def test_a_finished_run_goes_on_in_another_folder(tmp_path):
@@ -140,8 +122,8 @@ def test_fine_tuning_replaces_the_head(tmp_path):
 
 def test_gradient_accumulation_is_a_larger_batch(tmp_path):
     weights = []
-    for batch, accumulation in ((64, 4), (256, 1)):
-        run = finetune("--recipe", "digits", "--max_train_steps", 1, "--per_device_train_batch_size", batch,
+    for batch, accumulation in ((16, 4), (64, 1)):
+        run = finetune(*QUICK, "--max_train_steps", 1, "--per_device_train_batch_size", batch,
                        "--gradient_accumulation_steps", accumulation, "--crop_scale", 1, 1, "--rotation", 0, "--opt",
                        "sgd", "--warmup_steps", 0, "--output_dir", tmp_path / f"{batch}")  # fmt: skip
         weights.append(load_file(run / "model" / "model.safetensors"))
@@ -149,117 +131,243 @@ def test_gradient_accumulation_is_a_larger_batch(tmp_path):
         torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-4, atol=1e-6)
 
 
-def test_every_parameter_is_optimized_once():
-    from sk_transformers import create_model
+# Interruptions
 
-    model = create_model("cskvit-nano-patch4-32")
-    decayed, plain = (group["params"] for group in parameter_groups(model, 0.1))
-    assert sorted(map(id, [*decayed, *plain])) == sorted(map(id, model.parameters()))
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    assert all(names[id(p)].endswith("weight") or "key" in names[id(p)] for p in decayed)
-    assert any(names[id(p)].endswith("position_embeddings") for p in plain)
+EVERYTHING = [*QUICK, "--num_train_epochs", 4, "--per_device_train_batch_size", 16, "--gradient_accumulation_steps", 2,
+              "--mixup", 0.8, "--cutmix", 1.0, "--mixup_off_epoch", 3.5, "--ema_decay", 0.8, "--drop_path_rate", 0.2,
+              "--auto_augment", "rand-m5", "--random_erasing", 0.3, "--checkpointing_steps", 4]  # fmt: skip
 
 
-def test_each_image_is_evaluated_once(tmp_path):
-    """Also when the last batch is smaller than the others."""
-    from accelerate import Accelerator
-
-    run = finetune(*QUICK, "--max_train_steps", 1, "--output_dir", tmp_path / "run")
-    model = AutoModelForImageClassification.from_pretrained(run / "model").eval()
-    from sk_transformers.training.data import data_loader, eval_transform
-
-    from sk_transformers.training.model import load_model
-
-    data = load_image_data("digits")
-    _, processor = load_model(str(run / "model"), data.id2label)
-    metrics = [
-        evaluate(Accelerator(), model, data_loader(data.validation, eval_transform(processor), size, False, 0))
-        for size in (360, 7)
-    ]
-    assert metrics[0] == pytest.approx(metrics[1], rel=1e-5)
+def assert_same_runs(one, other, step):
+    """Everything that a run ends with, to the bit."""
+    assert metrics_of(one)["history"] == metrics_of(other)["history"]
+    checkpoints = [run / f"checkpoint-{step:07d}" for run in (one, other)]
+    files = [sorted(file.name for file in checkpoint.iterdir()) for checkpoint in checkpoints]
+    assert files[0] == files[1] and "ema.safetensors" in files[0]
+    for name in ("model.safetensors", "ema.safetensors"):
+        weights, expected = (load_file(checkpoint / name) for checkpoint in checkpoints)
+        assert all(torch.equal(weights[key], expected[key]) for key in expected)
+    for name in files[0]:
+        if name.endswith((".bin", ".pkl")):
+            states = [torch.load(checkpoint / name, weights_only=False) for checkpoint in checkpoints]
+            torch.testing.assert_close(*map(plain, states), rtol=0, atol=0)
+    exported, expected = (load_file(run / "model" / "model.safetensors") for run in (one, other))
+    assert all(torch.equal(exported[key], expected[key]) for key in expected)
 
 
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        (
-            ["--model", "skvit-nano-patch4-23", "--dataset", "digits"],
-            "Unknown model 'skvit-nano-patch4-23'. Did you mean",
-        ),
-        (["--model", "org/nothing", "--dataset", "digits"], "--model org/nothing could not be loaded"),
-        (["--model", "skvit-nano-patch4-32"], "--dataset is missing"),
-        (["--recipe", "digit"], "--recipe digit: there is no such file, nor a recipe of that name among digits"),
-        (["--resume_from_checkpoint", "latest"], "holds no checkpoint"),
-        (["--resume_from_checkpoint", "nowhere"], "--resume_from_checkpoint nowhere: there is no such folder"),
-        (["--num_train_epochs", "0"], "--num_train_epochs is 0, expected at least 1"),
-        (["--crop_scale", "1", "0.5"], r"--crop_scale is \[1.0, 0.5\]"),
-    ],
-)
-def test_wrong_options(tmp_path, options, sentence):
-    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
-        finetune(*options, "--output_dir", tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+def plain(state):
+    """A saved state as nested lists of tensors and numbers, which can be compared."""
+    if isinstance(state, dict):
+        return [[str(key), plain(value)] for key, value in sorted(state.items(), key=lambda item: str(item[0]))]
+    if isinstance(state, list | tuple):
+        return [plain(value) for value in state]
+    return torch.as_tensor(state) if hasattr(state, "__array__") or torch.is_tensor(state) else str(state)
 
 
-def test_recipes_name_options(tmp_path):
-    recipe = tmp_path / "mine.yaml"
-    recipe.write_text("model: skvit-nano-patch4-32\ndataset: digits\nseed: 7\n")
-    args = parse_arguments(["--recipe", str(recipe), "--hflip", "0.1"])
-    assert (args.seed, args.hflip, args.output_dir) == (7, 0.1, "runs/skvit-nano-patch4-32-digits")
-    recipe.write_text("epochs: 3\n")
-    with pytest.raises(ValueError, match="mine.yaml sets 'epochs', which is not an option"):
-        parse_arguments(["--recipe", str(recipe)])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_run_goes_on_with_the_very_next_batch(tmp_path, processes):
+    """Killed in the third epoch, one step after a checkpoint that lies in mid-epoch."""
+    options = [*EVERYTHING, "--per_device_train_batch_size", 16 // processes]
+    whole = launch(*options, "--output_dir", tmp_path / "whole", processes=processes)
+    assert whole.returncode == 0, whole.stderr
+    killed = launch(*options, "--output_dir", tmp_path / "killed", processes=processes, kill_at_step=17)
+    assert killed.returncode != 0
+    assert "SIGKILL" in killed.stderr or processes == 1
+    assert (tmp_path / "killed" / "checkpoint-0000016").is_dir() and not (tmp_path / "killed" / "model").exists()
+    resumed = launch(*options, "--output_dir", tmp_path / "killed", "--resume_from_checkpoint", "latest",
+                     processes=processes)  # fmt: skip
+    assert resumed.returncode == 0 and "Steps 16 to 24" in resumed.stderr, resumed.stderr
+    assert_same_runs(tmp_path / "killed", tmp_path / "whole", step=24)
 
 
-def test_an_error_is_one_sentence_and_a_status():
-    done = subprocess.run(
-        [sys.executable, SCRIPTS / "finetune.py", "--recipe", "digit"], capture_output=True, text=True, timeout=300
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("step", [8, 12])  # within an epoch, and at its end, before the evaluation
+def test_a_signal_saves_and_ends_the_run(tmp_path, monkeypatch, number, step):
+    options = [*EVERYTHING, "--num_train_epochs", 3]
+    whole = finetune(*options, "--output_dir", tmp_path / "whole")
+
+    def signalled(setup, batches, at, stop):
+        if at == step - 1:
+            os.kill(os.getpid(), number)
+        return train_step(setup, batches, at, stop)
+
+    train_step = loop.train_step
+    monkeypatch.setattr(loop, "train_step", signalled)
+    with pytest.raises(Stopped, match=f"Stopped and saved at step {step} of 18") as stopped:
+        finetune(*options, "--output_dir", tmp_path / "stopped")
+    assert stopped.value.status == 128 + number
+    monkeypatch.setattr(loop, "train_step", train_step)
+    resumed = finetune(*options, "--output_dir", tmp_path / "stopped", "--resume_from_checkpoint", "latest")
+    assert_same_runs(resumed, whole, step=18)
+
+
+def test_a_checkpoint_that_was_being_written_is_not_picked_up(tmp_path, monkeypatch):
+    from sk_transformers.training import checkpoints
+
+    def die_while_writing(file, text):
+        if str(file.parent).endswith("12.partial"):
+            raise KeyboardInterrupt
+        return write_text(file, text)
+
+    write_text = Path.write_text
+    monkeypatch.setattr(checkpoints.Path, "write_text", die_while_writing)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(*QUICK, "--num_train_epochs", 3, "--output_dir", tmp_path / "run")
+    assert (tmp_path / "run" / ".checkpoint-0000012.partial").is_dir()
+    monkeypatch.setattr(checkpoints.Path, "write_text", write_text)
+    assert checkpoints.find_checkpoint(tmp_path / "run", "latest").name == "checkpoint-0000006"
+    options = ["--num_train_epochs", 3, "--output_dir", tmp_path / "run", "--resume_from_checkpoint", "latest"]
+    run = finetune(*QUICK, *options)
+    assert [entry["step"] for entry in metrics_of(run)["history"]] == [6, 12, 18]
+
+
+def test_a_run_does_not_go_on_with_other_batches(tmp_path):
+    first = finetune(*QUICK, "--num_train_epochs", 1, "--output_dir", tmp_path / "first")
+    again = [*QUICK, "--resume_from_checkpoint", first / "checkpoint-0000006", "--output_dir", tmp_path / "second"]
+    with pytest.raises(ValueError, match="was made with --seed 0, and this run has 1: its next batch would be another"):
+        finetune(*again, "--seed", 1)
+    with pytest.raises(ValueError, match="was made with a global batch of 32, and this run has 64"):
+        finetune(*again, "--per_device_train_batch_size", 64)
+    with pytest.raises(ValueError, match="has no averaged weights: leave --ema_decay out"):
+        finetune(*again, "--ema_decay", 0.9)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path, monkeypatch, loss):
+    from sk_transformers.training.objective import Objective
+
+    def broken(self, model, pixel_values, labels, mix):
+        broken.calls += 1
+        return call(self, model, pixel_values, labels, mix) * (loss if broken.calls == 8 else 1)
+
+    call, broken.calls = Objective.__call__, 0
+    monkeypatch.setattr(Objective, "__call__", broken)
+    sentence = (
+        r"the loss is (nan|inf) at step 8, with a learning rate of 0.00\d+; .*checkpoint-0000006 is the last good"
     )
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: --recipe digit: there is no such file") and done.stderr.count("\n") == 1
+    with pytest.raises(TrainingError, match=sentence):
+        finetune(*QUICK, "--num_train_epochs", 2, "--output_dir", tmp_path / "run")
 
 
-def test_a_run_is_not_overwritten(tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="run holds another run: choose another --output_dir"):
-        finetune(*QUICK, "--output_dir", tmp_path / "run")
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+def test_a_loader_that_dies_ends_the_run(tmp_path, monkeypatch):
+    from sk_transformers.training import batches
+
+    def die(image):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(batches, "decode", die)
+    with pytest.raises(TrainingError, match="a process that loads images died: .* lower --num_workers"):
+        finetune(*QUICK, "--num_workers", 1, "--output_dir", tmp_path / "run")
 
 
-def test_a_broken_image_ends_a_launched_run(tmp_path):
-    folder = write_images(tmp_path / "images")
-    for file in folder.rglob("3.png"):
+# What a run can do
+
+
+def test_averaged_weights_are_evaluated_and_exported(tmp_path):
+    run = finetune(*QUICK, "--max_train_steps", 5, "--ema_decay", 0.7, "--checkpointing_steps", 1,
+                   "--checkpoints_total_limit", 9, "--output_dir", tmp_path / "run")  # fmt: skip
+    saved = [load_file(run / f"checkpoint-{step:07d}" / "model.safetensors") for step in range(1, 6)]
+    average = load_file(run / "model" / "model.safetensors")
+    for name in average:
+        expected = saved[0][name].double()  # timm starts from the first step's weights
+        for weights in saved[1:]:
+            expected = 0.7 * expected + 0.3 * weights[name].double()
+        torch.testing.assert_close(average[name].double(), expected, rtol=1e-5, atol=1e-7)
+    metrics = metrics_of(run)
+    assert metrics["best"]["top1"] == metrics["history"][0]["ema_top1"]
+    assert metrics["best"]["loss"] != metrics["history"][0]["loss"]
+
+
+def test_only_the_head_is_trained(tmp_path):
+    first = finetune(*QUICK, "--max_train_steps", 1, "--output_dir", tmp_path / "first")
+    second = finetune(*QUICK[:-4], "--model", first / "model", "--freeze_backbone", "--max_train_steps", 3,
+                      "--output_dir", tmp_path / "second")  # fmt: skip
+    before, after = (load_file(run / "model" / "model.safetensors") for run in (first, second))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+
+
+def test_adapters_are_merged(tmp_path):
+    first = finetune(*QUICK, "--max_train_steps", 1, "--output_dir", tmp_path / "first")
+    options = ["--model", first / "model", "--lora_rank", 2, "--learning_rate", 0.01, "--warmup_steps", 0]
+    second = finetune(*QUICK[:-4], *options, "--max_train_steps", 3, "--output_dir", tmp_path / "second")
+    before, after = (load_file(run / "model" / "model.safetensors") for run in (first, second))
+    assert set(before) == set(after)
+    for name in before:
+        is_adapted = ".mixer." in name or ".mlp." in name
+        difference = (after[name] - before[name]).double()
+        if is_adapted and name.endswith("weight"):
+            assert torch.linalg.matrix_rank(difference, rtol=1e-4) == 2
+        elif not name.startswith("classifier"):
+            assert not difference.any()
+
+
+@pytest.mark.parametrize("options", [["--gradient_checkpointing"], ["--channels_last"], ["--num_workers", 2]])
+def test_what_saves_time_or_memory_changes_no_result(tmp_path, options):
+    runs = [finetune(*QUICK, "--max_train_steps", 3, *given, "--output_dir", tmp_path / str(len(given)))
+            for given in ([], options)]  # fmt: skip
+    weights = [load_file(run / "model" / "model.safetensors") for run in runs]
+    for name in weights[0]:
+        torch.testing.assert_close(weights[1][name], weights[0][name], rtol=1e-4, atol=1e-6)
+
+
+def test_patience_ends_a_run(tmp_path):
+    run = finetune(*QUICK, "--num_train_epochs", 9, "--learning_rate", 1e-12, "--early_stopping_patience", 2,
+                   "--output_dir", tmp_path / "run")  # fmt: skip
+    assert [entry["step"] for entry in metrics_of(run)["history"]] == [6, 12, 18]
+
+
+def test_trackers(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = ["--num_train_epochs", 2, "--report_to", "tensorboard"]
+    run = finetune(*QUICK, *options, "--output_dir", tmp_path / "run")
+    events = EventAccumulator(str(run / "sk_transformers")).Reload()
+    assert [event.step for event in events.Scalars("train_loss")] == list(range(1, 13))
+    logged = [event.value for event in events.Scalars("eval_top1")]
+    assert logged == pytest.approx([entry["top1"] for entry in metrics_of(run)["history"]])
+
+
+def test_a_stream_is_trained_on(tmp_path):
+    for split in ("train", "validation"):
+        write_images(tmp_path / "images" / split, images=8)
+    options = ["--model", "skvit-nano-patch4-32", "--dataset", tmp_path / "images", "--streaming"]
+    with pytest.raises(ValueError, match="does not tell how many images it has: give --steps_per_epoch"):
+        finetune(*options, "--output_dir", tmp_path / "run")
+    run = finetune(*options, "--steps_per_epoch", 3, "--per_device_train_batch_size", 8, "--num_train_epochs", 2,
+                   "--output_dir", tmp_path / "run")  # fmt: skip
+    assert [entry["step"] for entry in metrics_of(run)["history"]] == [3, 6]
+
+
+def test_broken_images_are_skipped_and_counted(tmp_path):
+    folder = write_images(tmp_path / "images", images=20)
+    for file in folder.rglob("1*.png"):
         file.write_bytes(b"not an image")
-    done = launch("--model", "skvit-nano-patch4-32", "--dataset", folder, "--output_dir", tmp_path / "run",
-                  "--num_workers", 1)  # fmt: skip
-    assert done.returncode != 0
-    assert "3.png is broken" in done.stderr
-    assert "Traceback" not in done.stderr.split("error:")[0]
+    run = finetune("--model", "skvit-nano-patch4-32", "--dataset", folder, "--on_bad_image", "skip",
+                   "--per_device_train_batch_size", 8, "--num_train_epochs", 1, "--output_dir", tmp_path / "run",
+                   "--warmup_steps", 0)  # fmt: skip
+    assert metrics_of(run)["history"][0]["unreadable"] > 0
 
 
-def test_two_processes_measure_what_one_does(tmp_path):
-    """The same global batch, and augmentation off: it draws other numbers in other processes."""
-    options = ["--recipe", "digits", "--max_train_steps", 4, "--crop_scale", 1, 1, "--rotation", 0,
-               "--per_device_eval_batch_size", 50]  # fmt: skip
-    runs = []
-    for processes in (1, 2):
-        runs.append(tmp_path / str(processes))
-        batch = ["--per_device_train_batch_size", 64 // processes]
-        done = launch(*options, *batch, "--output_dir", runs[-1], processes=processes)
-        assert done.returncode == 0, done.stderr
-    one, two = (metrics_of(run)["history"][-1] for run in runs)
-    assert two == pytest.approx(one, rel=1e-3)
+# Recipes
+
+RECIPES = sorted(path.stem for path in (SCRIPTS / "recipes").glob("*.yaml"))
 
 
-def test_a_killed_run_resumes(tmp_path):
-    options = [*QUICK, "--output_dir", tmp_path / "run"]
-    command = [sys.executable, SCRIPTS / "finetune.py", *options, "--num_train_epochs", "500"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        for line in process.stderr:
-            if line.startswith("epoch   2.0"):
-                break
-        process.kill()
-    run = finetune(*options, "--num_train_epochs", 4, "--resume_from_checkpoint", "latest")
-    assert metrics_of(run)["history"][-1]["epoch"] == 4
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_each_recipe_trains(tmp_path, recipe):
+    """Two steps of each, with everything it sets but the size of network, images and batch."""
+    folder = write_images(tmp_path / "images", classes=("ant", "bee"), images=12)
+    model = ["--model", "skvit-nano-patch4-32"]
+    if recipe.startswith("imagenet1k"):
+        model = ["--model", f"{recipe.split('-')[1]}-nano", "--image_size", 32]
+    if recipe.endswith("384"):  # from a trained network of half the size
+        first = finetune("--model", "skaformer-nano", "--dataset", folder, "--image_size", 32, "--max_train_steps", 1,
+                         "--output_dir", tmp_path / "first")  # fmt: skip
+        model = ["--model", first / "model", "--image_size", 64]
+    small = ["--per_device_train_batch_size", 8, "--gradient_accumulation_steps", 1, "--num_workers", 0]
+    if recipe in ("cifar10", "cifar100"):
+        small += ["--label_column", "label"]
+    run = finetune("--recipe", recipe, *model, "--dataset", folder, *small, "--max_train_steps", 2,
+                   "--output_dir", tmp_path / "run")  # fmt: skip
+    assert metrics_of(run)["best"]["step"] >= 1
