@@ -123,8 +123,11 @@ def make_accelerator(args: argparse.Namespace) -> Accelerator:
     )
     use_all_cores(accelerator)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:  # it asks a loader that accelerate prepared
-        plugin = accelerator.state.deepspeed_plugin
-        plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = args.per_device_train_batch_size
+        accelerator.state.deepspeed_plugin.deepspeed_config |= {
+            "train_micro_batch_size_per_gpu": args.per_device_train_batch_size,
+            "gradient_accumulation_steps": args.gradient_accumulation_steps,
+            "gradient_clipping": args.max_grad_norm or 0.0,
+        }
     return accelerator
 
 

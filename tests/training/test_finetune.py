@@ -12,13 +12,16 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
-from sk_transformers.training.data import decode, load_image_data
 from transformers import AutoModelForImageClassification, pipeline
 
+from sk_transformers.training import loop
 from sk_transformers.training.arguments import parse_arguments
+from sk_transformers.training.batches import decode
+from sk_transformers.training.interruptions import Stopped, TrainingError
 from sk_transformers.training.loop import train
+from sk_transformers.training.sources import load_image_data
 
-from .test_data import write_images
+from .image_files import write_images
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 QUICK = ["--recipe", "digits", "--per_device_train_batch_size", "32", "--max_train_samples", "200",
@@ -34,10 +37,11 @@ def finetune(*options):
 
 
 def launch(*options, processes=1, kill_at_step=None):
-    """Train as `accelerate launch` does, or with several processes on the processor as `torchrun` does."""
+    """Train in other processes, on the processor."""
     launcher = ["accelerate.commands.launch"]
     if processes > 1:
-        launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        config = SCRIPTS / "accelerate" / "two_cpus.yaml"
+        launcher += ["--config_file", str(config), "--num_processes", str(processes), "--main_process_port", "0"]
     script = [SCRIPTS / "finetune.py"]
     if kill_at_step is not None:
         script = [Path(__file__).with_name("killed_run.py"), str(kill_at_step)]
