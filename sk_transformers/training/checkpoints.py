@@ -1,13 +1,18 @@
-"""Checkpoints of a run: written whole or not at all, the best and the last kept."""
+"""Checkpoints of a run: written whole or not at all, the best and the latest kept."""
 
+import json
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 PREFIX = "checkpoint-"
+PROGRESS = "progress.json"
+EMA = "ema.safetensors"
 
 
 @dataclass
@@ -17,22 +22,22 @@ class Progress:
     step: int = 0  # optimizer steps
     best_top1: float = -1.0
     best_step: int = 0
+    evaluations_since_best: int = 0
+    seconds: float = 0.0  # of all processes that worked on the run one after the other
+    epoch_losses: list[float] = field(default_factory=list)  # of the steps since the last evaluation
+    unreadable: int = 0  # images passed over since the last evaluation
     history: list[dict[str, float]] = field(default_factory=list)  # an entry for each evaluation
-
-    def state_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
+    batches: dict[str, int] = field(default_factory=dict)  # what the next batch depends on, beside the step
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
     return run / f"{PREFIX}{step:07d}"
 
 
-def save_checkpoint(accelerator: Accelerator, run: Path, progress: Progress) -> None:
-    """Save the state of all that the accelerator prepared; of the earlier checkpoints, keep the best."""
+def save_checkpoint(
+    accelerator: Accelerator, run: Path, progress: Progress, ema: nn.Module | None = None, limit: int = 1
+) -> None:
+    """Save the state of all that the accelerator prepared; keep the best and the `limit` latest checkpoints."""
     folder = checkpoint_folder(run, progress.step)
     partial = folder.with_name(f".{folder.name}.partial")
     if accelerator.is_main_process:
@@ -41,13 +46,46 @@ def save_checkpoint(accelerator: Accelerator, run: Path, progress: Progress) -> 
     accelerator.save_state(str(partial))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        if folder.exists():  # saved at the end of an epoch, and again at the end of the run
+        if ema is not None:
+            save_file({name: tensor.contiguous() for name, tensor in ema.state_dict().items()}, partial / EMA)
+        (partial / PROGRESS).write_text(json.dumps(asdict(progress)) + "\n")
+        if folder.exists():  # saved in mid-epoch, and again after the evaluation
             shutil.rmtree(folder)
         partial.rename(folder)
-        for other in run.glob(f"{PREFIX}*"):
-            if other not in (folder, checkpoint_folder(run, progress.best_step)):
+        best = checkpoint_folder(run, progress.best_step)
+        for other in sorted(run.glob(f"{PREFIX}*"))[:-limit]:
+            if other != best:
                 shutil.rmtree(other)
     accelerator.wait_for_everyone()
+
+
+def load_checkpoint(accelerator: Accelerator, checkpoint: Path, ema: nn.Module | None = None) -> Progress:
+    """Load what `save_checkpoint` saved; ValueError if it is not a checkpoint of such a run."""
+    progress = read_progress(checkpoint)
+    if ema is not None:
+        if not (checkpoint / EMA).is_file():
+            raise ValueError(f"{checkpoint} has no averaged weights: leave --ema_decay out, as the run did.")
+        ema.load_state_dict(load_file(checkpoint / EMA))
+    accelerator.load_state(str(checkpoint))
+    return progress
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """How far the run was at a checkpoint."""
+    try:
+        return Progress(**json.loads((checkpoint / PROGRESS).read_text()))
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(f"{checkpoint} is no checkpoint of this script: {PROGRESS} cannot be read.") from error
+
+
+def check_same_batches(checkpoint: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise ValueError if the next batch would not be the one that the stopped run would have had."""
+    for what, value in before.items():
+        if now[what] != value:
+            raise ValueError(
+                f"{checkpoint} was made with {what} {value}, and this run has {now[what]}: its next batch would be"
+                " another one. Resume with the same, or start a new run with --model from the old one's."
+            )
 
 
 def bring_best_checkpoint(run: Path, checkpoint: Path, progress: Progress) -> None:

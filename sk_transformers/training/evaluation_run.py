@@ -9,11 +9,13 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from transformers.utils import logging as transformers_logging
 
 from ..hub.export import check_free
-from .data import data_loader, eval_transform, load_image_data
+from .augmentation import eval_transform
+from .batches import eval_loader
 from .evaluation import map_labels, predict, summarize
-from .loop import use_all_cores
 from .plots import plot_confusion, plot_reliability
 from .record import provenance
+from .setup import use_all_cores
+from .sources import load_image_data
 
 
 def evaluate_model(args: argparse.Namespace) -> tuple[Path | None, dict]:
@@ -40,8 +42,8 @@ def evaluate_model(args: argparse.Namespace) -> tuple[Path | None, dict]:
         raise ValueError(f"--model {args.model} could not be loaded: {str(error).strip().splitlines()[0]}") from error
     label_map = map_labels(data.labels, model.config.id2label)
     class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    loader = data_loader(
-        data.split(args.split), eval_transform(processor), args.per_device_eval_batch_size, False, args.num_workers
+    loader = eval_loader(
+        data.split(args.split), eval_transform(processor), args.per_device_eval_batch_size, args.num_workers
     )
     model, loader = accelerator.prepare(model, loader)
     predictions = predict(accelerator, model, loader, label_map)

@@ -1,253 +1,196 @@
 """A training run, from the options to the repo folder."""
 
 import argparse
-import json
 import math
-import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, set_seed
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as ProgressBar
-from safetensors.torch import load_file
-from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
-from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import logging as transformers_logging
 
-from ..hub.export import export
-from .checkpoints import Progress, bring_best_checkpoint, checkpoint_folder, find_checkpoint, save_checkpoint
-from .data import ImageData, data_loader, eval_transform, load_image_data, train_transform
-from .metrics import TOP_K, TopKAccuracy
-from .model import load_model
-from .record import run_card, run_record
-
-console = Console(stderr=True)
-FINAL_LEARNING_RATE = 0.01  # of the peak
-WARMUP_LEARNING_RATE = 0.01  # of the peak
-
-
-@dataclass
-class Setup:
-    """What a run trains, with what, and for how long."""
-
-    accelerator: Accelerator
-    data: ImageData
-    processor: BaseImageProcessor
-    model: torch.nn.Module
-    optimizer: torch.optim.Optimizer
-    scheduler: CosineLRScheduler
-    train_loader: torch.utils.data.DataLoader
-    eval_loader: torch.utils.data.DataLoader
-    steps_per_epoch: int
-    total_steps: int
+from .checkpoints import (
+    Progress,
+    bring_best_checkpoint,
+    check_same_batches,
+    find_checkpoint,
+    load_checkpoint,
+    read_progress,
+    save_checkpoint,
+)
+from .display import announce, progress_bar, say, say_epoch
+from .evaluation import accuracy, predict
+from .finish import finish
+from .interruptions import Stopped, StopRequest, TrainingError, clear_worker_errors, listen_for_stop
+from .seeds import STEP, seed_of, seed_step
+from .setup import Setup, check_run_folder, set_up
 
 
 def train(args: argparse.Namespace) -> Path:
     """Train a model as the options of `arguments.py` say.
 
     Returns:
-        The run's folder: `model/`, a repo folder with the best weights, `metrics.json`, and the checkpoints.
+        The run's folder: `model/`, a repo folder with the best weights, `metrics.json`, `curves.png`, and the
+        checkpoints.
+
+    Raises:
+        Stopped: if a signal ended the run, after it was saved.
+        TrainingError: if the loss is no number, or a process died.
+        ValueError, OSError, ImportError: if an option does not fit; the message says which.
     """
-    started = time.time()
     transformers_logging.disable_progress_bar()  # ours is enough
     run = Path(args.output_dir)
-    checkpoint = check_run_folder(run, args.resume_from_checkpoint)
-    setup = set_up(args)
-    accelerator, progress = setup.accelerator, Progress()
-    accelerator.register_for_checkpointing(progress)
-    if checkpoint is not None:
-        accelerator.load_state(str(checkpoint))
-        if accelerator.is_main_process:
-            bring_best_checkpoint(run, checkpoint, progress)
-    announce(args, setup, progress)
-    with progress_bar(accelerator) as bar:
-        task = bar.add_task("training", total=setup.total_steps, completed=progress.step, loss=math.nan, lr=0.0)
-        while progress.step < setup.total_steps:
-            loss = train_epoch(args, setup, progress, report=partial(bar.update, task))
-            metrics = evaluate(accelerator, setup.model, setup.eval_loader)
-            record_epoch(setup, progress, {"train_loss": loss, **metrics})
-            save_checkpoint(accelerator, run, progress)
-
-    if accelerator.is_main_process:
-        finish(args, run, setup, progress, time.time() - started)
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
+    checkpoint = args.resume_from_checkpoint and find_checkpoint(run, args.resume_from_checkpoint)
+    if checkpoint is None or (run / "model").exists():
+        check_run_folder(run)
+    with clear_worker_errors():
+        setup = set_up(args)
+        setup.accelerator.init_trackers("sk_transformers", {name: str(value) for name, value in vars(args).items()})
+        progress = start(setup, run, checkpoint)
+        announce(setup, progress)
+        train_to_the_end(setup, run, progress)
+        finish(setup, run, progress)
+        setup.accelerator.end_training()
     return run
 
 
-def set_up(args: argparse.Namespace) -> Setup:
-    """Load data and model and prepare them for the processes and devices that there are."""
-    accelerator = Accelerator(
-        mixed_precision=args.mixed_precision,
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
-        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=args.seed),
-    )
-    use_all_cores(accelerator)
-    set_seed(args.seed)
-    data = load_image_data(args.dataset, args.train_val_split, args.split_seed)
-    model, processor = load_model(args.model, data.id2label, args.drop_path_rate)
-    augment = train_transform(processor, args.crop_scale, args.hflip, args.rotation)
-    train_loader = data_loader(data.train, augment, args.per_device_train_batch_size, True, args.num_workers)
-    eval_loader = data_loader(
-        data.validation, eval_transform(processor), args.per_device_eval_batch_size, False, args.num_workers
-    )
-    groups = parameter_groups(model, args.weight_decay)
-    optimizer = create_optimizer_v2(groups, opt=args.opt, lr=args.learning_rate, weight_decay=args.weight_decay)
-    model, optimizer, train_loader, eval_loader = accelerator.prepare(model, optimizer, train_loader, eval_loader)
-    steps_per_epoch = math.ceil(len(train_loader) / args.gradient_accumulation_steps)
-    total_steps = args.max_train_steps or args.num_train_epochs * steps_per_epoch
-    scheduler = make_scheduler(args, optimizer.optimizer, total_steps)
-    return Setup(
-        accelerator,
-        data,
-        processor,
-        model,
-        optimizer,
-        scheduler,
-        train_loader,
-        eval_loader,
-        steps_per_epoch,
-        total_steps,
-    )
+def start(setup: Setup, run: Path, checkpoint: Path | None) -> Progress:
+    """Where the run is: at its start, or at a checkpoint, which is loaded."""
+    if checkpoint is None:
+        return Progress(batches=setup.batches)
+    progress = read_progress(checkpoint)
+    check_same_batches(checkpoint, progress.batches, setup.batches)
+    load_checkpoint(setup.accelerator, checkpoint, setup.ema and setup.ema.module)
+    if setup.accelerator.is_main_process:
+        bring_best_checkpoint(run, checkpoint, progress)
+    return progress
 
 
-def check_run_folder(run: Path, resume: str | None) -> Path | None:
-    """The checkpoint to go on from, if any; FileExistsError if the folder holds another run."""
-    if (run / "model").exists():
-        raise FileExistsError(f"{run} holds a finished run: choose another --output_dir.")
-    if resume is not None:
-        return find_checkpoint(run, resume)
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise FileExistsError(
-            f"{run} holds another run: choose another --output_dir, or go on by --resume_from_checkpoint latest."
-        )
-    return None
+def train_to_the_end(setup: Setup, run: Path, progress: Progress) -> None:
+    """Train, evaluate and save, epoch by epoch, to the last step or the end of patience."""
+    args, started = setup.args, time.time() - progress.seconds
+
+    def save() -> None:
+        progress.seconds = time.time() - started
+        ema = setup.ema and setup.ema.module
+        save_checkpoint(setup.accelerator, run, progress, ema, args.checkpoints_total_limit)
+
+    with listen_for_stop() as stop, progress_bar(setup.accelerator) as bar:
+        task = bar.add_task("training", total=setup.total_steps, completed=progress.step, loss=math.nan, lr=0.0)
+        while progress.step < setup.total_steps or evaluation_is_due(progress):
+            train_epoch(setup, run, progress, stop, save, report=partial(bar.update, task))
+            evaluate_epoch(setup, progress)
+            save()
+            if args.early_stopping_patience and progress.evaluations_since_best >= args.early_stopping_patience:
+                say(setup.accelerator, f"No better for {args.early_stopping_patience} evaluations: stopped early.")
+                break
 
 
-def use_all_cores(accelerator: Accelerator) -> None:
-    """Share the processor among this machine's processes, where `accelerate launch` gives each a single thread."""
-    if accelerator.device.type == "cpu" and os.environ.get("OMP_NUM_THREADS") == "1":
-        local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_processes))
+def evaluation_is_due(progress: Progress) -> bool:
+    """Whether the run was saved after the last step of an epoch and before its evaluation."""
+    return bool(progress.epoch_losses)
 
 
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
-    """Every trained parameter once: norms, biases, scalars, positions and the class token without weight decay."""
-    decayed, plain = [], []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            is_plain = parameter.ndim <= 1 or name.endswith(("bias", "position_embeddings", "cls_token"))
-            (plain if is_plain else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+def train_epoch(
+    setup: Setup, run: Path, progress: Progress, stop: StopRequest, save: Callable[[], None], report: Callable
+) -> None:
+    """Train to the end of the epoch, or of the run, from wherever in it the run is."""
+    epoch, done = divmod(progress.step, setup.steps_per_epoch)
+    if done == 0 and evaluation_is_due(progress):
+        return
+    every = 0 if setup.args.checkpointing_steps == "epoch" else int(setup.args.checkpointing_steps)
+    end = min(setup.total_steps, (epoch + 1) * setup.steps_per_epoch)
+    batches = setup.train_loader.batches(epoch, done * setup.args.gradient_accumulation_steps)
+    setup.model.train()
+    while progress.step < end:
+        learning_rate = setup.schedule.set(progress.step)
+        loss, unreadable, stops = train_step(setup, batches, progress.step, stop)
+        if not math.isfinite(loss):
+            raise TrainingError(describe_bad_loss(run, loss, progress.step, learning_rate))
+        progress.step += 1
+        progress.epoch_losses.append(loss)
+        progress.unreadable += unreadable
+        report(completed=progress.step, loss=loss, lr=learning_rate)
+        setup.accelerator.log({"train_loss": loss, "learning_rate": learning_rate}, step=progress.step)
+        if stops:
+            save()
+            raise Stopped(f"Stopped and saved at step {progress.step} of {setup.total_steps}.", stop.status)
+        if every and progress.step % every == 0 and progress.step < end:
+            save()
 
 
-def make_scheduler(args: argparse.Namespace, optimizer: torch.optim.Optimizer, total_steps: int) -> CosineLRScheduler:
-    """Warm-up, then a cosine. It depends on the step alone, so that a resumed run needs no state of it."""
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=total_steps,
-        lr_min=FINAL_LEARNING_RATE * args.learning_rate,
-        warmup_t=min(args.warmup_steps, total_steps - 1),
-        warmup_lr_init=WARMUP_LEARNING_RATE * args.learning_rate,
-        t_in_epochs=False,
-    )
+def train_step(
+    setup: Setup, batches: Iterator[dict[str, torch.Tensor]], step: int, stop: StopRequest
+) -> tuple[float, int, bool]:
+    """One step of the optimizer, unless the loss is no number.
 
-
-def train_epoch(args: argparse.Namespace, setup: Setup, progress: Progress, report: Callable) -> float:
-    """Train to the end of the epoch or of the run, and report each step; the mean loss."""
-    accelerator, model, optimizer, loader = setup.accelerator, setup.model, setup.optimizer, setup.train_loader
-    model.train()
-    loader.set_epoch(progress.step // setup.steps_per_epoch)
-    done = progress.step % setup.steps_per_epoch * args.gradient_accumulation_steps
-    losses = []
-    for batch in accelerator.skip_first_batches(loader, done) if done else loader:
+    Returns:
+        The mean loss over all processes, the number of unreadable images that were passed over, and whether any
+        process was asked to stop.
+    """
+    args, accelerator, model, optimizer = setup.args, setup.accelerator, setup.model, setup.optimizer
+    mixes = args.mixup_off_epoch is None or step < args.mixup_off_epoch * setup.steps_per_epoch
+    facts = torch.tensor([0.0, 0.0, float(stop.signal != 0)], device=accelerator.device)
+    for part in range(args.gradient_accumulation_steps):
+        batch = next(batches)
+        pixel_values, labels = (batch[name].to(accelerator.device, non_blocking=True) for name in BATCH)
+        if args.channels_last:
+            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+        seed_step(seed_of(STEP, args.seed, step, part, accelerator.process_index))
         with accelerator.accumulate(model):
-            setup.scheduler.step_update(progress.step)
-            loss = model(**batch).loss
+            loss = setup.objective(model, pixel_values, labels, mixes)
             accelerator.backward(loss)
-            if accelerator.sync_gradients and args.max_grad_norm is not None:
-                accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+            facts[0] += loss.detach() / args.gradient_accumulation_steps / accelerator.num_processes
+            facts[1] += batch["unreadable"]
+            if accelerator.sync_gradients:
+                mean_loss, unreadable, stops = accelerator.reduce(facts, "sum").tolist()
+                if not math.isfinite(mean_loss):  # before it reaches the weights
+                    return mean_loss, 0, False
+                if args.max_grad_norm is not None:
+                    accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
-        losses.append(loss.detach())
-        if accelerator.sync_gradients:
-            progress.step += 1
-            report(completed=progress.step, loss=losses[-1].item(), lr=optimizer.param_groups[0]["lr"])
-            if progress.step == setup.total_steps:
-                break
-    return accelerator.gather(torch.stack(losses)).mean().item()
+    if setup.ema is not None:
+        setup.ema.update(accelerator.unwrap_model(model), step=step + 1)
+    return mean_loss, int(unreadable), stops > 0
 
 
-@torch.no_grad()
-def evaluate(accelerator: Accelerator, model: torch.nn.Module, loader) -> dict[str, float]:
-    """`top1`, `top5` and mean `loss` over the loader, each image counted once however many processes there are."""
-    model.eval()
-    metric = TopKAccuracy(keep_in_memory=True)
-    losses = []
-    for batch in loader:
-        logits = model(pixel_values=batch["pixel_values"]).logits.float()
-        loss = torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
-        predicted = logits.topk(min(TOP_K, logits.shape[-1])).indices
-        predicted, labels, loss = accelerator.gather_for_metrics((predicted, batch["labels"], loss))
-        metric.add_batch(predictions=predicted.tolist(), references=labels.tolist())
-        losses.append(loss)
-    return {**metric.compute(), "loss": torch.cat(losses).mean().item()}
+BATCH = ("pixel_values", "labels")
 
 
-def record_epoch(setup: Setup, progress: Progress, metrics: dict[str, float]) -> None:
-    """Add an evaluation to the history, and say it in a line."""
-    epoch = progress.step / setup.steps_per_epoch
-    learning_rate = setup.optimizer.param_groups[0]["lr"]
-    progress.history.append({"epoch": epoch, "step": progress.step, "learning_rate": learning_rate, **metrics})
-    if metrics["top1"] > progress.best_top1:
-        progress.best_top1, progress.best_step = metrics["top1"], progress.step
-    if setup.accelerator.is_main_process:
-        console.print(
-            f"epoch {epoch:5.1f}  train loss {metrics['train_loss']:.4f}  loss {metrics['loss']:.4f}"
-            f"  top-1 {metrics['top1']:.2%}  top-5 {metrics['top5']:.2%}",
-            highlight=False,
-            soft_wrap=True,
-        )
-
-
-def progress_bar(accelerator: Accelerator) -> ProgressBar:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}  lr {task.fields[lr]:.2e}"),
-        TimeRemainingColumn(),
+def describe_bad_loss(run: Path, loss: float, step: int, learning_rate: float) -> str:
+    """What happened, and where to go on from."""
+    try:
+        last_good = f"{find_checkpoint(run, 'latest')} is the last good checkpoint"
+    except FileNotFoundError:
+        last_good = "there is no checkpoint yet"
+    return (
+        f"the loss is {loss} at step {step + 1}, with a learning rate of {learning_rate:.3g}; {last_good}. A lower"
+        " --learning_rate, a longer warm-up, --max_grad_norm 1 or --mixed_precision no may help."
     )
-    return ProgressBar(*columns, console=console, disable=not accelerator.is_main_process)
 
 
-def announce(args: argparse.Namespace, setup: Setup, progress: Progress) -> None:
-    accelerator, data = setup.accelerator, setup.data
-    if accelerator.is_main_process:
-        parameters = sum(p.numel() for p in setup.model.parameters())
-        console.print(
-            f"{args.model}: {parameters / 1e6:.2f} M parameters, {len(data.labels)} classes. {data.name}:"
-            f" {len(data.train)} training and {len(data.validation)} validation images. Steps {progress.step} to"
-            f" {setup.total_steps} on {accelerator.num_processes} x {accelerator.device.type}.",
-            highlight=False,
-            soft_wrap=True,
-        )
-
-
-def finish(args: argparse.Namespace, run: Path, setup: Setup, progress: Progress, seconds: float) -> None:
-    """Leave `metrics.json` and the repo folder with the weights of the best checkpoint."""
-    model = setup.accelerator.unwrap_model(setup.model)
-    model.load_state_dict(load_file(checkpoint_folder(run, progress.best_step) / "model.safetensors"))
-    model.cpu().eval()
-    record = run_record(args, model, setup.data, progress, seconds)
-    (run / "metrics.json").write_text(json.dumps(record, indent=2) + "\n")
-    repo = export(model, setup.processor, run / "model", run_card(model, run.name, record))
-    console.print(f"Best top-1 {progress.best_top1:.2%}. Ready to push: {repo}", highlight=False, soft_wrap=True)
+def evaluate_epoch(setup: Setup, progress: Progress) -> None:
+    """Measure the model, and its average if there is one; the average is what counts then, and what is exported."""
+    metrics = {"train_loss": sum(progress.epoch_losses) / len(progress.epoch_losses)}
+    metrics |= accuracy(predict(setup.accelerator, setup.model, setup.eval_loader))
+    if setup.ema is not None:
+        averaged = accuracy(predict(setup.accelerator, setup.ema.module, setup.eval_loader))
+        metrics |= {f"ema_{name}": value for name, value in averaged.items()}
+    if setup.args.on_bad_image == "skip":
+        metrics["unreadable"] = progress.unreadable
+    entry = {
+        "epoch": progress.step / setup.steps_per_epoch,
+        "step": progress.step,
+        "learning_rate": setup.optimizer.param_groups[0]["lr"],
+        **metrics,
+    }
+    progress.history.append(entry)
+    progress.epoch_losses, progress.unreadable = [], 0
+    progress.evaluations_since_best += 1
+    judged = metrics.get("ema_top1", metrics["top1"])
+    if judged > progress.best_top1:
+        progress.best_top1, progress.best_step, progress.evaluations_since_best = judged, progress.step, 0
+    setup.accelerator.log({f"eval_{name}": value for name, value in metrics.items()}, step=progress.step)
+    say_epoch(setup.accelerator, entry)

@@ -1,7 +1,11 @@
-"""The model that a run starts from, and the image processor that goes with it."""
+"""The model that a run starts from, what of it is trained, and the image processor that goes with it."""
 
+import argparse
 from pathlib import Path
+from typing import Any
 
+import yaml
+from torch import nn
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -14,39 +18,76 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from ..hub.export import check_exportable
 from ..models.configuration_checks import size_pair
+from ..models.static_key import resize_grid
 from ..zoo import VARIANTS, create_model, get_variant
 
 
-def load_model(
-    name: str, id2label: dict[int, str], drop_path_rate: float | None = None
-) -> tuple[PreTrainedModel, BaseImageProcessor]:
+def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """The classifier called `name`, with a head for these labels, and its image processor.
 
     Args:
         name: a repo folder or a Hub id to start from, or a name of the zoo for fresh weights. A head for another
             number of classes is replaced by a fresh one.
         id2label: the names of the classes.
-        drop_path_rate: stochastic depth; the model's own when None.
+        overrides: fields of the configuration. With another `image_size`, pretrained positions and static keys are
+            resized.
 
     Raises:
-        ValueError: if there is no such model.
+        ValueError: if there is no such model, or no such field.
         TypeError: if it is none of ours, and could not be exported with its code.
     """
-    settings = {"id2label": id2label, "label2id": {label: i for i, label in id2label.items()}}
-    if drop_path_rate is not None:
-        settings["drop_path_rate"] = drop_path_rate
+    settings = {"id2label": id2label, "label2id": {label: i for i, label in id2label.items()}, **overrides}
     if name in VARIANTS or not (Path(name).is_dir() or "/" in name):
         get_variant(name)
         model = create_model(name, **settings)
         return model, fresh_image_processor(model.config)
+    image_size = settings.pop("image_size", None)
     try:
-        model = AutoModelForImageClassification.from_pretrained(name, ignore_mismatched_sizes=True, **settings)
+        model, report = AutoModelForImageClassification.from_pretrained(
+            name, ignore_mismatched_sizes=True, output_loading_info=True, **settings
+        )
         processor = AutoImageProcessor.from_pretrained(name)
     except OSError as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"--model {name} could not be loaded: {reason}") from error
     check_exportable(model)
-    return model, processor
+    check_only_the_head_is_fresh(name, model, report)
+    return (model, processor) if image_size is None else resize(model, processor, image_size)
+
+
+def check_only_the_head_is_fresh(name: str, model: PreTrainedModel, report: dict[str, Any]) -> None:
+    """Raise ValueError if pretrained weights of the backbone were dropped, as an overridden configuration does."""
+    fresh = [*report["missing_keys"], *(key if isinstance(key, str) else key[0] for key in report["mismatched_keys"])]
+    backbone = sorted(key for key in fresh if key.startswith(f"{model.base_model_prefix}."))
+    if backbone:
+        raise ValueError(
+            f"--model {name}: its weights do not fit the configuration asked for ({backbone[0]} and"
+            f" {len(backbone) - 1} more): leave such fields out, or start afresh from a name of the zoo."
+        )
+
+
+def resize(
+    model: PreTrainedModel, processor: BaseImageProcessor, image_size: int | list[int]
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """The same network for images of another size: positions and static keys are resized, everything else copied.
+
+    Raises:
+        ValueError: if a parameter is tied to the size in another way, as a random mixing matrix is.
+    """
+    resized = type(model)(type(model.config).from_dict({**model.config.to_dict(), "image_size": image_size}))
+    state, modules = model.state_dict(), dict(model.named_modules())
+    for name, module in resized.named_modules():
+        for own, parameter in module.named_parameters(recurse=False):
+            old = getattr(modules[name], own)
+            if old.shape != parameter.shape:
+                grids = (modules[name].grid_size, module.grid_size)
+                state[f"{name}.{own}"] = resize_grid(old.detach(), *grids, module.num_class_tokens)
+        for own, buffer in module.named_buffers(recurse=False):
+            if getattr(modules[name], own).shape != buffer.shape:
+                raise ValueError(f"image_size: {name}.{own} is made for one image size and cannot be resized.")
+    resized.load_state_dict(state)
+    processor.size = dict(fresh_image_processor(resized.config).size)
+    return resized, processor
 
 
 def fresh_image_processor(config: PretrainedConfig) -> BaseImageProcessor:
@@ -55,3 +96,36 @@ def fresh_image_processor(config: PretrainedConfig) -> BaseImageProcessor:
     if config.model_type == "skformer" and height == width:
         return ConvNextImageProcessor(size={"shortest_edge": height}, crop_pct=1.0)  # MetaFormer's evaluation
     return ViTImageProcessor(size={"height": height, "width": width})
+
+
+def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
+    """`["depths=[1, 2]", ...]` as fields of a configuration; the values are YAML. ValueError without a `=`."""
+    overrides = {}
+    for pair in pairs or []:
+        field, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--config_overrides {pair}: expected field=value.")
+        overrides[field] = yaml.safe_load(value)
+    return overrides
+
+
+def freeze_backbone(model: PreTrainedModel) -> None:
+    """Leave only the head to train."""
+    model.base_model.requires_grad_(False)
+
+
+def add_lora(model: PreTrainedModel, args: argparse.Namespace) -> nn.Module:
+    """The model with low-rank adapters (arXiv 2106.09685) on its linear layers, those and the head alone to train."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ImportError("--lora_rank needs PEFT, which is not installed: pip install peft") from error
+    targets = args.lora_target_modules or "all-linear"
+    config = LoraConfig(
+        r=args.lora_rank,
+        lora_alpha=args.lora_alpha or args.lora_rank,
+        lora_dropout=args.lora_dropout,
+        target_modules=targets,
+        modules_to_save=["classifier"],
+    )
+    return get_peft_model(model, config)

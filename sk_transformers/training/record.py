@@ -10,34 +10,40 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from huggingface_hub import EvalResult, ModelCard
 from transformers import PreTrainedModel
 
 from ..hub.card import create_card
 from .checkpoints import Progress
-from .data import ImageData
+from .sources import ImageData
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "timm")
 
 
 def run_record(
-    args: argparse.Namespace, model: PreTrainedModel, data: ImageData, progress: Progress, seconds: float
+    args: argparse.Namespace, model: PreTrainedModel, data: ImageData, progress: Progress, accelerator: Accelerator
 ) -> dict[str, Any]:
     """Everything that is needed to repeat the run, and what it measured."""
     best = next(entry for entry in progress.history if entry["step"] == progress.best_step)
+    exported = {name.removeprefix("ema_"): value for name, value in best.items() if name.startswith("ema_")}
     return {
         **provenance(),
-        "seconds": round(seconds, 1),
+        "processes": accelerator.num_processes,
+        "device": accelerator.device.type,
+        "mixed_precision": accelerator.mixed_precision,
+        "seconds": round(progress.seconds, 1),
         "seed": args.seed,
         "arguments": dict(vars(args)),
         "data": {
             "name": data.name,
-            "train_images": len(data.train),
+            "revision": data.revision,
+            "train_images": data.train_images,
             "validation_images": len(data.validation),
             "labels": data.labels,
         },
         "parameters": model.num_parameters(),
-        "best": best,
+        "best": {**best, **exported},
         "history": progress.history,
     }
 

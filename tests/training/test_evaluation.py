@@ -18,7 +18,7 @@ from sk_transformers.training.evaluation_run import evaluate_model
 from sk_transformers.training.model import fresh_image_processor
 from sk_transformers.training.plots import plot_confusion, plot_reliability
 
-from .test_data import write_images
+from .image_files import write_images
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_model.py"
 LABELS = ["ant", "bee", "cicada", "dragonfly", "earwig", "fly"]
@@ -107,7 +107,8 @@ def test_script(repo, tmp_path):
     from transformers import pipeline
 
     classify = pipeline("image-classification", model=str(repo))
-    from sk_transformers.training.data import decode, load_image_data
+    from sk_transformers.training.batches import decode
+    from sk_transformers.training.sources import load_image_data
 
     data = load_image_data(str(images))
     pairs = [(classify(decode(row["image"]))[0]["label"], data.labels[row["label"]]) for row in data.train]

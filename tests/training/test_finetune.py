@@ -11,10 +11,10 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
+from sk_transformers.training.data import decode, load_image_data
 from transformers import AutoModelForImageClassification, pipeline
 
 from sk_transformers.training.arguments import parse_arguments
-from sk_transformers.training.data import decode, load_image_data
 from sk_transformers.training.loop import evaluate, parameter_groups, train
 
 from .test_data import write_images
@@ -167,6 +167,7 @@ def test_each_image_is_evaluated_once(tmp_path):
     run = finetune(*QUICK, "--max_train_steps", 1, "--output_dir", tmp_path / "run")
     model = AutoModelForImageClassification.from_pretrained(run / "model").eval()
     from sk_transformers.training.data import data_loader, eval_transform
+
     from sk_transformers.training.model import load_model
 
     data = load_image_data("digits")

@@ -1,0 +1,91 @@
+"""What happens to images on their way to the model: timm's augmentation, or the image processor in evaluation."""
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from PIL import Image as PILImage
+from timm.data import Mixup, create_transform
+from torchvision import transforms
+from torchvision.transforms import InterpolationMode
+from transformers.image_processing_utils import BaseImageProcessor
+
+Transform = Callable[[PILImage.Image], torch.Tensor]
+# PIL's numbers, which image processors hold
+INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+
+
+def image_size(processor: BaseImageProcessor) -> tuple[int, int]:
+    """`(height, width)` of what the processor makes."""
+    size = processor.size
+    if "shortest_edge" in size:
+        return size["shortest_edge"], size["shortest_edge"]
+    return size["height"], size["width"]
+
+
+def eval_transform(processor: BaseImageProcessor) -> Transform:
+    """Exactly what the saved image processor does; `(channels, height, width)`."""
+    return lambda image: processor(image, return_tensors="pt").pixel_values[0]
+
+
+def train_transform(processor: BaseImageProcessor, args: argparse.Namespace) -> Transform:
+    """Random changes, then the processor's own scaling of values; `(channels, height, width)`.
+
+    In order: rotation, crop (resized, or padded), flips, color jitter, RandAugment or the like, scaling, erasing.
+
+    Args:
+        processor: whose size, interpolation, mean and standard deviation the images get.
+        args: the options of `arguments.py` on augmentation.
+
+    Raises:
+        ValueError: if timm does not know the `auto_augment` policy.
+    """
+    size = image_size(processor)
+    interpolation = INTERPOLATIONS[int(processor.resample)]
+    try:
+        crop, colors, scaling = create_transform(
+            (3, *size),
+            is_training=True,
+            scale=tuple(args.crop_scale),
+            ratio=tuple(args.crop_ratio),
+            hflip=args.hflip,
+            vflip=args.vflip,
+            color_jitter=None,
+            auto_augment=args.auto_augment,
+            interpolation=interpolation,
+            mean=tuple(processor.image_mean),
+            std=tuple(processor.image_std),
+            re_prob=args.random_erasing,
+            re_mode="pixel",
+            separate=True,
+        )
+    except (AssertionError, KeyError) as error:
+        raise ValueError(
+            f"--auto_augment {args.auto_augment} is no policy of timm: expected one such as rand-m9-mstd0.5-inc1,"
+            " augmix-m3-w3 or original."
+        ) from error
+    steps = [crop, colors, scaling]
+    if args.color_jitter:  # timm leaves it out beside RandAugment
+        steps.insert(1, transforms.ColorJitter(*[args.color_jitter] * 3))
+    if args.crop_padding:
+        flips = crop.transforms[1:]
+        resize = transforms.Resize(size, InterpolationMode(interpolation))
+        steps[:1] = [resize, transforms.RandomCrop(size, padding=args.crop_padding), *flips]
+    if args.rotation:
+        steps.insert(0, transforms.RandomRotation(args.rotation, InterpolationMode.BILINEAR))
+    return transforms.Compose(steps)
+
+
+def make_mixup(args: argparse.Namespace, num_labels: int) -> Mixup | None:
+    """timm's Mixup and CutMix as the options say, None if neither is on."""
+    if not (args.mixup or args.cutmix):
+        return None
+    return Mixup(
+        mixup_alpha=args.mixup,
+        cutmix_alpha=args.cutmix,
+        prob=args.mixup_prob,
+        switch_prob=args.mixup_switch_prob,
+        mode=args.mixup_mode,
+        label_smoothing=args.label_smoothing,
+        num_classes=num_labels,
+    )

@@ -1,0 +1,32 @@
+"""The course of a run as a picture."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+
+def plot_curves(history: list[dict[str, float]], file: Path) -> None:
+    """Loss, accuracy and learning rate against epochs, side by side, as PNG."""
+    epochs = [entry["epoch"] for entry in history]
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    losses, accuracies, rates = figure.subplots(1, 3)
+    averaged = "ema_top1" in history[0]
+    for axes, title, curves in (
+        (losses, "loss", {"training": "train_loss", "validation": "loss", "averaged weights": "ema_loss"}),
+        (accuracies, "accuracy", {"top-1": "top1", "top-5": "top5", "top-1, averaged weights": "ema_top1"}),
+        (rates, "learning rate", {"at the end of the epoch": "learning_rate"}),
+    ):
+        for label, name in curves.items():
+            if averaged or not name.startswith("ema_"):
+                marker = "o" if len(epochs) < 20 else None
+                axes.plot(epochs, [entry[name] for entry in history], label=label, marker=marker, markersize=3)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        if len(curves) > 1:
+            axes.legend(fontsize=8)
+    losses.set_ylim(bottom=0)
+    rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    partial = file.with_name(f".{file.name}.partial")
+    figure.savefig(partial, dpi=110, format="png")
+    partial.rename(file)

@@ -1,0 +1,51 @@
+"""What a run says on the terminal; the main process alone speaks."""
+
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
+
+from .checkpoints import Progress
+from .setup import Setup
+
+console = Console(stderr=True)
+
+
+def say(accelerator: Accelerator, line: str) -> None:
+    if accelerator.is_main_process:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def progress_bar(accelerator: Accelerator) -> ProgressBar:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}  lr {task.fields[lr]:.2e}"),
+        TimeRemainingColumn(),
+    )
+    return ProgressBar(*columns, console=console, disable=not accelerator.is_main_process)
+
+
+def announce(setup: Setup, progress: Progress) -> None:
+    accelerator, data, parameters = setup.accelerator, setup.data, list(setup.model.parameters())
+    total, trained = sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+    part = "" if trained == total else f" ({trained / 1e6:.2f} M of them trained)"
+    images = "a stream of" if data.train_images is None else data.train_images
+    say(
+        accelerator,
+        f"{setup.args.model}: {total / 1e6:.2f} M parameters{part}, {len(data.labels)} classes. {data.name}:"
+        f" {images} training and {len(data.validation)} validation images. Steps {progress.step} to"
+        f" {setup.total_steps} on {accelerator.num_processes} x {accelerator.device.type}.",
+    )
+
+
+def say_epoch(accelerator: Accelerator, entry: dict[str, float]) -> None:
+    """The line of an evaluation."""
+    averaged = f"  averaged {entry['ema_top1']:.2%}" if "ema_top1" in entry else ""
+    unreadable = f"  unreadable images {entry['unreadable']}" if entry.get("unreadable") else ""
+    say(
+        accelerator,
+        f"epoch {entry['epoch']:5.1f}  train loss {entry['train_loss']:.4f}  loss {entry['loss']:.4f}"
+        f"  top-1 {entry['top1']:.2%}{averaged}  top-5 {entry['top5']:.2%}{unreadable}",
+    )

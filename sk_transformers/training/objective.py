@@ -1,0 +1,98 @@
+"""What training minimizes: cross-entropy with soft or hard labels, and the distance to a teacher."""
+
+import torch
+from timm.data import Mixup
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers.image_processing_utils import BaseImageProcessor
+
+from .augmentation import image_size
+from .evaluation import map_labels
+
+
+class Teacher(nn.Module):
+    """A trained classifier that sees the student's images as its own processor would scale them.
+
+    Args:
+        name: a repo folder or a Hub id of any image classifier of transformers.
+        processor: the student's, whose scaling is undone.
+        labels: the student's classes, in order; the teacher has to know them all.
+        trust_remote_code: whether code in the teacher's repo may run.
+
+    Raises:
+        ValueError: if it cannot be loaded, or lacks a class.
+    """
+
+    def __init__(
+        self, name: str, processor: BaseImageProcessor, labels: list[str], trust_remote_code: bool = False
+    ) -> None:
+        super().__init__()
+        try:
+            self.model = AutoModelForImageClassification.from_pretrained(name, trust_remote_code=trust_remote_code)
+            own = AutoImageProcessor.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"--teacher {name} could not be loaded: {reason}") from error
+        try:
+            classes = map_labels(labels, self.model.config.id2label)
+        except ValueError as error:
+            raise ValueError(f"--teacher {name}: {error}") from error
+        self.register_buffer("classes", classes)
+        self.size, same_size = image_size(own), image_size(own) == image_size(processor)
+        self.resizes = not same_size
+        for who, of in (("own", own), ("given", processor)):
+            self.register_buffer(f"{who}_mean", torch.tensor(of.image_mean).view(-1, 1, 1))
+            self.register_buffer(f"{who}_std", torch.tensor(of.image_std).view(-1, 1, 1))
+        self.requires_grad_(False)
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Logits of the student's classes, `(batch, classes)`, of its images `(batch, channels, height, width)`."""
+        if self.resizes:
+            pixel_values = F.interpolate(pixel_values, self.size, mode="bicubic", antialias=True, align_corners=False)
+        pixels = pixel_values * self.given_std + self.given_mean
+        return self.model(pixel_values=(pixels - self.own_mean) / self.own_std).logits[:, self.classes]
+
+
+class Objective:
+    """The loss of a batch.
+
+    Args:
+        mixup: mixes images and labels, None to leave them.
+        label_smoothing: part of a label spread over all classes; Mixup spreads its labels itself.
+        teacher: gives soft targets, None for labels alone.
+        distillation_weight: part of the loss that the teacher has, the labels having the rest.
+        temperature: of both softmaxes in distillation (arXiv 1503.02531, with the factor of its square).
+    """
+
+    def __init__(
+        self,
+        mixup: Mixup | None = None,
+        label_smoothing: float = 0.0,
+        teacher: nn.Module | None = None,
+        distillation_weight: float = 0.5,
+        temperature: float = 1.0,
+    ) -> None:
+        self.mixup, self.label_smoothing, self.teacher = mixup, label_smoothing, teacher
+        self.distillation_weight, self.temperature = distillation_weight, temperature
+
+    def __call__(self, model: nn.Module, pixel_values: torch.Tensor, labels: torch.Tensor, mix: bool) -> torch.Tensor:
+        """The mean loss, a scalar, of images `(batch, channels, height, width)` and labels `(batch,)`."""
+        targets, smoothing = labels, self.label_smoothing
+        if self.mixup is not None and mix:
+            pixel_values, targets = self.mixup(pixel_values, labels)
+            smoothing = 0.0
+        logits = model(pixel_values=pixel_values).logits.float()
+        loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        if self.teacher is None:
+            return loss
+        soft = self.teacher(pixel_values).float()
+        return (1 - self.distillation_weight) * loss + self.distillation_weight * self.distance(logits, soft)
+
+    def distance(self, logits: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
+        """The mean Kullback-Leibler divergence of softened outputs `(batch, classes)`, times temperature squared."""
+        student = F.log_softmax(logits / self.temperature, -1)
+        teacher = F.log_softmax(soft / self.temperature, -1)
+        return F.kl_div(student, teacher, log_target=True, reduction="batchmean") * self.temperature**2
