@@ -13,10 +13,8 @@ from scipy.stats import t as student_t
 
 matplotlib.use("agg")
 CONFIDENCE = 0.95
-HEADER = (
-    "| mixer | parameters, k | MACs, M | top-1, % | spread | less {baseline} | step time | s an epoch |",
-    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-)
+COLUMNS = ("mixer", "parameters, k", "MACs, M", "top-1, %", "spread", "less {baseline}")
+TIME_COLUMNS = ("step time", "s an epoch")  # only where steps were timed
 
 
 @dataclass(frozen=True)
@@ -126,21 +124,26 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def family_table(family: Family, baseline: str) -> str:
-    lines = [f"**{family.name}**", "", HEADER[0].format(baseline=baseline), HEADER[1]]
+    timed = family.rows[0].step_ratio is not None
+    names = [name.format(baseline=baseline) for name in COLUMNS + (TIME_COLUMNS if timed else ())]
+    lines = [table_line(names), table_line(["---", *["---:"] * (len(names) - 1)])]
     for row in family.rows:
-        is_baseline = row.mixer == baseline
         cells = [
             row.mixer,
             f"{row.parameters / 1e3:.1f}",
             f"{row.macs / 1e6:.2f}",
             f"{row.mean:.2f}",
             "" if row.spread is None else f"{row.spread:.2f}",
-            "" if is_baseline else difference(row.difference, family.resolution),
-            "" if row.step_ratio is None else f"{row.step_ratio:.2f}",
-            "" if row.epoch_seconds is None else f"{row.epoch_seconds:.0f}",
+            "" if row.mixer == baseline else difference(row.difference, family.resolution),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        if timed:
+            cells += [f"{row.step_ratio:.2f}", f"{row.epoch_seconds:.0f}"]
+        lines.append(table_line(cells))
+    return "\n".join([f"**{family.name}**", "", *lines])
+
+
+def table_line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def difference(value: float, half_width: float | None) -> str:
