@@ -348,16 +348,16 @@ def blockwise_attention(query, key, value, scaling, bias, mask) -> torch.Tensor:
     heads, keys, _ = key.shape
     rows = max(MIN_QUERIES, LOGITS_IN_CACHE // (heads * keys))
     bias = key.new_zeros(heads, 1, keys) if bias is None else bias.to(key.dtype).unsqueeze(1)
+    masks = [None] * query.shape[0] if mask is None else mask.expand(query.shape[0], -1, -1, -1)
     images = []
-    for i in range(query.shape[0]):
-        image_mask = mask if mask is None or mask.shape[0] == 1 else mask[i : i + 1]
+    # Split, not indexed: the gradient of an index is as large as the batch, and there would be one for every image.
+    for image_query, image_value, image_mask in zip(query.unbind(), value.unbind(), masks):
         blocks = []
-        for first in range(0, query.shape[2], rows):
-            queries = slice(first, first + rows)
-            logits = torch.baddbmm(bias, query[i, :, queries], key.mT, beta=scaling, alpha=scaling)
+        for first, queries in zip(range(0, query.shape[2], rows), image_query.split(rows, dim=1)):
+            logits = torch.baddbmm(bias, queries, key.mT, beta=scaling, alpha=scaling)
             if mask is not None:
-                logits = logits + (image_mask if mask.shape[2] == 1 else image_mask[:, :, queries])[0]
-            blocks.append(logits.softmax(dim=-1) @ value[i])
+                logits = logits + (image_mask if mask.shape[2] == 1 else image_mask[:, first : first + rows])
+            blocks.append(logits.softmax(dim=-1) @ image_value)
         images.append(torch.cat(blocks, dim=1))
     return torch.stack(images).transpose(1, 2)
 

@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from sk_transformers.models import static_key
 from sk_transformers.models.static_key import (
@@ -142,6 +144,28 @@ def test_static_key_is_not_copied_over_the_batch(monkeypatch):
     assert key.shape == (7, HEADS, 24, HEAD_DIM)
     assert key.stride(0) == 0
     assert key.data_ptr() == mixer.key.data_ptr()
+
+
+class NumbersWritten(TorchDispatchMode):
+    """Counts the numbers in the tensors that operators make."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        outputs = function(*args, **kwargs or {})
+        self.count += sum(t.numel() for t in tree_leaves(outputs) if isinstance(t, torch.Tensor))
+        return outputs
+
+
+@pytest.mark.parametrize("mixer_class", [SelfAttention, StaticKeyAttention, ConvStaticKeyAttention])
+def test_the_gradient_takes_as_long_for_each_image_of_a_large_batch(mixer_class):
+    mixer, written = make(mixer_class), []
+    for batch in (8, 64):
+        loss = mixer(tokens_for(mixer, batch))[0].sum()
+        with NumbersWritten() as numbers:
+            loss.backward()
+        written.append(numbers.count / batch)
+    assert written[1] < 1.1 * written[0]
 
 
 @pytest.mark.parametrize("mixer_class", [SelfAttention, StaticKeyAttention, ConvStaticKeyAttention])

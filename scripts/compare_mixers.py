@@ -1,0 +1,78 @@
+"""Train networks that differ in their token mixer under one recipe, several seeds each, and compare them.
+
+python scripts/compare_mixers.py                              # the plan scripts/comparisons/mixers.yaml
+python scripts/compare_mixers.py --report docs/mixers.json    # its table and plot again, from the figures
+
+Stopped, it goes on with what is not done when it is started again. Finished runs leave `metrics.json` and
+`curves.png`, all of them together `results.json`, the table and `results.png`.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from sk_transformers.command_line import one_sentence_errors
+
+SCRIPTS = Path(__file__).parent
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plan", default="mixers", help="a file in scripts/comparisons (its name will do) or another")
+    parser.add_argument("--output_dir", help="folder of the runs [runs/PLAN]")
+    parser.add_argument("--keep_weights", action="store_true", help="keep models and checkpoints of finished runs")
+    parser.add_argument("--timed_rounds", type=int, default=20, help="training steps to time of each network, or 0")
+    parser.add_argument("--threads", type=int, help="of the processor [torch's choice]")
+    parser.add_argument("--report", metavar="FILE", help="only report a results.json, and plot it beside it")
+    return parser.parse_args(argv)
+
+
+def plan_file(name: str) -> Path:
+    file = Path(name) if Path(name).is_file() else SCRIPTS / "comparisons" / f"{name}.yaml"
+    if not file.is_file():
+        raise ValueError(f"--plan {name}: there is no such file, nor a plan of that name in {file.parent}.")
+    return file
+
+
+def run(args: argparse.Namespace) -> Path:
+    """Do the plan's runs; the file of their results."""
+    import torch
+
+    from sk_transformers.training.comparison import RESULTS, compare, read_plan
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    file = plan_file(args.plan)
+    folder = Path(args.output_dir or Path("runs", file.stem))
+    compare(
+        read_plan(file), folder, SCRIPTS / "recipes", keep_weights=args.keep_weights, timed_rounds=args.timed_rounds
+    )
+    return folder / RESULTS
+
+
+def report(file: Path) -> None:
+    from sk_transformers.training.comparison_report import markdown, plot_comparison
+
+    try:
+        results = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} holds no results of a comparison: {error}.") from error
+    print(markdown(results))
+    plot_comparison(results, file.with_suffix(".png"))
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    report(Path(args.report) if args.report else run(args))
+
+
+if __name__ == "__main__":
+    from sk_transformers.training.interruptions import Stopped, TrainingError
+
+    with one_sentence_errors(TrainingError):
+        try:
+            main()
+        except Stopped as stopped:
+            print(f"{stopped} Start it again to go on.", file=sys.stderr)
+            sys.exit(stopped.status)
