@@ -14,6 +14,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..registration import register_auto_classes
 from .card import create_card
 
+HANDLER = Path(__file__).with_name("handler.py")
+
 
 def export(
     model: PreTrainedModel, image_processor: BaseImageProcessor, folder: str | Path, card: ModelCard | None = None
@@ -21,7 +23,8 @@ def export(
     """Write a repo folder that is ready to push and loads with `trust_remote_code=True` anywhere.
 
     It holds `config.json` with a complete `auto_map`, `model.safetensors`, `preprocessor_config.json`, the code files
-    of the model, `README.md` and `LICENSE`. It appears whole or not at all.
+    of the model, `README.md` and `LICENSE`, and for a classifier `handler.py`, which Inference Endpoints run. It
+    appears whole or not at all.
 
     Args:
         model: one of this package's models, unwrapped from DDP, `torch.compile` and PEFT.
@@ -46,6 +49,8 @@ def export(
         model.save_pretrained(partial)
         complete_auto_map(partial / "config.json", model)
         image_processor.save_pretrained(partial)
+        if "ForImageClassification" in type(model).__name__:
+            shutil.copyfile(HANDLER, partial / "handler.py")
         (card or create_card(model, folder.name)).save(partial / "README.md")
         (partial / "LICENSE").write_text(license_text())
         make_readable(partial)

@@ -62,7 +62,7 @@ def test_repo_loads_without_this_package(name, tmp_path):
     assert torch.equal(tensors["pooler_output"], pooled)
     assert tensors["feature_map"].dim() == 4
 
-    code = sorted(file.name for file in repo.glob("*.py"))
+    code = sorted(file.name for file in repo.glob("*.py") if file.name != "handler.py")
     again = tmp_path / "work" / "again"
     assert code == sorted(file.name for file in again.glob("*.py"))
     assert all((again / file).read_text() == (repo / file).read_text() for file in code)
@@ -82,7 +82,7 @@ def test_repo_is_complete(tmp_path):
     files = {file.name for file in repo.iterdir()}
     assert files == {
         "LICENSE", "README.md", "config.json", "configuration_checks.py", "configuration_skformer.py",
-        "model.safetensors", "modeling_common.py", "modeling_skformer.py", "preprocessor_config.json",
+        "handler.py", "model.safetensors", "modeling_common.py", "modeling_skformer.py", "preprocessor_config.json",
         "static_key.py", "token_mixers.py",
     }  # fmt: skip
     assert "Apache License" in (repo / "LICENSE").read_text()
@@ -94,6 +94,7 @@ def test_headless_models_and_backbones_are_exported_too(tmp_path):
     repo = export(SKFormerModel(config), processor_for(config), tmp_path / "repo")
     assert json.loads((repo / "config.json").read_text())["auto_map"]["AutoModel"] == "modeling_skformer.SKFormerModel"
     assert "image-feature-extraction" in (repo / "README.md").read_text()
+    assert not (repo / "handler.py").exists()  # it answers with classes
 
 
 @pytest.mark.parametrize("name", VITS)

@@ -154,18 +154,22 @@ def assert_same_runs(one, other, step):
     for name in files[0]:
         if name.endswith((".bin", ".pkl")):
             states = [torch.load(checkpoint / name, weights_only=False) for checkpoint in checkpoints]
-            torch.testing.assert_close(*map(plain, states), rtol=0, atol=0)
+            leaves, expected = map(flatten, states)
+            assert leaves.keys() == expected.keys()
+            for path, leaf in leaves.items():
+                same = torch.equal(leaf, expected[path]) if torch.is_tensor(leaf) else leaf == expected[path]
+                assert same, f"{name}: {path}"
     exported, expected = (load_file(run / "model" / "model.safetensors") for run in (one, other))
     assert all(torch.equal(exported[key], expected[key]) for key in expected)
 
 
-def plain(state):
-    """A saved state as nested lists of tensors and numbers, which can be compared."""
+def flatten(state, path="state"):
+    """The leaves of a saved state by their paths, arrays as tensors."""
     if isinstance(state, dict):
-        return [[str(key), plain(value)] for key, value in sorted(state.items(), key=lambda item: str(item[0]))]
+        return {name: leaf for key, value in state.items() for name, leaf in flatten(value, f"{path}.{key}").items()}
     if isinstance(state, list | tuple):
-        return [plain(value) for value in state]
-    return torch.as_tensor(state) if hasattr(state, "__array__") or torch.is_tensor(state) else str(state)
+        return {name: leaf for i, value in enumerate(state) for name, leaf in flatten(value, f"{path}.{i}").items()}
+    return {path: torch.as_tensor(state) if hasattr(state, "__array__") else state}
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -1,0 +1,238 @@
+"""`handler.py` in an exported repo, asked through HTTP in a process where this package is not installed."""
+
+import base64
+import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+from transformers import ConvNextImageProcessor, pipeline
+
+from sk_transformers.hub import export
+from sk_transformers.hub.handler import MAX_ASPECT_RATIO, MAX_BYTES, MAX_IMAGES, MAX_PIXELS, EndpointHandler, read_image
+
+from ..models.small_models import small_model
+
+LABELS = {0: "ant", 1: "bee", 2: "cicada", 3: "damselfly", 4: "earwig", 5: "flea", 6: "gnat"}
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory):
+    model = small_model("cskaformer", num_labels=7, id2label=LABELS, label2id={v: k for k, v in LABELS.items()})
+    processor = ConvNextImageProcessor(size={"shortest_edge": 64}, crop_pct=0.875)
+    return export(model, processor, tmp_path_factory.mktemp("handler") / "repo")
+
+
+@pytest.fixture(scope="module")
+def ask(repo, tmp_path_factory):
+    """A function that posts to the handler."""
+    work = tmp_path_factory.mktemp("elsewhere")
+    environment = {
+        **os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(work / "home"), "HF_MODULES_CACHE": str(work / "modules"),
+    }  # fmt: skip
+    script = Path(__file__).with_name("serve_repo.py")
+    with (
+        subprocess.Popen([sys.executable, script, repo], env=environment, stdout=subprocess.PIPE, text=True) as server,
+        httpx.Client(base_url=f"http://127.0.0.1:{server.stdout.readline().strip()}", timeout=60) as client,
+    ):
+        yield lambda **request: client.post("/", **request)
+        server.terminate()
+
+
+def picture(width=80, height=60, mode="RGB"):
+    return Image.radial_gradient("L").resize((width, height)).convert(mode)
+
+
+def encoded(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def base64_text(content):
+    return base64.b64encode(content).decode()
+
+
+def bomb(width=30000, height=30000):
+    """A PNG of few bytes that decodes to `width * height` pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.fixture(scope="module")
+def expected(repo):
+    """The pipeline's answers for `picture()`, all classes."""
+    return pipeline("image-classification", model=str(repo))(picture(), top_k=7)
+
+
+def same(answers, expected):
+    labels = [answer["label"] for answer in answers] == [answer["label"] for answer in expected]
+    return labels and [a["score"] for a in answers] == pytest.approx([e["score"] for e in expected], rel=1e-5)
+
+
+def test_an_image_in_any_form_is_answered_as_by_the_pipeline(ask, expected):
+    content = encoded(picture())
+    text = base64_text(content)
+    requests = [
+        {"json": {"inputs": text}},
+        {"json": {"inputs": f"data:image/png;base64,{text}"}},
+        {"json": {"inputs": f"{text[:50]}\n{text[50:]}"}},
+        {"content": content, "headers": {"content-type": "image/png"}},
+        {"content": content, "headers": {"content-type": "application/octet-stream"}},
+    ]
+    for request in requests:
+        response = ask(**request)
+        assert response.status_code == 200, response.text
+        assert same(response.json(), expected[:5])
+
+
+def test_top_k(ask, expected):
+    content = encoded(picture())
+    for top_k in (1, 7, 1000):
+        request = {"inputs": base64_text(content), "parameters": {"top_k": top_k}}
+        assert same(ask(json=request).json(), expected[:top_k])
+    response = ask(content=content, headers={"content-type": "image/png"}, params={"top_k": 2})
+    assert same(response.json(), expected[:2])
+
+
+def test_a_batch_is_answered_image_by_image(ask):
+    texts = [base64_text(encoded(picture(width, height))) for width, height in ((80, 60), (40, 90), (64, 64))]
+    batch = ask(json={"inputs": texts, "parameters": {"top_k": 3}}).json()
+    alone = [ask(json={"inputs": text, "parameters": {"top_k": 3}}).json() for text in texts]
+    assert all(same(one, other) for one, other in zip(batch, alone, strict=True))
+    assert len(ask(json={"inputs": texts[:1]}).json()[0]) == 5  # a list stays one
+
+
+@pytest.mark.parametrize(
+    "image, kind, options",
+    [
+        (picture(mode="L"), "PNG", {}),
+        (picture(mode="RGBA"), "PNG", {}),
+        (picture(mode="1"), "TIFF", {}),
+        (picture(mode="CMYK"), "JPEG", {}),
+        (picture(mode="P"), "GIF", {}),
+        (picture(), "WEBP", {}),
+        (picture(), "MPO", {"save_all": True, "append_images": [picture()]}),
+        (picture(1, 1), "BMP", {}),
+    ],
+)
+def test_kinds_of_images(image, kind, options, ask):
+    response = ask(json={"inputs": base64_text(encoded(image, kind, **options))})
+    assert response.status_code == 200, response.text
+    assert sum(answer["score"] for answer in response.json()) <= 1.0001
+
+
+def test_photos_are_turned_the_right_way_up(ask, expected):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 270 degrees
+    content = encoded(picture().transpose(Image.Transpose.ROTATE_90), exif=exif)
+    assert same(ask(json={"inputs": base64_text(content)}).json(), expected[:5])
+
+
+ANIMATION = {"save_all": True, "append_images": [picture(mode="L"), Image.new("L", (80, 60))]}
+WRONG_IMAGES = {
+    "empty": (b"", "Image 1 is empty: send the bytes of an image file."),
+    "no image": (b"plain text" * 50, "Image 1 is not an image that can be read: expected one of BMP, GIF, JPEG,"),
+    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "Image 1 is not an image that can be read"),
+    "header only": (encoded(picture())[:20], "Image 1 is not an image that can be read"),
+    "cut PNG": (encoded(picture())[:-900], "Image 1 is broken or cut off: check the file,"),
+    "cut JPEG": (encoded(picture(), "JPEG")[:-400], "Image 1 is broken or cut off"),
+    "cut WEBP": (encoded(picture(), "WEBP", lossless=True)[:-90], "Image 1 is "),
+    "short data": (bomb(3000, 3000), "Image 1 is broken or cut off"),
+    "GIF": (encoded(picture(mode="L"), "GIF", **ANIMATION), "Image 1 is animated: send one frame of it."),
+    "APNG": (encoded(picture(), "PNG", **ANIMATION), "Image 1 is animated"),
+    "animated WEBP": (encoded(picture(), "WEBP", **ANIMATION), "Image 1 is animated"),
+    "bomb": (bomb(), f"Image 1 has too many pixels, expected at most {MAX_PIXELS}: resize it."),
+    "small bomb": (bomb(9000, 6000), f"Image 1 is 9000x6000 pixels, expected at most {MAX_PIXELS}: resize it."),
+    "narrow": (bomb(40_000_000, 1), f"Image 1 is 40000000x1 pixels, expected sides of at most 1:{MAX_ASPECT_RATIO}"),
+}
+
+
+def assert_refused(response, message, kind="ValueError"):
+    """One sentence with status 400, raised on purpose."""
+    assert response.status_code == 400
+    answer = response.json()
+    assert answer["error"].startswith(message) and answer["kind"] == kind, answer
+    assert "\n" not in answer["error"] and len(answer["error"]) < 200
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("name", WRONG_IMAGES)
+def test_wrong_images_are_refused_in_a_sentence(name, ask):
+    content, message = WRONG_IMAGES[name]
+    assert_refused(ask(json={"inputs": base64_text(content)}), message)
+    assert_refused(ask(content=content, headers={"content-type": "application/octet-stream"}), message)
+    right = base64_text(encoded(picture()))
+    in_batch = {"inputs": [right, base64_text(content)]}
+    assert_refused(ask(json=in_batch), message.replace("Image 1", "Image 2"))
+
+
+@pytest.mark.parametrize("name", ["no image", "cut PNG", "cut JPEG", "short data", "bomb"])
+def test_what_the_server_cannot_decode_itself_is_refused_too(name, ask):
+    response = ask(content=WRONG_IMAGES[name][0], headers={"content-type": "image/png"})
+    assert response.status_code == 400
+    assert "Traceback" not in response.text
+
+
+def test_images_that_the_server_decoded_are_checked_too(ask):
+    narrow = encoded(picture(500, 2))
+    response = ask(content=narrow, headers={"content-type": "image/png"})
+    assert_refused(response, "Image 1 is 500x2 pixels, expected sides of at most")
+
+
+def test_long_files_are_refused():
+    with pytest.raises(ValueError, match=f"Image 3 has {MAX_BYTES + 1} bytes, expected at most {MAX_BYTES}: send a"):
+        read_image(bytes(MAX_BYTES + 1), 3)
+
+
+RIGHT = base64_text(encoded(picture()))
+WRONG_REQUESTS = [
+    ({"inputs": "not base64!"}, "Image 1 is not base64 text: encode the bytes of an image file."),
+    ({"inputs": "déjà"}, "Image 1 is not base64 text"),
+    ({"inputs": "https://example.com/a.png"}, "Image 1 is a URL, which is not fetched: send the image itself"),
+    ({"inputs": None}, "Image 1 is missing: expected base64 text in inputs, not NoneType."),
+    ({"inputs": {"image": RIGHT}}, "Image 1 is missing: expected base64 text in inputs, not dict."),
+    ({"inputs": [RIGHT, 7]}, "Image 2 is missing: expected base64 text in inputs, not int."),
+    ({"inputs": []}, f"inputs holds 0 images, expected 1 to {MAX_IMAGES}: split the request."),
+    ({"inputs": [RIGHT] * (MAX_IMAGES + 1)}, f"inputs holds {MAX_IMAGES + 1} images"),
+    ({"inputs": RIGHT, "parameters": {"top_k": 0}}, "top_k is 0, expected a whole number of at least 1."),
+    ({"inputs": RIGHT, "parameters": {"top_k": True}}, "top_k is True, expected"),
+    ({"inputs": RIGHT, "parameters": {"top_k": "3"}}, "top_k is '3', expected"),
+    ({"inputs": RIGHT, "parameters": {"topk": 3}}, "Unknown parameter 'topk': top_k is the only one."),
+    ({"inputs": RIGHT, "parameters": 3}, "parameters is a int, expected an object"),
+]
+
+
+@pytest.mark.parametrize("request_body, message", WRONG_REQUESTS)
+def test_wrong_requests_are_refused_in_a_sentence(request_body, message, ask):
+    assert_refused(ask(json=request_body), message)
+
+
+def test_a_request_that_is_no_json(ask):
+    response = ask(content=b'{"inputs": ', headers={"content-type": "application/json"})
+    assert response.status_code == 400
+
+
+def test_the_server_still_answers_after_all_that(ask, expected):
+    assert same(ask(json={"inputs": RIGHT}).json(), expected[:5])
+
+
+def test_several_labels_have_a_probability_each(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # the handler sets it, and it must not outlive the test
+    model = small_model("skaformer", problem_type="multi_label_classification")
+    repo = export(model, ConvNextImageProcessor(size={"shortest_edge": 64}, crop_pct=0.875), tmp_path / "repo")
+    answers = EndpointHandler(str(repo))({"inputs": picture()})
+    assert same(answers, pipeline("image-classification", model=str(repo))(picture(), top_k=3))
+    assert sum(answer["score"] for answer in answers) > 1.2  # fresh weights: near a half each
