@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCard
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from yaml import YAMLError
 
+from ..hub.licenses import license_on_card
 from .errors import CheckpointError, some
 from .names import RECOGNIZED, TIMM_METAFORMER, TIMM_MIXERS, TIMM_VIT, TRANSFORMERS_VIT, CodeBase
 
@@ -229,16 +228,6 @@ def read_transformers(name: str) -> Source:
         license=license_on_card(name),
         hub_id=None if Path(name).exists() else name,
     )
-
-
-def license_on_card(name: str) -> str | None:
-    """The licence in the metadata of a repo's card; None if it has no card, or the card does not tell."""
-    card = Path(name, "README.md") if Path(name).is_dir() else name
-    try:
-        license = ModelCard.load(card, ignore_metadata_errors=True).data.license
-    except (OSError, ValueError, YAMLError):
-        return None
-    return license if isinstance(license, str) else None
 
 
 def _vit_settings(config) -> dict[str, Any]:

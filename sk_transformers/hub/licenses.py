@@ -1,6 +1,10 @@
 """Licences by the names that the Hub knows them by."""
 
 from difflib import get_close_matches
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+from yaml import YAMLError
 
 # https://huggingface.co/docs/hub/repositories-licenses
 LICENSES = {
@@ -26,3 +30,13 @@ def check_license(license: str) -> str:
     near = get_close_matches(str(license).lower().replace(" ", "-"), LICENSES, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "'other' is for those that have no name there."
     raise ValueError(f"the Hub knows no licence {license!r}: {hint}")
+
+
+def license_on_card(name: str) -> str | None:
+    """The licence in the metadata of a repo's card; None if it has no card, or the card does not tell."""
+    card = Path(name, "README.md") if Path(name).is_dir() else name
+    try:
+        license = ModelCard.load(card, ignore_metadata_errors=True).data.license
+    except (OSError, ValueError, YAMLError):
+        return None
+    return license if isinstance(license, str) else None

@@ -153,6 +153,8 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("run").add_argument
     add("--output_dir", help="the run's folder [runs/MODEL-DATASET]; it must be new, unless resumed")
     add("--seed", type=int, default=0)
+    add("--push_to_hub", metavar="REPO_ID", help="where to push the result, as scripts/push_to_hub.py does")
+    add("--hub_private", action=Flag, default=False, help="as a private repo")
     add("--report_to", nargs="+", choices=["tensorboard", "wandb", "trackio", "none"], default=["none"])
     add("--checkpointing_steps", default="epoch", metavar="N|epoch", help="optimizer steps between checkpoints")
     add("--checkpoints_total_limit", type=int, default=1, help="latest checkpoints kept, beside the best")

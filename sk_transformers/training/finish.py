@@ -1,11 +1,12 @@
 """What a run leaves when it is done: figures, curves and the repo folder."""
 
 import json
+import shutil
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from ..hub.export import export
+from ..hub import export, push_folder
 from .checkpoints import Progress, checkpoint_folder, load_checkpoint
 from .curves import plot_curves
 from .display import say
@@ -23,7 +24,11 @@ def finish(setup: Setup, run: Path, progress: Progress) -> None:
         partial.rename(run / "metrics.json")
         plot_curves(progress.history, run / "curves.png")
         repo = export(model, setup.processor, run / "model", run_card(model, run.name, record))
+        shutil.copy(run / "curves.png", repo)  # which the card shows
         say(setup.accelerator, f"Best top-1 {progress.best_top1:.2%}. Ready to push: {repo}")
+        if setup.args.push_to_hub:
+            pushed = push_folder(run, setup.args.push_to_hub, private=setup.args.hub_private)
+            say(setup.accelerator, str(pushed))
     setup.accelerator.wait_for_everyone()
 
 

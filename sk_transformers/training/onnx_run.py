@@ -9,8 +9,10 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from transformers.utils import logging as transformers_logging
 
 from ..hub.onnx_export import FLOAT_MODEL, QUANTIZED_MODEL, REPORT, export_onnx, load_onnx
-from .data import data_loader, eval_transform, load_image_data
+from .augmentation import eval_transform
+from .batches import eval_loader
 from .evaluation import map_labels
+from .sources import load_image_data
 
 BATCH_SIZE = 128
 
@@ -36,7 +38,7 @@ def run_export(model: str, output_dir: str, dynamic_size: bool = False, dataset:
     label_map = None if data is None else map_labels(data.labels, network.config.id2label)
     report = export_onnx(network.float(), processor, output_dir, dynamic_size)
     if data is not None:
-        loader = data_loader(data.validation, eval_transform(processor), BATCH_SIZE, shuffle=False, num_workers=0)
+        loader = eval_loader(data.validation, eval_transform(processor), BATCH_SIZE)
         report["top1"] = {
             "dataset": data.name,
             "split": "validation",

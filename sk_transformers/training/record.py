@@ -14,9 +14,12 @@ from accelerate import Accelerator
 from huggingface_hub import EvalResult, ModelCard
 from transformers import PreTrainedModel
 
-from ..hub.card import create_card
+from ..hub.card import LICENSE, create_card
+from ..hub.fingerprint import fingerprint
+from ..hub.licenses import license_on_card
+from ..zoo import VARIANTS
 from .checkpoints import Progress
-from .sources import ImageData
+from .sources import BUILT_IN, ImageData
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "timm")
 
@@ -43,6 +46,7 @@ def run_record(
             "labels": data.labels,
         },
         "parameters": model.num_parameters(),
+        "fingerprint": fingerprint(model),
         "best": {**best, **exported},
         "history": progress.history,
     }
@@ -59,9 +63,14 @@ def provenance() -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The command that this process was started by, without the folder that it was started in."""
+    """The command that this process was started by, without the folders of this machine."""
     launcher = "accelerate launch" if "ACCELERATE_MIXED_PRECISION" in os.environ else "python"
-    return f"{launcher} " + shlex.join([f"scripts/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    return f"{launcher} " + shlex.join([f"scripts/{Path(sys.argv[0]).name}", *map(shown, sys.argv[1:])])
+
+
+def shown(value: Any) -> Any:
+    """An option as others may see it: of an absolute path, its name."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def git_commit() -> str | None:
@@ -82,13 +91,14 @@ def git_commit() -> str | None:
 
 def run_card(model: PreTrainedModel, name: str, record: dict[str, Any]) -> ModelCard:
     """The card of a run's model: how it was trained, and the validation accuracy of its best checkpoint."""
-    data, best = record["data"], record["best"]
+    data, best, arguments = record["data"], record["best"], record["arguments"]
     results = [
         EvalResult(
             task_type="image-classification",
             dataset_type=Path(data["name"]).name,
             dataset_name=Path(data["name"]).name,
             dataset_split="validation",
+            dataset_revision=data["revision"],
             metric_type="accuracy",
             metric_name=title,
             metric_value=round(best[key], 4),
@@ -101,6 +111,25 @@ def run_card(model: PreTrainedModel, name: str, record: dict[str, Any]) -> Model
         "Seed": record["seed"],
         "Data": f"{Path(data['name']).name}, {data['train_images']} images, and {data['validation_images']} held out",
         "Steps": best["step"],
-        "Time": f"{record['seconds']:.0f} s on {record['hardware']}",
+        "Data revision": data["revision"],
+        "Time": f"{record['seconds']:.0f} s on {record['processes']} x {record['device']} ({record['hardware']})",
     }
-    return create_card(model, name, {what: value for what, value in training.items() if value is not None}, results)
+    started_from, dataset = arguments["model"], data["name"]
+    fresh = started_from in VARIANTS
+    return create_card(
+        model,
+        name,
+        {what: value for what, value in training.items() if value is not None},
+        results,
+        variant=started_from if fresh else None,
+        license=LICENSE if fresh else license_on_card(started_from) or "other",
+        base_model=started_from if is_hub_id(started_from) and not fresh else None,
+        datasets=[dataset] if is_hub_id(dataset) and dataset not in BUILT_IN else None,
+        recipe={option: shown(value) for option, value in arguments.items() if value is not None},
+        training_plots={"curves.png": "Loss, accuracy and learning rate by epoch"},
+    )
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether it names something on the Hub, rather than here."""
+    return not Path(name).exists() and not Path(name).is_absolute()

@@ -9,12 +9,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from sk_transformers.training.data import decode, load_image_data
 from transformers import AutoConfig, AutoImageProcessor, ViTImageProcessor
 
 from sk_transformers import SKViTModel, create_model
 from sk_transformers.hub import export
 from sk_transformers.hub.onnx_export import export_onnx, smallest_image
+from sk_transformers.training.batches import decode
+from sk_transformers.training.sources import load_image_data
 
 from ..models.small_models import small_config, small_model
 from ..training.test_data import write_images
