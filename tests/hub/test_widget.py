@@ -6,7 +6,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
-from transformers import ViTImageProcessor
+from transformers import AutoImageProcessor, ViTImageProcessor
 
 from sk_transformers.hub import export
 from sk_transformers.hub.widget import add_widget_examples, widget_examples
@@ -56,7 +56,7 @@ def test_images_go_into_the_repo_and_the_metadata_into_its_card(model, processor
     images = {"first": picture(60), "second": picture(120), "third": picture(250)}
     examples = add_widget_examples(repo, images)
     expected = {f"examples/{name}.png": image.convert("RGB") for name, image in images.items()}
-    assert examples == widget_examples(model, processor, expected)
+    assert examples == widget_examples(model, AutoImageProcessor.from_pretrained(repo), expected)
     assert sorted(file.name for file in (repo / "examples").iterdir()) == ["first.png", "second.png", "third.png"]
     for path, image in expected.items():
         assert Image.open(repo / path).tobytes() == image.tobytes()
