@@ -7,6 +7,7 @@ python scripts/export_onnx.py path/to/repo exported --dataset digits   # and mea
 
 import argparse
 import json
+from pathlib import Path
 
 from sk_transformers.command_line import one_sentence_errors
 
@@ -16,6 +17,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("model", help="a repo folder or a Hub id")
     parser.add_argument("output_dir", help="the model's repo folder, or a new folder")
     parser.add_argument("--dynamic_size", action="store_true", help="take images of all sizes from the trained one on")
+    parser.add_argument("--save_page", metavar="FOLDER", help="write a page that runs it in the browser (needs npm)")
     parser.add_argument("--dataset", help="'digits', a folder of class folders, or a Hub dataset")
     return parser.parse_args(argv)
 
@@ -25,7 +27,11 @@ def main(argv: list[str] | None = None) -> None:
     with one_sentence_errors():
         from sk_transformers.training.onnx_run import run_export  # seconds of imports, which --help need not wait for
 
-        print(json.dumps(run_export(**vars(args)), indent=2))
+        print(json.dumps(run_export(args.model, args.output_dir, args.dynamic_size, args.dataset), indent=2))
+        if args.save_page:
+            from sk_transformers.demo.space import example_images, save_browser_space
+
+            print(save_browser_space(args.output_dir, args.save_page, example_images(Path(args.model, "examples"))))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,39 @@
+"""Show networks side by side on a page of this machine: `python scripts/demo.py REPO [REPO ...]`.
+
+python scripts/demo.py runs/skvit/model runs/cskvit/model runs/vit/model
+python scripts/demo.py runs/skvit/model runs/cskvit/model runs/vit/model --save_space my-space
+"""
+
+import argparse
+from pathlib import Path
+
+from sk_transformers.command_line import one_sentence_errors
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", help="repo folders, or Hub ids, of classifiers")
+    parser.add_argument("--images", help="a folder of example images [that of the first repo, if any]")
+    parser.add_argument("--port", type=int, help="of the loopback [the first that is free from 7860 on]")
+    parser.add_argument("--save_space", metavar="FOLDER", help="write a Space to this folder, and show nothing")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence_errors():
+        from sk_transformers.demo.space import example_images, save_space  # seconds of imports, which --help need not
+
+        examples = example_images(Path(args.images or Path(args.models[0], "examples")), required=bool(args.images))
+        if args.save_space:
+            print(save_space(args.models, args.save_space, examples))
+            return
+        from sk_transformers.demo.mechanism import load_network
+        from sk_transformers.demo.page import build_page, launch
+
+        page = build_page([load_network(model) for model in args.models], examples)
+        launch(page, server_name="127.0.0.1", server_port=args.port)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Maps as pictures, and pictures as HTML that needs nothing from elsewhere."""
+
+import base64
+import html
+import io
+from collections.abc import Iterable
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw
+
+SIDE = 384  # pixels of a picture's longer side
+COLORS = matplotlib.colormaps["magma"]
+FULL_SCALE = 4  # times the even share, that a weight must have to be the brightest
+MARKER = (56, 220, 255)
+
+
+def attention_picture(image: Image.Image, weights: np.ndarray, position: tuple[int, int] | None) -> Image.Image:
+    """An image in grey under the weights on it; the position that looks is framed.
+
+    The brightest colour is the largest weight or four times the even share, whichever is more: weights that are
+    nearly even look so.
+
+    Args:
+        image: as the network saw it.
+        weights: `(rows, columns)`.
+        position: `(row, column)`, counted from 0, or None for no frame.
+    """
+    size = picture_size(image)
+    grey = np.asarray(image.convert("L").resize(size, Image.Resampling.NEAREST), dtype=np.float32)[..., None] / 255
+    relative = weights / max(float(weights.max()), FULL_SCALE / weights.size)
+    heat = Image.fromarray((255 * COLORS(relative)[..., :3]).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+    blended = 0.3 * grey + 0.7 * np.asarray(heat, dtype=np.float32) / 255
+    picture = Image.fromarray((255 * blended).astype(np.uint8))
+    if position is not None:
+        (rows, columns), (row, column) = weights.shape, position
+        left, top = column * size[0] / columns, row * size[1] / rows
+        frame = (left, top, left + size[0] / columns - 1, top + size[1] / rows - 1)
+        ImageDraw.Draw(picture).rectangle(frame, outline=MARKER, width=max(2, SIDE // 96))
+    return picture
+
+
+def key_picture(colors: np.ndarray) -> Image.Image:
+    """`(rows, columns, 3)` of 0 to 1 as a picture."""
+    image = Image.fromarray((255 * colors).astype(np.uint8))
+    return image.resize(picture_size(image), Image.Resampling.NEAREST)
+
+
+def picture_size(image: Image.Image) -> tuple[int, int]:
+    scale = SIDE / max(image.size)
+    return max(1, round(image.width * scale)), max(1, round(image.height * scale))
+
+
+def figures(items: Iterable[tuple[Image.Image, str, str]]) -> str:
+    """Pictures side by side, or below each other where there is no room, each with a title and a caption."""
+    return f'<div class="sk-figures">{"".join(figure(*item) for item in items)}</div>'
+
+
+def figure(picture: Image.Image, title: str, caption: str) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    title, caption = html.escape(title), html.escape(caption)
+    return (
+        f'<figure><figcaption class="sk-title">{title}</figcaption><img src="{source}" alt="{title}: {caption}">'
+        f'<figcaption class="sk-caption">{caption}</figcaption></figure>'
+    )
+
+
+def bars(title: str, subtitle: str, probabilities: dict[str, float], count: int = 5) -> str:
+    """The likeliest classes as bars."""
+    ranked = sorted(probabilities.items(), key=lambda item: -item[1])[:count]
+    rows = "".join(
+        f'<li><div class="sk-row"><span>{html.escape(label)}</span><span>{100 * value:.1f} %</span></div>'
+        f'<div class="sk-track"><div style="width: {100 * value:.1f}%"></div></div></li>'
+        for label, value in ranked
+    )
+    return (
+        f'<section class="sk-classes"><div class="sk-title">{html.escape(title)}</div>'
+        f'<div class="sk-caption">{html.escape(subtitle)}</div><ol>{rows}</ol></section>'
+    )

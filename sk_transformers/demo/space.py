@@ -1,0 +1,189 @@
+"""Folders that the Hub serves as they are: a Gradio Space of the page, and a static one that runs in the browser."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..hub.export import check_free
+
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"}
+PAGE_FILES = ("__init__.py", "mechanism.py", "page.py", "pictures.py")
+HERE = Path(__file__).parent
+LIBRARY = "@huggingface/transformers@4.3.1"
+RUNTIME_FILES = ("ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm")
+REQUIREMENTS = """gradio>=6.0
+matplotlib>=3.9
+pillow>=10
+safetensors>=0.5
+torch>=2.6
+torchvision>=0.21
+transformers>=5.1
+"""
+APP = '''"""The page of the networks in models/, each loaded with the code in its folder."""
+
+from pathlib import Path
+
+from demo.mechanism import load_network
+from demo.page import build_page, launch
+
+here = Path(__file__).parent
+repos = sorted((here / "models").iterdir())  # 1-NAME, 2-NAME, ...
+networks = [load_network(repo, repo.name.partition("-")[2], trust_remote_code=True) for repo in repos]
+page = build_page(networks, sorted((here / "examples").glob("*")))
+
+if __name__ == "__main__":
+    launch(page)
+'''
+README = """---
+title: {title}
+emoji: 🔑
+colorFrom: indigo
+colorTo: gray
+sdk: {sdk}
+{app}
+license: apache-2.0
+tags:
+- static-key-attention
+---
+
+{text}
+"""
+
+
+def example_images(folder: Path, required: bool = False) -> list[Path]:
+    """The image files in a folder, by name; ValueError if there are none and they are `required`."""
+    images = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if required and not images:
+        raise ValueError(f"{folder} has no images: expected files such as bee.png.")
+    return images
+
+
+def save_space(models: list[str], folder: str | Path, examples: list[Path] = ()) -> Path:
+    """Write a Gradio Space: the page, copies of the models with their code, and what the Hub needs to run it.
+
+    Args:
+        models: repo folders, in the order of the page.
+        folder: where to write; it must not exist, or be empty.
+        examples: image files to choose from.
+
+    Returns:
+        The folder, which appears whole or not at all.
+
+    Raises:
+        ValueError: if a model is not a folder written by `export`.
+        FileExistsError: if the folder holds something already.
+    """
+    import gradio
+
+    for model in models:
+        if not (Path(model) / "model.safetensors").is_file() or not (Path(model) / "config.json").is_file():
+            raise ValueError(f"{model} is no repo folder: expected config.json and model.safetensors in it, to copy.")
+    with whole_folder(folder) as partial:
+        (partial / "demo").mkdir()
+        for name in PAGE_FILES:
+            shutil.copyfile(HERE / name, partial / "demo" / name)
+        for number, model in enumerate(models, 1):
+            path = Path(model).resolve()
+            title = path.parent.name if path.name == "model" else path.name
+            ignored = shutil.ignore_patterns("onnx", "examples", ".*", "checkpoint-*")
+            shutil.copytree(path, partial / "models" / f"{number}-{title}", ignore=ignored)
+        copy_examples(examples, partial)
+        (partial / "app.py").write_text(APP)
+        (partial / "requirements.txt").write_text(REQUIREMENTS)
+        app = f"sdk_version: {gradio.__version__}\napp_file: app.py"
+        text = "Where networks with static keys look, beside one with computed keys."
+        (partial / "README.md").write_text(
+            README.format(title="Static keys, side by side", sdk="gradio", app=app, text=text)
+        )
+    return Path(folder)
+
+
+def save_browser_space(exported: str | Path, folder: str | Path, examples: list[Path] = ()) -> Path:
+    """Write a static page that runs an exported network in the visitor's browser by transformers.js.
+
+    The library and its WebAssembly are fetched by npm and put beside the page, which then asks no other server.
+
+    Args:
+        exported: a folder with `onnx/`, as `export_onnx` leaves it.
+        folder: where to write; it must not exist, or be empty.
+        examples: image files to choose from.
+
+    Raises:
+        ValueError: if nothing was exported there, or npm is missing or fails.
+        FileExistsError: if the folder holds something already.
+    """
+    exported = Path(exported)
+    files = ("config.json", "preprocessor_config.json", "onnx/model_quantized.onnx")
+    missing = next((name for name in files if not (exported / name).is_file()), None)
+    if missing:
+        raise ValueError(f"{exported} has no {missing}: run scripts/export_onnx.py first.")
+    with whole_folder(folder) as partial:
+        for page in (HERE / "browser").iterdir():
+            shutil.copyfile(page, partial / page.name)
+        for name in files:
+            (partial / "model" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(exported / name, partial / "model" / name)
+        (partial / "examples.json").write_text(json.dumps(copy_examples(examples, partial)))
+        fetch_transformers_js(partial / "transformers")
+        text = "The network runs in the visitor's browser. No image leaves it."
+        (partial / "README.md").write_text(
+            README.format(title="Static keys in the browser", sdk="static", app="app_file: index.html", text=text)
+        )
+    return Path(folder)
+
+
+def fetch_transformers_js(folder: Path) -> None:
+    """Put transformers.js and the WebAssembly that it runs on into a new folder, by npm, or from `SK_TRANSFORMERS_JS`.
+
+    That variable names a folder that this function made.
+    """
+    if "SK_TRANSFORMERS_JS" in os.environ:
+        shutil.copytree(os.environ["SK_TRANSFORMERS_JS"], folder)
+        return
+    folder.mkdir()
+    with tempfile.TemporaryDirectory() as work:
+        package = npm_package(LIBRARY, Path(work, "library"))
+        shutil.copyfile(package / "dist" / "transformers.min.js", folder / "transformers.min.js")
+        runtime = json.loads((package / "package.json").read_text())["dependencies"]["onnxruntime-web"]
+        package = npm_package(f"onnxruntime-web@{runtime}", Path(work, "runtime"))
+        for name in RUNTIME_FILES:
+            shutil.copyfile(package / "dist" / name, folder / name)
+
+
+def npm_package(name: str, folder: Path) -> Path:
+    """A package's own files, without what it depends on: that is 500 MB here, and a page needs two of them."""
+    folder.mkdir()
+    try:
+        subprocess.run(["npm", "pack", "--silent", name], cwd=folder, check=True, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise ValueError("npm is not installed: it fetches transformers.js for the page.") from error
+    except subprocess.CalledProcessError as error:
+        raise ValueError(f"npm could not fetch {name}: {(error.stderr.strip().splitlines() or ['?'])[-1]}") from error
+    shutil.unpack_archive(next(folder.glob("*.tgz")), folder, filter="data")
+    return folder / "package"
+
+
+def copy_examples(examples: list[Path], folder: Path) -> list[str]:
+    """Copy images into `examples/`; their paths in the folder."""
+    (folder / "examples").mkdir()
+    return [str(Path(shutil.copyfile(path, folder / "examples" / path.name)).relative_to(folder)) for path in examples]
+
+
+@contextmanager
+def whole_folder(folder: str | Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `folder` at the end, or nothing if that failed."""
+    folder = Path(folder)
+    check_free(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

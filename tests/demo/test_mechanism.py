@@ -1,0 +1,101 @@
+"""What the page shows is what the network did."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageClassification
+
+from sk_transformers import create_model
+from sk_transformers.demo.mechanism import Network, load_network, principal_colors, read
+from sk_transformers.demo.pictures import SIDE, attention_picture, bars, figure
+
+from .conftest import PROCESSOR
+
+
+def pixel_values(image):
+    return PROCESSOR(image, return_tensors="pt").pixel_values
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_reading_is_the_networks_output(index, repos, digits):
+    image = Image.open(digits[0])
+    reading = read(load_network(repos[index]), image)
+    model = AutoModelForImageClassification.from_pretrained(repos[index]).eval()
+    with torch.no_grad():
+        outputs = model(pixel_values(image), output_attentions=True)
+    assert list(reading.probabilities.values()) == pytest.approx(outputs.logits[0].softmax(0).tolist(), rel=1e-4)
+    assert reading.seen.tobytes() == image.tobytes()  # 32x32 already
+    assert len(reading.layers) == 2
+    for layer, weights in zip(reading.layers, outputs.attentions):
+        grid, to_class = layer.looks_at(head=2, row=1, column=3)  # the eighth of 4x4, after the class token
+        np.testing.assert_allclose(grid.ravel(), weights[0, 1, 8, 1:], rtol=2e-3)
+        assert to_class == pytest.approx(weights[0, 1, 8, 0].item(), rel=2e-3)
+        grid, _ = layer.class_token_looks_at(head=0)
+        np.testing.assert_allclose(grid.ravel(), weights[0].mean(0)[0, 1:], rtol=2e-3)
+
+
+def test_static_keys_are_parameters_and_others_computed(repos, digits):
+    first, second = (Image.open(path) for path in digits)
+    for index, is_static in ((0, True), (1, True), (2, False)):
+        network = load_network(repos[index])
+        layers = [read(network, image).layers[0] for image in (first, second)]
+        assert layers[0].key_is_static is layers[1].key_is_static is is_static
+        assert np.array_equal(layers[0].keys, layers[1].keys) is is_static
+        if is_static:
+            expected = network.mixers[0].key[:, 1:].detach().numpy().astype(np.float16)
+            assert np.array_equal(layers[0].keys, expected)
+    hidden = {}
+    attention = network.mixers[0]
+    attention.register_forward_hook(lambda module, inputs, output: hidden.update(tokens=inputs[0]))
+    keys = read(network, first).layers[0].keys
+    with torch.no_grad():
+        expected = attention.k_proj(hidden["tokens"])[0, 1:].unflatten(1, (2, -1)).transpose(0, 1)
+    np.testing.assert_allclose(keys, expected, rtol=2e-3, atol=1e-4)
+
+
+def test_hybrids_have_a_grid_in_each_layer():
+    model = create_model("cskaformer-nano").eval()
+    network = Network("nano", "mixed", model, PROCESSOR.__class__(size={"height": 64, "width": 64}))
+    layers = read(network, Image.new("L", (50, 20))).layers
+    assert [layer.grid_size for layer in layers] == [(8, 8), (4, 4), (2, 2)]
+    assert [layer.key_is_static for layer in layers] == [True, False, False]
+    weights, to_class = layers[0].looks_at(head=0, row=7, column=7)
+    assert weights.sum() == pytest.approx(1, abs=2e-3) and to_class == 0
+
+
+def test_colors_are_principal_components():
+    rng = np.random.default_rng(0)
+    strengths = np.array([9, 5, 3, 0.1])
+    rows = rng.normal(size=(500, 4)) * strengths
+    colors = principal_colors(rows @ np.linalg.qr(rng.normal(size=(4, 4)))[0].T + 7)  # turned and moved
+    assert colors.shape == (500, 3) and colors.min() == 0 and colors.max() == 1
+    correlation = np.abs(np.corrcoef(colors.T, rows[:, :3].T)[:3, 3:])
+    assert (np.diag(correlation) > 0.95).all()
+    assert np.array_equal(principal_colors(np.ones((5, 4))), np.zeros((5, 3)))
+    assert principal_colors(rng.normal(size=(2, 1))).shape == (2, 3)
+
+
+def test_the_brightest_place_is_the_largest_weight_and_even_weights_are_dim():
+    weights = np.full((4, 4), 0.01)
+    weights[1, 2] = 0.85
+    picture = np.asarray(attention_picture(Image.new("RGB", (32, 32)), weights, (3, 0))).sum(axis=2)
+    cells = picture.reshape(4, SIDE // 4, 4, SIDE // 4)[:, 30:60, :, 30:60].mean(axis=(1, 3))
+    assert np.unravel_index(cells.argmax(), (4, 4)) == (1, 2)
+    even = np.asarray(attention_picture(Image.new("RGB", (32, 32)), np.full((4, 4), 1 / 16), None)).sum(axis=2)
+    assert even.max() < cells.max() / 2
+
+
+def test_labels_cannot_become_markup():
+    assert "<script>" not in bars("<script>", "<script>", {"<script>": 1.0})
+    assert "<script>" not in figure(Image.new("RGB", (2, 2)), '"><script>', "<script>")
+
+
+def test_networks_without_attention_are_refused(tmp_path):
+    model = create_model("convformer-nano")
+    model.save_pretrained(tmp_path / "repo")
+    PROCESSOR.save_pretrained(tmp_path / "repo")
+    with pytest.raises(ValueError, match="has no layer that attends: there is nothing to show"):
+        load_network(tmp_path / "repo")
+    with pytest.raises(ValueError, match="nowhere could not be loaded"):
+        load_network(tmp_path / "nowhere")
