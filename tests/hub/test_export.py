@@ -57,9 +57,9 @@ def test_repo_loads_without_this_package(name, tmp_path):
     with torch.no_grad():
         expected = model(tensors["pixel_values"])
         pooled = model.base_model(tensors["pixel_values"]).pooler_output
-    assert torch.equal(tensors["logits"], expected.logits)
-    assert torch.equal(tensors["logits_again"], expected.logits)
-    assert torch.equal(tensors["pooler_output"], pooled)
+    # Weights mapped from a file are not aligned as fresh ones are, and kernels may then add in another order.
+    for name, value in (("logits", expected.logits), ("logits_again", expected.logits), ("pooler_output", pooled)):
+        torch.testing.assert_close(tensors[name], value, rtol=1e-5, atol=1e-6)
     assert tensors["feature_map"].dim() == 4
 
     code = sorted(file.name for file in repo.glob("*.py") if file.name != "handler.py")
