@@ -280,7 +280,7 @@ def test_dry_run_reads_only(hub, repo_folder, unchecked):
     hub.requests.clear()
     report = str(push_folder(repo_folder, "org/tiny", dry_run=True, revision="try"))
     assert [line.split()[:2] for line in report.splitlines()] == [
-        ["branch", "try"], ["changed", "LICENSE,"], ["unchanged", "10"], ["commit", "one"],
+        ["branch", "try"], ["changed", "LICENSE,"], ["unchanged", "11"], ["commit", "one"],
     ]  # fmt: skip
     assert not any(request.startswith(("POST", "PUT")) for request in hub.requests)
 
