@@ -18,7 +18,7 @@ from sk_transformers.training.batches import decode
 from sk_transformers.training.sources import load_image_data
 
 from ..models.small_models import small_config, small_model
-from ..training.test_data import write_images
+from ..training.image_files import write_images
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "export_onnx.py"
 PROCESSOR = ViTImageProcessor(size={"height": 16, "width": 16})
