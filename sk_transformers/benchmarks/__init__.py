@@ -1,0 +1,1 @@
+"""What this package measures of itself beside other software."""
