@@ -1,11 +1,13 @@
 """What happens to images on their way to the model: timm's augmentation, or the image processor in evaluation."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from PIL import Image as PILImage
 from timm.data import Mixup, create_transform
+from timm.data.random_erasing import RandomErasing
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from transformers.image_processing_utils import BaseImageProcessor
@@ -28,6 +30,21 @@ def eval_transform(processor: BaseImageProcessor) -> Transform:
     return lambda image: processor(image, return_tensors="pt").pixel_values[0]
 
 
+class Scaling:
+    """From an RGB image to float32 `(channels, height, width)` of this mean and standard deviation.
+
+    As torchvision's ToTensor and Normalize, to rounding, in a quarter of their time for small images.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.mean = torch.tensor(mean).view(-1, 1, 1) * 255
+        self.factor = 1 / (torch.tensor(std).view(-1, 1, 1) * 255)
+
+    def __call__(self, image: PILImage.Image) -> torch.Tensor:
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return pixels.to(torch.float32, memory_format=torch.contiguous_format).sub_(self.mean).mul_(self.factor)
+
+
 def train_transform(processor: BaseImageProcessor, args: argparse.Namespace) -> Transform:
     """Random changes, then the processor's own scaling of values; `(channels, height, width)`.
 
@@ -43,7 +60,7 @@ def train_transform(processor: BaseImageProcessor, args: argparse.Namespace) -> 
     size = image_size(processor)
     interpolation = INTERPOLATIONS[int(processor.resample)]
     try:
-        crop, colors, scaling = create_transform(
+        crop, colors, _ = create_transform(
             (3, *size),
             is_training=True,
             scale=tuple(args.crop_scale),
@@ -53,10 +70,8 @@ def train_transform(processor: BaseImageProcessor, args: argparse.Namespace) -> 
             color_jitter=None,
             auto_augment=args.auto_augment,
             interpolation=interpolation,
-            mean=tuple(processor.image_mean),
+            mean=tuple(processor.image_mean),  # which fills what RandAugment leaves empty
             std=tuple(processor.image_std),
-            re_prob=args.random_erasing,
-            re_mode="pixel",
             separate=True,
         )
     except (AssertionError, KeyError) as error:
@@ -64,7 +79,9 @@ def train_transform(processor: BaseImageProcessor, args: argparse.Namespace) -> 
             f"--auto_augment {args.auto_augment} is no policy of timm: expected one such as rand-m9-mstd0.5-inc1,"
             " augmix-m3-w3 or original."
         ) from error
-    steps = [crop, colors, scaling]
+    steps = [crop, colors, Scaling(processor.image_mean, processor.image_std)]
+    if args.random_erasing:
+        steps.append(RandomErasing(args.random_erasing, mode="pixel", device="cpu"))
     if args.color_jitter:  # timm leaves it out beside RandAugment
         steps.insert(1, transforms.ColorJitter(*[args.color_jitter] * 3))
     if args.crop_padding:

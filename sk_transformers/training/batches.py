@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from .augmentation import Transform
 from .evaluation import UNREADABLE
-from .seeds import ORDER, SAMPLE, STREAM, seed_of, seed_sample
+from .seeds import EPOCH, STREAM, seed_of, seed_sample
 from .sources import ImageData
 
 logger = logging.getLogger(__name__)
@@ -37,10 +37,10 @@ def decode(image: dict[str, Any]) -> PILImage.Image:
     """An upright RGB image from the `path` or `bytes` that a data set holds; DataError names a broken file."""
     try:
         with PILImage.open(io.BytesIO(image["bytes"]) if image["bytes"] else image["path"]) as opened:
-            upright = ImageOps.exif_transpose(opened)
-            if upright.mode.startswith("I;16"):  # converting cuts values off at 255
-                upright = upright.point(lambda value: value / 256).convert("L")
-            return upright.convert("RGB")
+            ImageOps.exif_transpose(opened, in_place=True)  # else it would copy those that are upright, too
+            if opened.mode.startswith("I;16"):  # converting cuts values off at 255
+                return opened.point(lambda value: value / 256).convert("L").convert("RGB")
+            return opened.convert("RGB")
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
         raise DataError(
             f"{image['path'] or 'an image'} is broken ({error}): mend or remove it, or pass --on_bad_image skip."
@@ -118,21 +118,19 @@ class EpochBatches(torch.utils.data.Sampler):
         self.epoch = self.first_batch = 0
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        order = self._order(self.num_batches * self.batch_size * self.num_processes)
+        draws = self._draws(self.num_batches * self.batch_size * self.num_processes)
         for batch in range(self.first_batch, self.num_batches):
             first = (batch * self.num_processes + self.rank) * self.batch_size
-            yield [
-                Draw(index, seed_of(SAMPLE, self.seed, self.epoch, first + offset))
-                for offset, index in enumerate(order[first : first + self.batch_size])
-            ]
+            yield draws[first : first + self.batch_size]
 
-    def _order(self, count: int) -> list[int]:
+    def _draws(self, count: int) -> list[Draw]:
         """`count` images in random order, each `repeats` times in a row (repeated augmentation, arXiv 1901.09335)."""
-        generator = torch.Generator().manual_seed(seed_of(ORDER, self.seed, self.epoch))
+        generator = torch.Generator().manual_seed(seed_of(EPOCH, self.seed, self.epoch))
         order: list[int] = []
         while len(order) < count:
             order += torch.randperm(self.num_images, generator=generator).repeat_interleave(self.repeats).tolist()
-        return order[:count]
+        seeds = torch.randint(2**63 - 1, (count,), generator=generator).tolist()
+        return [Draw(index, seed) for index, seed in zip(order, seeds)]
 
 
 class StreamedImages(torch.utils.data.IterableDataset):

@@ -137,7 +137,7 @@ def train_step(
         pixel_values, labels = (batch[name].to(accelerator.device, non_blocking=True) for name in BATCH)
         if args.channels_last:
             pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-        seed_step(seed_of(STEP, args.seed, step, part, accelerator.process_index))
+        seed_step(seed_of(STEP, args.seed, step, part, accelerator.process_index), accelerator.device)
         with accelerator.accumulate(model):
             loss = setup.objective(model, pixel_values, labels, mixes)
             accelerator.backward(loss)

@@ -4,7 +4,7 @@ import argparse
 import re
 
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from timm.scheduler import CosineLRScheduler, PolyLRScheduler, StepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
@@ -92,6 +92,8 @@ def make_optimizer(args: argparse.Namespace, model: nn.Module, learning_rate: fl
     settings = {"betas": tuple(args.opt_betas)} if args.opt_betas else {}
     if args.opt_eps is not None:
         settings["eps"] = args.opt_eps
+    if get_optimizer_info(args.opt).opt_class in (torch.optim.Adam, torch.optim.AdamW):
+        settings["fused"] = True  # one kernel in place of ten a parameter
     return create_optimizer_v2(
         groups, opt=args.opt, lr=learning_rate, weight_decay=args.weight_decay, momentum=args.momentum, **settings
     )

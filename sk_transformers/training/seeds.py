@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from accelerate.utils import set_seed
 
-ORDER, SAMPLE, STEP, STREAM = range(4)  # what a seed is for, so that no two uses share numbers
+EPOCH, STEP, STREAM = range(3)  # what a seed is for, so that no two uses share numbers
 
 
 def seed_of(*place: int) -> int:
@@ -26,6 +26,9 @@ def seed_sample(seed: int) -> None:
     torch.default_generator.manual_seed(seed)  # torch.manual_seed would also queue seeds for devices, which costs
 
 
-def seed_step(seed: int) -> None:
-    """Seed everything that a training step draws from, on every device."""
-    set_seed(seed % 2**32)
+def seed_step(seed: int, device: torch.device) -> None:
+    """Seed everything that a training step on this device draws from."""
+    if device.type == "cpu":
+        seed_sample(seed)
+    else:
+        set_seed(seed % 2**32)
