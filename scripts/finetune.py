@@ -10,12 +10,16 @@ from sk_transformers.training.interruptions import Stopped, TrainingError
 
 def main() -> None:
     args = parse_arguments(recipes=Path(__file__).parent / "recipes")
-    from sk_transformers.training.loop import train  # seconds of imports, which --help need not wait for
+    # seconds of imports, which --help need not wait for
+    from accelerate import PartialState
+
+    from sk_transformers.training.loop import train
 
     try:
         train(args)
     except Stopped as stopped:
-        print(f"{stopped} Go on with --resume_from_checkpoint latest.", file=sys.stderr)
+        if PartialState().is_main_process:
+            print(f"{stopped} Go on with --resume_from_checkpoint latest.", file=sys.stderr)
         sys.exit(stopped.status)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -18,7 +19,11 @@ HANDLER = Path(__file__).with_name("handler.py")
 
 
 def export(
-    model: PreTrainedModel, image_processor: BaseImageProcessor, folder: str | Path, card: ModelCard | None = None
+    model: PreTrainedModel,
+    image_processor: BaseImageProcessor,
+    folder: str | Path,
+    card: ModelCard | None = None,
+    pictures: Sequence[Path] = (),
 ) -> Path:
     """Write a repo folder that is ready to push and loads with `trust_remote_code=True` anywhere.
 
@@ -31,6 +36,7 @@ def export(
         image_processor: a stock transformers image processor, which makes the model's input.
         folder: where to write; it must not exist, or be empty.
         card: the model card; without one, it says what can be told from the configuration.
+        pictures: files to copy beside the card, which shows them.
 
     Returns:
         The folder's path.
@@ -53,6 +59,8 @@ def export(
             shutil.copyfile(HANDLER, partial / "handler.py")
         (card or create_card(model, folder.name)).save(partial / "README.md")
         (partial / "LICENSE").write_text(license_text())
+        for picture in pictures:
+            shutil.copy(picture, partial)
         make_readable(partial)
         os.replace(partial, folder)
     except BaseException:

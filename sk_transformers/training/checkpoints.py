@@ -88,7 +88,7 @@ def check_same_batches(checkpoint: Path, before: dict[str, Any], now: dict[str, 
             )
 
 
-def bring_best_checkpoint(run: Path, checkpoint: Path, progress: Progress) -> None:
+def bring_best_checkpoint(accelerator: Accelerator, run: Path, checkpoint: Path, progress: Progress) -> None:
     """Copy the best checkpoint of the run that is gone on with into this run's folder, if that is another.
 
     Where it is lost, the best is found anew.
@@ -96,8 +96,8 @@ def bring_best_checkpoint(run: Path, checkpoint: Path, progress: Progress) -> No
     best = checkpoint_folder(checkpoint.parent, progress.best_step)
     here = checkpoint_folder(run, progress.best_step)
     if not best.is_dir():
-        progress.best_top1, progress.best_step = -1.0, 0
-    elif not here.exists():
+        progress.best_top1, progress.best_step, progress.evaluations_since_best = -1.0, 0, 0
+    elif accelerator.is_main_process and not here.exists():
         partial = here.with_name(f".{here.name}.partial")
         shutil.copytree(best, partial, dirs_exist_ok=True)
         partial.rename(here)

@@ -43,7 +43,8 @@ def announce(setup: Setup, progress: Progress) -> None:
 def say_epoch(accelerator: Accelerator, entry: dict[str, float]) -> None:
     """The line of an evaluation."""
     averaged = f"  averaged {entry['ema_top1']:.2%}" if "ema_top1" in entry else ""
-    unreadable = f"  unreadable images {entry['unreadable']}" if entry.get("unreadable") else ""
+    counts = [entry.get("unreadable"), entry.get("unreadable_validation")]
+    unreadable = f"  unreadable images {counts[0]}, in validation {counts[1]}" if any(counts) else ""
     say(
         accelerator,
         f"epoch {entry['epoch']:5.1f}  train loss {entry['train_loss']:.4f}  loss {entry['loss']:.4f}"

@@ -63,6 +63,7 @@ def evaluate_model(args: argparse.Namespace) -> tuple[Path | None, dict]:
     record = {
         "model": args.model,
         "dataset": args.dataset,
+        "dataset_revision": data.revision,
         "split": args.split,
         "labels_sha256": labels_digest(predictions, class_names),
         **figures,

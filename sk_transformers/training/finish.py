@@ -1,7 +1,6 @@
 """What a run leaves when it is done: figures, curves and the repo folder."""
 
 import json
-import shutil
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -23,8 +22,8 @@ def finish(setup: Setup, run: Path, progress: Progress) -> None:
         partial.write_text(json.dumps(record, indent=2) + "\n")
         partial.rename(run / "metrics.json")
         plot_curves(progress.history, run / "curves.png")
-        repo = export(model, setup.processor, run / "model", run_card(model, run.name, record))
-        shutil.copy(run / "curves.png", repo)  # which the card shows
+        card = run_card(model, run.name, record)
+        repo = export(model, setup.processor, run / "model", card, pictures=[run / "curves.png"])
         say(setup.accelerator, f"Best top-1 {progress.best_top1:.2%}. Ready to push: {repo}")
         if setup.args.push_to_hub:
             pushed = push_folder(run, setup.args.push_to_hub, private=setup.args.hub_private)

@@ -26,6 +26,8 @@ from .interruptions import Stopped, StopRequest, TrainingError, clear_worker_err
 from .seeds import STEP, seed_of, seed_step
 from .setup import Setup, check_run_folder, set_up
 
+BATCH = ("pixel_values", "labels")
+
 
 def train(args: argparse.Namespace) -> Path:
     """Train a model as the options of `arguments.py` say.
@@ -62,8 +64,7 @@ def start(setup: Setup, run: Path, checkpoint: Path | None) -> Progress:
     progress = read_progress(checkpoint)
     check_same_batches(checkpoint, progress.batches, setup.batches)
     load_checkpoint(setup.accelerator, checkpoint, setup.ema and setup.ema.module)
-    if setup.accelerator.is_main_process:
-        bring_best_checkpoint(run, checkpoint, progress)
+    bring_best_checkpoint(setup.accelerator, run, checkpoint, progress)
     return progress
 
 
@@ -78,18 +79,38 @@ def train_to_the_end(setup: Setup, run: Path, progress: Progress) -> None:
 
     with listen_for_stop() as stop, progress_bar(setup.accelerator) as bar:
         task = bar.add_task("training", total=setup.total_steps, completed=progress.step, loss=math.nan, lr=0.0)
-        while progress.step < setup.total_steps or evaluation_is_due(progress):
+        while evaluation_is_due(progress) or not is_over(setup, progress):
             train_epoch(setup, run, progress, stop, save, report=partial(bar.update, task))
             evaluate_epoch(setup, progress)
             save()
-            if args.early_stopping_patience and progress.evaluations_since_best >= args.early_stopping_patience:
-                say(setup.accelerator, f"No better for {args.early_stopping_patience} evaluations: stopped early.")
-                break
+            if is_anywhere(setup, stop.signal != 0):  # since the last step
+                raise stopped(setup, progress, stop)
+    if progress.step < setup.total_steps:
+        say(
+            setup.accelerator,
+            f"No better for {progress.evaluations_since_best} evaluations: stopped early at step {progress.step} of"
+            f" {setup.total_steps}.",
+        )
 
 
 def evaluation_is_due(progress: Progress) -> bool:
     """Whether the run was saved after the last step of an epoch and before its evaluation."""
     return bool(progress.epoch_losses)
+
+
+def is_over(setup: Setup, progress: Progress) -> bool:
+    """Whether all steps are done or patience is at its end, also of a run that is resumed."""
+    patience = setup.args.early_stopping_patience
+    return progress.step >= setup.total_steps or (patience is not None and progress.evaluations_since_best >= patience)
+
+
+def is_anywhere(setup: Setup, fact: bool) -> bool:
+    """Whether it is so on any process."""
+    return setup.accelerator.reduce(torch.tensor(float(fact), device=setup.accelerator.device), "sum").item() > 0
+
+
+def stopped(setup: Setup, progress: Progress, stop: StopRequest) -> Stopped:
+    return Stopped(f"Stopped and saved at step {progress.step} of {setup.total_steps}.", stop.status)
 
 
 def train_epoch(
@@ -115,7 +136,7 @@ def train_epoch(
         setup.accelerator.log({"train_loss": loss, "learning_rate": learning_rate}, step=progress.step)
         if stops:
             save()
-            raise Stopped(f"Stopped and saved at step {progress.step} of {setup.total_steps}.", stop.status)
+            raise stopped(setup, progress, stop)
         if every and progress.step % every == 0 and progress.step < end:
             save()
 
@@ -156,9 +177,6 @@ def train_step(
     return mean_loss, int(unreadable), stops > 0
 
 
-BATCH = ("pixel_values", "labels")
-
-
 def describe_bad_loss(run: Path, loss: float, step: int, learning_rate: float) -> str:
     """What happened, and where to go on from."""
     try:
@@ -174,12 +192,13 @@ def describe_bad_loss(run: Path, loss: float, step: int, learning_rate: float) -
 def evaluate_epoch(setup: Setup, progress: Progress) -> None:
     """Measure the model, and its average if there is one; the average is what counts then, and what is exported."""
     metrics = {"train_loss": sum(progress.epoch_losses) / len(progress.epoch_losses)}
-    metrics |= accuracy(predict(setup.accelerator, setup.model, setup.eval_loader))
+    predictions = predict(setup.accelerator, setup.model, setup.eval_loader)
+    metrics |= accuracy(predictions)
     if setup.ema is not None:
         averaged = accuracy(predict(setup.accelerator, setup.ema.module, setup.eval_loader))
         metrics |= {f"ema_{name}": value for name, value in averaged.items()}
     if setup.args.on_bad_image == "skip":
-        metrics["unreadable"] = progress.unreadable
+        metrics |= {"unreadable": progress.unreadable, "unreadable_validation": predictions.bad_images}
     entry = {
         "epoch": progress.step / setup.steps_per_epoch,
         "step": progress.step,

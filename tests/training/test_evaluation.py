@@ -147,6 +147,7 @@ def test_script(repo, tmp_path):
             "evaluation.json", "confusion.png", "reliability.png", "robustness.png",
         }  # fmt: skip
     one, two = records
+    assert one["dataset_revision"] is None  # of a folder
     assert one["images"] == two["images"] == 33  # of 42, a fifth held out; the last batches are uneven
     for figure in ("top1", "top5", "loss", "calibration_error", "per_class"):
         assert one[figure] == pytest.approx(two[figure], rel=1e-5)

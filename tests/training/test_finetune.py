@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +13,17 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
-from transformers import AutoModelForImageClassification, pipeline
+from torch._dynamo.utils import counters
+from transformers import AutoModelForImageClassification, ViTImageProcessor, pipeline
 
+from sk_transformers import create_model
+from sk_transformers.hub.export import export
 from sk_transformers.training import loop
 from sk_transformers.training.arguments import parse_arguments
 from sk_transformers.training.batches import decode
 from sk_transformers.training.interruptions import Stopped, TrainingError
 from sk_transformers.training.loop import train
+from sk_transformers.training.model import fresh_image_processor
 from sk_transformers.training.sources import load_image_data
 
 from .image_files import write_images
@@ -36,15 +41,15 @@ def finetune(*options):
     return train(parse_arguments([*map(str, options)], SCRIPTS / "recipes"))
 
 
-def launch(*options, processes=1, kill_at_step=None):
-    """Train in other processes, on the processor."""
+def launch(*options, processes=1, kill_at_step=None, kill_with=signal.SIGKILL):
+    """Train in other processes, on the processor; the first of them gets a signal before it takes that step."""
     launcher = ["accelerate.commands.launch"]
     if processes > 1:
         config = SCRIPTS / "accelerate" / "two_cpus.yaml"
         launcher += ["--config_file", str(config), "--num_processes", str(processes), "--main_process_port", "0"]
     script = [SCRIPTS / "finetune.py"]
     if kill_at_step is not None:
-        script = [Path(__file__).with_name("killed_run.py"), str(kill_at_step)]
+        script = [Path(__file__).with_name("killed_run.py"), str(kill_at_step), str(int(kill_with))]
     return subprocess.run(
         [sys.executable, "-m", *launcher, *script, *map(str, options)],
         capture_output=True, text=True, timeout=600,
@@ -67,6 +72,7 @@ def test_a_run_leaves_everything(tmp_path):
     assert metrics["data"]["labels"] == [str(i) for i in range(10)]
     kept = {f"checkpoint-{step:07d}" for step in (metrics["best"]["step"], 18)}
     assert {path.name for path in run.iterdir()} == {"metrics.json", "model", "curves.png", *kept}
+    assert (run / "model" / "curves.png").read_bytes() == (run / "curves.png").read_bytes()
 
     card = (run / "model" / "README.md").read_text()
     assert f"value: {round(metrics['best']['top1'], 4)}" in card and "no trained weights" not in card
@@ -209,6 +215,31 @@ def test_a_signal_saves_and_ends_the_run(tmp_path, monkeypatch, number, step):
     assert_same_runs(resumed, whole, step=18)
 
 
+def test_a_signal_in_the_last_evaluation_ends_the_run(tmp_path, monkeypatch):
+    options = [*EVERYTHING, "--num_train_epochs", 1]
+    whole = finetune(*options, "--output_dir", tmp_path / "whole")
+
+    def signalled(setup, progress):
+        os.kill(os.getpid(), signal.SIGTERM)
+        evaluate_epoch(setup, progress)
+
+    evaluate_epoch = loop.evaluate_epoch
+    monkeypatch.setattr(loop, "evaluate_epoch", signalled)
+    with pytest.raises(Stopped, match="Stopped and saved at step 6 of 6"):
+        finetune(*options, "--output_dir", tmp_path / "stopped")
+    assert not (tmp_path / "stopped" / "model").exists()
+    monkeypatch.setattr(loop, "evaluate_epoch", evaluate_epoch)
+    resumed = finetune(*options, "--output_dir", tmp_path / "stopped", "--resume_from_checkpoint", "latest")
+    assert_same_runs(resumed, whole, step=6)
+
+
+def test_one_of_two_processes_says_that_they_stopped(tmp_path):
+    stopped = launch(*QUICK, "--num_train_epochs", 3, "--output_dir", tmp_path / "run", processes=2, kill_at_step=4,
+                     kill_with=signal.SIGTERM)  # fmt: skip
+    assert stopped.returncode != 0
+    assert stopped.stderr.count("Stopped and saved at step 5 of 9. Go on with --resume") == 1, stopped.stderr
+
+
 def test_a_checkpoint_that_was_being_written_is_not_picked_up(tmp_path, monkeypatch):
     from sk_transformers.training import checkpoints
 
@@ -325,6 +356,65 @@ def test_patience_ends_a_run(tmp_path):
     assert [entry["step"] for entry in metrics_of(run)["history"]] == [6, 12, 18]
 
 
+def test_patience_has_ended_a_run_that_is_resumed(tmp_path, monkeypatch, capsys):
+    """Stopped after it was out of patience and before it was exported."""
+    options = [*QUICK, "--num_train_epochs", 9, "--learning_rate", 1e-12, "--early_stopping_patience", 2]
+    monkeypatch.setattr(loop, "finish", lambda setup, run, progress: None)
+    finetune(*options, "--output_dir", tmp_path / "run")
+    monkeypatch.undo()
+    run = finetune(*options, "--output_dir", tmp_path / "run", "--resume_from_checkpoint", "latest")
+    assert [entry["step"] for entry in metrics_of(run)["history"]] == [6, 12, 18]
+    assert capsys.readouterr().err.count("No better for 2 evaluations: stopped early at step 18 of 54.") == 2
+
+
+def test_a_run_whose_best_checkpoint_is_lost_finds_another(tmp_path, monkeypatch):
+    options = [*QUICK, "--num_train_epochs", 9, "--learning_rate", 1e-12, "--early_stopping_patience", 2]
+    monkeypatch.setattr(loop, "finish", lambda setup, run, progress: None)
+    finetune(*options, "--output_dir", tmp_path / "run")
+    monkeypatch.undo()
+    shutil.rmtree(tmp_path / "run" / "checkpoint-0000006")
+    run = finetune(*options, "--output_dir", tmp_path / "run", "--resume_from_checkpoint", "latest")
+    assert metrics_of(run)["best"]["step"] == 24
+
+
+def test_a_teacher_is_learnt_from(tmp_path):
+    """The loss of a step on all images, by hand."""
+    torch.manual_seed(0)
+    data = load_image_data("digits", max_train_samples=32)
+    teacher = create_model("vit-nano-patch4-32", id2label=data.id2label).eval()
+    teacher.classifier.weight.data *= 30  # so that it is sure of something
+    repo = export(teacher, fresh_image_processor(teacher.config), tmp_path / "teacher")
+    run = finetune(*QUICK, "--max_train_samples", 32, "--max_train_steps", 1, "--learning_rate", 1e-30,
+                   "--crop_scale", 1, 1, "--rotation", 0, "--teacher", repo, "--distillation_weight", 0.75,
+                   "--distillation_temperature", 2, "--output_dir", tmp_path / "run")  # fmt: skip
+    student = AutoModelForImageClassification.from_pretrained(run / "model").eval()
+    pixels = ViTImageProcessor(size={"height": 32, "width": 32})(
+        [decode(image) for image in data.train["image"]], return_tensors="pt"
+    ).pixel_values
+    with torch.no_grad():
+        logits, soft = (model(pixel_values=pixels).logits for model in (student, teacher))
+    hard = torch.nn.functional.cross_entropy(logits, torch.tensor(data.train["label"]))
+    p, q = (soft / 2).softmax(-1), (logits / 2).softmax(-1)
+    expected = 0.25 * hard + 0.75 * 4 * (p * (p / q).log()).sum(-1).mean()
+    assert abs(expected - hard) > 0.1
+    assert metrics_of(run)["history"][0]["train_loss"] == pytest.approx(expected.item(), rel=5e-3)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_run_is_the_same_to_rounding(tmp_path):
+    torch.compiler.reset()
+    counters.clear()
+    runs = [finetune(*QUICK, "--max_train_steps", 3, *given, "--output_dir", tmp_path / f"run{len(given)}")
+            for given in ([], ["--compile"])]  # fmt: skip
+    assert counters["stats"]["unique_graphs"] > 0
+    eager, compiled = (metrics_of(run)["history"][0] for run in runs)
+    assert compiled["train_loss"] == pytest.approx(eager["train_loss"], rel=1e-4)
+    assert compiled["loss"] == pytest.approx(eager["loss"], rel=1e-4)
+    weights = [load_file(run / "model" / "model.safetensors") for run in runs]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.isfinite(weight).all() for weight in weights[1].values())
+
+
 def test_trackers(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -354,7 +444,10 @@ def test_broken_images_are_skipped_and_counted(tmp_path):
     run = finetune("--model", "skvit-nano-patch4-32", "--dataset", folder, "--on_bad_image", "skip",
                    "--per_device_train_batch_size", 8, "--num_train_epochs", 1, "--output_dir", tmp_path / "run",
                    "--warmup_steps", 0)  # fmt: skip
-    assert metrics_of(run)["history"][0]["unreadable"] > 0
+    entry = metrics_of(run)["history"][0]
+    held_out = load_image_data(str(folder)).validation["image"]
+    assert entry["unreadable"] > 0
+    assert entry["unreadable_validation"] == sum(Path(image["path"]).name[:1] == "1" for image in held_out) > 0
 
 
 # Recipes
