@@ -197,7 +197,7 @@ def read_recipe(recipe: str, folder: Path | None, known: set[str]) -> tuple[Path
         raise ValueError(
             f"--recipe {recipe}: there is no such file, nor a recipe of that name among {', '.join(names)}."
         )
-    options = yaml.safe_load(file.read_text())
+    options = parse_yaml(str(file), file.read_text())
     if not isinstance(options, dict):
         raise ValueError(f"{file} is no recipe: expected lines of the form option: value.")
     unknown = sorted(set(options) - known)
@@ -206,16 +206,25 @@ def read_recipe(recipe: str, folder: Path | None, known: set[str]) -> tuple[Path
     return file, options
 
 
+def parse_yaml(source: str, text: str) -> Any:
+    """The value that YAML stands for; ValueError names its source if it is none."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source} is no YAML: {' '.join(str(error).split())}.") from error
+
+
 def parse_recipe(file: Path, options: dict[str, Any]) -> argparse.Namespace:
     """A recipe's options, read as the command line's would be, so that wrong values are found."""
-    parser = build_parser()
-    parser.exit_on_error = False
+    parser, args = build_parser(), argparse.Namespace()
 
     def refuse(message: str) -> None:
-        raise ValueError(f"{file}: {message}")
+        raise ValueError(f"{file} sets {name} to {value!r}: {message}.")
 
     parser.error = refuse
-    return parser.parse_args([token for name, value in options.items() for token in to_tokens(name, value)])
+    for name, value in options.items():
+        parser.parse_args([*to_tokens(name, value)], args)
+    return args
 
 
 def to_tokens(name: str, value: Any) -> Iterator[str]:
@@ -253,6 +262,10 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--crop_scale is {args.crop_scale}, expected two parts of the area, smaller first, of at most 1."
         )
+    if not 0 < args.crop_ratio[0] <= args.crop_ratio[1]:
+        raise ValueError(f"--crop_ratio is {args.crop_ratio}, expected two ratios of width to height, smaller first.")
+    if not all(0 <= beta < 1 for beta in args.opt_betas or ()):
+        raise ValueError(f"--opt_betas is {args.opt_betas}, expected decays of at least 0 and less than 1.")
     if args.ema_decay is not None and not 0 < args.ema_decay < 1:
         raise ValueError(f"--ema_decay is {args.ema_decay}, expected a decay between 0 and 1, such as 0.9999.")
     if args.checkpointing_steps != "epoch" and not (
@@ -291,21 +304,25 @@ PARTS = (
     "random_erasing",
     "mixup_prob",
     "mixup_switch_prob",
+    "momentum",
+    "lora_dropout",
     "label_smoothing",
     "distillation_weight",
     "warmup_learning_rate",
     "final_learning_rate",
 )
-POSITIVE = ("learning_rate", "layer_decay", "distillation_temperature", "max_grad_norm")
+POSITIVE = ("learning_rate", "layer_decay", "distillation_temperature", "max_grad_norm", "opt_eps", "lora_alpha")
 NOT_NEGATIVE = (
     "seed",
     "split_seed",
     "num_workers",
     "weight_decay",
     "crop_padding",
+    "rotation",
     "color_jitter",
     "mixup",
     "cutmix",
+    "mixup_off_epoch",
     "warmup_steps",
     "warmup_epochs",
     "cooldown_epochs",

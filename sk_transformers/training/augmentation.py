@@ -1,6 +1,7 @@
 """What happens to images on their way to the model: timm's augmentation, or the image processor in evaluation."""
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -57,6 +58,8 @@ def train_transform(processor: BaseImageProcessor, args: argparse.Namespace) -> 
     Raises:
         ValueError: if timm does not know the `auto_augment` policy.
     """
+    if args.auto_augment is not None:
+        check_policy(args.auto_augment)
     size = image_size(processor)
     interpolation = INTERPOLATIONS[int(processor.resample)]
     try:
@@ -75,10 +78,7 @@ def train_transform(processor: BaseImageProcessor, args: argparse.Namespace) -> 
             separate=True,
         )
     except (AssertionError, KeyError) as error:
-        raise ValueError(
-            f"--auto_augment {args.auto_augment} is no policy of timm: expected one such as rand-m9-mstd0.5-inc1,"
-            " augmix-m3-w3 or original."
-        ) from error
+        raise ValueError(describe_bad_policy(args.auto_augment)) from error
     steps = [crop, colors, Scaling(processor.image_mean, processor.image_std)]
     if args.random_erasing:
         steps.append(RandomErasing(args.random_erasing, mode="pixel", device="cpu"))
@@ -91,6 +91,19 @@ def train_transform(processor: BaseImageProcessor, args: argparse.Namespace) -> 
     if args.rotation:
         steps.insert(0, transforms.RandomRotation(args.rotation, InterpolationMode.BILINEAR))
     return transforms.Compose(steps)
+
+
+def check_policy(policy: str) -> None:
+    """ValueError if timm would pass over a section of the policy: one that is neither a number nor a set's name."""
+    if not all(re.fullmatch(r"[a-z]+\d+(\.\d+)?|t[a-z0-9]*", section) for section in policy.split("-")[1:]):
+        raise ValueError(describe_bad_policy(policy))
+
+
+def describe_bad_policy(policy: str) -> str:
+    return (
+        f"--auto_augment {policy} is no policy of timm: expected one such as rand-m9-mstd0.5-inc1, augmix-m3-w3 or"
+        " original."
+    )
 
 
 def make_mixup(args: argparse.Namespace, num_labels: int) -> Mixup | None:

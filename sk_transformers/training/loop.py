@@ -24,7 +24,7 @@ from .evaluation import accuracy, predict
 from .finish import finish
 from .interruptions import Stopped, StopRequest, TrainingError, clear_worker_errors, listen_for_stop
 from .seeds import STEP, seed_of, seed_step
-from .setup import Setup, check_run_folder, set_up
+from .setup import Setup, check_push, check_run_folder, set_up
 
 BATCH = ("pixel_values", "labels")
 
@@ -46,6 +46,7 @@ def train(args: argparse.Namespace) -> Path:
     checkpoint = args.resume_from_checkpoint and find_checkpoint(run, args.resume_from_checkpoint)
     if checkpoint is None or (run / "model").exists():
         check_run_folder(run)
+    check_push(args.push_to_hub)
     with clear_worker_errors():
         setup = set_up(args)
         setup.accelerator.init_trackers("sk_transformers", {name: str(value) for name, value in vars(args).items()})

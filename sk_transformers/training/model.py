@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import nn
 from transformers import (
     AutoImageProcessor,
@@ -20,6 +19,7 @@ from ..hub.export import check_exportable
 from ..models.configuration_checks import size_pair
 from ..models.static_key import resize_grid
 from ..zoo import VARIANTS, create_model, get_variant
+from .arguments import parse_yaml
 
 
 def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[PreTrainedModel, BaseImageProcessor]:
@@ -33,8 +33,8 @@ def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[P
             resized.
 
     Raises:
-        ValueError: if there is no such model, or no such field.
-        TypeError: if it is none of ours, and could not be exported with its code.
+        ValueError: if there is no such model, or no such field, or it is none of ours, so that its code would not
+            travel with it.
     """
     settings = {"id2label": id2label, "label2id": {label: i for i, label in id2label.items()}, **overrides}
     if name in VARIANTS or not (Path(name).is_dir() or "/" in name):
@@ -47,10 +47,16 @@ def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[P
             name, ignore_mismatched_sizes=True, output_loading_info=True, **settings
         )
         processor = AutoImageProcessor.from_pretrained(name)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"--model {name} could not be loaded: {reason}") from error
-    check_exportable(model)
+    try:
+        check_exportable(model)
+    except TypeError as error:
+        raise ValueError(
+            f"--model {name} is a {type(model).__name__}, expected one of this package's networks: their code goes"
+            " with the weights. Others can be a --teacher."
+        ) from error
     check_only_the_head_is_fresh(name, model, report)
     return (model, processor) if image_size is None else resize(model, processor, image_size)
 
@@ -105,7 +111,7 @@ def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
         field, equals, value = pair.partition("=")
         if not equals:
             raise ValueError(f"--config_overrides {pair}: expected field=value.")
-        overrides[field] = yaml.safe_load(value)
+        overrides[field] = parse_yaml(f"--config_overrides {pair}", value)
     return overrides
 
 
@@ -128,4 +134,9 @@ def add_lora(model: PreTrainedModel, args: argparse.Namespace) -> nn.Module:
         target_modules=targets,
         modules_to_save=["classifier"],
     )
-    return get_peft_model(model, config)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ValueError(
+            f"--lora_target_modules {' '.join(args.lora_target_modules or [])}: no adapter fits: {error}"
+        ) from error

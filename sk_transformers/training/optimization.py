@@ -89,10 +89,17 @@ def make_optimizer(args: argparse.Namespace, model: nn.Module, learning_rate: fl
     if args.opt not in list_optimizers():
         raise ValueError(f"--opt {args.opt} is no optimizer of timm: expected one such as adamw, lamb, sgd or lion.")
     groups = parameter_groups(model, args.weight_decay, args.no_weight_decay, args.layer_decay)
-    settings = {"betas": tuple(args.opt_betas)} if args.opt_betas else {}
+    info, settings = get_optimizer_info(args.opt), {}
+    if args.opt_betas is not None:
+        expected = info.num_betas if info.has_betas else 0
+        if len(args.opt_betas) != expected:
+            raise ValueError(f"--opt_betas has {len(args.opt_betas)} of them, and --opt {args.opt} has {expected}.")
+        settings["betas"] = tuple(args.opt_betas)
     if args.opt_eps is not None:
+        if not info.has_eps:
+            raise ValueError(f"--opt_eps {args.opt_eps}: --opt {args.opt} has none; leave it out.")
         settings["eps"] = args.opt_eps
-    if get_optimizer_info(args.opt).opt_class in (torch.optim.Adam, torch.optim.AdamW):
+    if info.opt_class in (torch.optim.Adam, torch.optim.AdamW):
         settings["fused"] = True  # one kernel in place of ten a parameter
     return create_optimizer_v2(
         groups, opt=args.opt, lr=learning_rate, weight_decay=args.weight_decay, momentum=args.momentum, **settings

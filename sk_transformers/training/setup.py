@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
@@ -110,7 +111,10 @@ def set_up(args: argparse.Namespace) -> Setup:
 
 
 def make_accelerator(args: argparse.Namespace) -> Accelerator:
-    """The accelerator, which also keeps the trackers; ImportError if one of those is not installed."""
+    """The accelerator, which also keeps the trackers; ImportError if one of those is not installed.
+
+    ValueError if the device does not compute with the precision.
+    """
     trackers = [name for name in args.report_to if name != "none"]
     for name in trackers:
         if find_spec(name) is None:
@@ -121,6 +125,8 @@ def make_accelerator(args: argparse.Namespace) -> Accelerator:
         log_with=trackers or None,
         project_dir=args.output_dir,
     )
+    if args.mixed_precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would pass over it
+        raise ValueError("--mixed_precision fp16: the processor computes with bf16 or no.")
     use_all_cores(accelerator)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:  # it asks a loader that accelerate prepared
         accelerator.state.deepspeed_plugin.deepspeed_config |= {
@@ -242,6 +248,15 @@ def make_train_loader(
         num_workers=args.num_workers,
         pin_memory=accelerator.device.type == "cuda",
     )
+
+
+def check_push(repo_id: str | None) -> None:
+    """ValueError if the result could not be pushed there, which is better known before training than after."""
+    try:
+        if repo_id is not None:
+            validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"--push_to_hub {repo_id}: {error}") from error
 
 
 def check_run_folder(run: Path) -> None:
