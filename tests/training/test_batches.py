@@ -7,10 +7,11 @@ import pytest
 import torch
 from datasets import load_dataset
 from PIL import Image
+from torchvision import transforms
 from transformers import ViTImageProcessor
 
 from sk_transformers.training.arguments import parse_arguments
-from sk_transformers.training.augmentation import eval_transform, image_size, make_mixup, train_transform
+from sk_transformers.training.augmentation import Scaling, eval_transform, image_size, make_mixup, train_transform
 from sk_transformers.training.batches import DataError, TrainLoader, decode, eval_loader
 from sk_transformers.training.sources import load_image_data
 
@@ -35,6 +36,20 @@ def encoded(image, **how):
     buffer = io.BytesIO()
     image.save(buffer, **how)
     return image_of(buffer.getvalue())
+
+
+# Scaling
+
+
+@pytest.mark.parametrize("size", [(5, 4), (64, 48)])
+def test_scaling_is_that_of_torchvision(size):
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    image = Image.effect_noise(size, 90).convert("RGB")
+    image.paste((255, 0, 7), (0, 0, 2, 2))
+    expected = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])(image)
+    scaled = Scaling(mean, std)(image)
+    assert scaled.is_contiguous()
+    torch.testing.assert_close(scaled, expected, rtol=0, atol=1e-6)
 
 
 # Decoding
