@@ -166,7 +166,10 @@ def convert_state_dict(
 
 
 def _read_as_static_key(tensors: dict[str, torch.Tensor], mixer: str) -> None:
-    """A grouped convolution, `(heads * positions, head_dim, 3, 3)`, as a key `(heads, positions, 9 head_dim)`."""
+    """A grouped convolution, `(heads * positions, head_dim, 3, 3)`, as a key `(heads, positions, 9 head_dim)`.
+
+    The key has the channels of each neighbour together.
+    """
     for name in (f"{mixer}.v_proj.weight", f"{mixer}.k.bias"):
         if name not in tensors:
             raise CheckpointError(f"The checkpoint lacks {name} (our name for it), which its convolution comes with.")
@@ -177,7 +180,7 @@ def _read_as_static_key(tensors: dict[str, torch.Tensor], mixer: str) -> None:
             f"{mixer} has {kernel.shape[0]} convolution outputs, which its {heads} heads of {kernel.shape[1]} do not"
             " share evenly: the checkpoint is of another network."
         )
-    tensors[f"{mixer}.key"] = kernel.reshape(heads, kernel.shape[0] // heads, -1)
+    tensors[f"{mixer}.key"] = kernel.permute(0, 2, 3, 1).reshape(heads, kernel.shape[0] // heads, -1)
     tensors[f"{mixer}.key_bias"] = tensors.pop(f"{mixer}.k.bias").reshape(heads, -1)
 
 

@@ -13,6 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling, ImageClassifierOutput
 
 from .configuration_skformer import MIN_IMAGE_SIZE, NUM_STAGES, SKFormerConfig
+from .conv_static_key_cpu import KERNEL_SIZE  # noqa: F401  (transformers 5.1 copies the siblings named here, not theirs)
 from .modeling_common import (
     ChannelScale,
     DropPath,
@@ -22,7 +23,7 @@ from .modeling_common import (
     drop_path_rates,
     output_options,
 )
-from .static_key import StaticKeyAttention  # noqa: F401  (transformers 5.1 copies the siblings named here, not theirs)
+from .static_key import StaticKeyAttention  # noqa: F401  (as above)
 from .token_mixers import StarReLU, build_token_mixer, maps_to_tokens, tokens_to_maps
 
 FIRST_SCALED_STAGE = 2  # residual scales from the third stage on

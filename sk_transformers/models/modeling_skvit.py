@@ -15,6 +15,7 @@ from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPoo
 
 from .configuration_checks import size_pair
 from .configuration_skvit import SKViTConfig
+from .conv_static_key_cpu import KERNEL_SIZE  # noqa: F401  (transformers 5.1 copies the siblings named here, not theirs)
 from .modeling_common import (
     ChannelScale,
     DropPath,

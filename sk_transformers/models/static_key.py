@@ -8,8 +8,8 @@ With tokens `x`, queries `q = x W_q`, values `v = x W_v` and `d` channels a head
 
 The paper writes CSKA's logits as a grouped 3x3 convolution over the map of queries with one output channel for each
 key position. A convolution is a linear map of a neighbourhood, so that is SKA with the query replaced by the `9 d`
-numbers around it: one core, `attend`, serves all three, and the convolution's `(batch, heads, N, N)` output need
-not exist.
+numbers around it, and the convolution's `(batch, heads, N, N)` output need not exist. One core, `attend`, serves all
+three; on the processor `conv_static_key_cpu.py` computes CSKA faster.
 
 A static key has one row for each position of the grid that it was made for. On another grid it is resized like an
 image, or the map is cut into windows of the trained grid.
@@ -25,9 +25,8 @@ from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-KERNEL_SIZE = 3  # of ConvStaticKeyAttention
-LOGITS_IN_CACHE = 2**20  # computed at a time where no fused kernel runs; 4 MiB in float32
-MIN_QUERIES = 64  # at a time, that it pays to read a very long key
+from .conv_static_key_cpu import KERNEL_SIZE, conv_static_key_attention, neighbourhoods
+
 MAX_CACHED_GRIDS = 4  # resized keys that a layer remembers in evaluation; each is as large as its grid
 
 
@@ -226,9 +225,9 @@ class StaticKeyAttention(SelfAttention):
 class ConvStaticKeyAttention(StaticKeyAttention):
     """CSKA: SKA whose query is its own 3x3 neighbourhood, zero outside the map.
 
-    The key, `(heads, positions, 9 head_dim)`, is the convolution's weight `(heads * positions, head_dim, 3, 3)` in
-    another shape, and every key position has a bias. A class token has no neighbourhood: its query meets a static key
-    of its own, `class_key`, and it alone has the learned temperature: kernels train their own scale.
+    The key, `(heads, positions, 9 head_dim)`, is the convolution's weight with its channels last, `(heads * positions,
+    3, 3, head_dim)`, in another shape, and every key position has a bias. A class token has no neighbourhood: its query
+    meets a static key of its own, `class_key`, and it alone has the learned temperature: kernels train their own scale.
     """
 
     def _add_static_key(self, positions: int) -> None:
@@ -253,21 +252,18 @@ class ConvStaticKeyAttention(StaticKeyAttention):
 
     def _mix_grid(self, query, value, grid_size, padding, **options):
         key, key_bias, *class_key = self.static_keys_on(grid_size)
-        value = self._split_heads(value)
+        query, value = self._split_heads(query), self._split_heads(value)
         mask = add_masks(self._diagonal_mask(value), padding)
         first = self.num_class_tokens
-        if first == 0:
-            query = neighbourhoods(query, grid_size, self.num_heads)
-            return attend(self, query, key, value, scaling=self._conv_scaling, bias=key_bias, mask=mask, **options)
-
         class_mask, grid_mask = (None, None) if mask is None else (mask[:, :, :first], mask[:, :, first:])
-        class_query, scaling = self._scale(self._split_heads(query[:, :first]))
+        output, weights = attend_from_neighbourhoods(
+            self, query[:, :, first:], key, key_bias, value, grid_size, self._conv_scaling, grid_mask, **options
+        )
+        if first == 0:
+            return output, weights
+        class_query, scaling = self._scale(query[:, :, :first])
         class_output, class_weights = attend(
             self, class_query, class_key[0], value, scaling=scaling, mask=class_mask, **options
-        )
-        query = neighbourhoods(query[:, first:], grid_size, self.num_heads)
-        output, weights = attend(
-            self, query, key, value, scaling=self._conv_scaling, bias=key_bias, mask=grid_mask, **options
         )
         weights = None if weights is None else torch.cat([class_weights, weights], dim=2)
         return torch.cat([class_output, output], dim=1), weights
@@ -284,42 +280,56 @@ def attend(
     value: torch.Tensor,
     *,
     scaling: float,
-    bias: torch.Tensor | None = None,
     mask: torch.Tensor | None = None,
     output_attentions: bool = False,
     implementation: str = "sdpa",
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """`softmax(scaling * (query @ key.T + bias) + mask) @ value`, for computed and for static keys.
+    """`softmax(scaling * query @ key.T + mask) @ value`, for computed and for static keys.
 
     Args:
         mixer: the calling module, which transformers' attention functions ask for its mode.
         query: `(batch, heads, queries, e)`.
         key: `(heads, keys, e)` when it is static, `(batch, heads, keys, e)` when it is computed.
-        value: `(batch, heads, keys, d)`; `e` is `9 d` for the convolutional static key and `d` elsewhere.
-        bias: `(heads, keys)`, one number for each key position.
+        value: `(batch, heads, keys, d)`.
         mask: additive, broadcastable to `(batch, 1, queries, keys)`.
         output_attentions: whether to return the weights; they exist in the plain formulation only, which then runs.
-        implementation: a name in transformers' `ALL_ATTENTION_FUNCTIONS`, or `"eager"`. Fused kernels want queries
-            as wide as values and no bias; where that does not hold the plain formulation runs, in blocks on the CPU.
+        implementation: a name in transformers' `ALL_ATTENTION_FUNCTIONS`, or `"eager"`. The plain formulation runs
+            where a fused kernel cannot.
 
     Returns:
         The output, `(batch, queries, heads, d)`, and the weights, `(batch, heads, queries, keys)` or None.
     """
-    if output_attentions or implementation == "eager":
-        return plain_attention(query, key, value, scaling, bias, mask)
-    if bias is None and query.shape[-1] == value.shape[-1] and not _overruns_mask(implementation, mask):
-        return fused_attention(mixer, query, key, value, scaling, mask, implementation), None
-    if key.dim() == 3 and value.device.type == "cpu" and not torch.compiler.is_compiling():
-        return blockwise_attention(query, key, value, scaling, bias, mask), None
-    return plain_attention(query, key, value, scaling, bias, mask)[0], None
+    # Fused kernels want queries as wide as values, but for CUDA's memory-efficient one.
+    fits = query.shape[-1] == value.shape[-1] or (implementation == "sdpa" and query.device.type == "cuda")
+    if output_attentions or implementation == "eager" or not fits or _overruns_mask(implementation, mask):
+        output, weights = plain_attention(query, key, value, scaling, mask)
+        return output, weights if output_attentions or implementation == "eager" else None
+    return fused_attention(mixer, query, key, value, scaling, mask, implementation), None
 
 
-def plain_attention(query, key, value, scaling, bias=None, mask=None) -> tuple[torch.Tensor, torch.Tensor]:
+def attend_from_neighbourhoods(
+    mixer, query, key, bias, value, grid_size, scaling, mask, *, output_attentions=False, implementation="sdpa"
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """`attend` with `scaling * (neighbourhoods(query) @ key.T + bias)` for logits.
+
+    The key is `(heads, keys, 9 e)`, the bias `(heads, keys)`; other arguments and results are those of `attend`.
+    """
+    is_plain = output_attentions or implementation == "eager" or torch.compiler.is_exporting()
+    if value.device.type == "cpu" and not is_plain:
+        return conv_static_key_attention(query * scaling, key, value, bias * scaling, mask, grid_size), None
+    # A bias is the key of a channel that is one everywhere. Eight channels, since kernels want multiples of eight.
+    query = F.pad(neighbourhoods(query, grid_size), (0, 8), value=1.0)
+    key = torch.cat([key, F.pad(bias.unsqueeze(2), (0, 7))], dim=2)
+    return attend(
+        mixer, query, key, value, scaling=scaling, mask=mask, output_attentions=output_attentions,
+        implementation=implementation,
+    )  # fmt: skip
+
+
+def plain_attention(query, key, value, scaling, mask=None) -> tuple[torch.Tensor, torch.Tensor]:
     """`attend` as the equations say it; arguments and results are the same."""
     key_axes = "hke" if key.dim() == 3 else "bhke"
     logits = torch.einsum(f"bhqe,{key_axes}->bhqk", query * scaling, key)
-    if bias is not None:
-        logits = logits + (bias * scaling).to(logits.dtype)[:, None, :]
     if mask is not None:
         logits = logits + mask
     weights = logits.softmax(dim=-1)
@@ -341,36 +351,6 @@ def fused_attention(mixer, query, key, value, scaling, mask, implementation) -> 
 def _overruns_mask(implementation: str, mask: torch.Tensor | None) -> bool:
     # On the CPU, torch 2.14's flex_attention reads past a mask whose sides are no multiple of its block.
     return implementation == "flex_attention" and mask is not None and mask.device.type == "cpu"
-
-
-def blockwise_attention(query, key, value, scaling, bias, mask) -> torch.Tensor:
-    """`attend` for a static key, few queries of one image at a time: their logits stay in the processor's cache."""
-    heads, keys, _ = key.shape
-    rows = max(MIN_QUERIES, LOGITS_IN_CACHE // (heads * keys))
-    bias = key.new_zeros(heads, 1, keys) if bias is None else bias.to(key.dtype).unsqueeze(1)
-    masks = [None] * query.shape[0] if mask is None else mask.expand(query.shape[0], -1, -1, -1)
-    images = []
-    # Split, not indexed: the gradient of an index is as large as the batch, and there would be one for every image.
-    for image_query, image_value, image_mask in zip(query.unbind(), value.unbind(), masks):
-        blocks = []
-        for first, queries in zip(range(0, query.shape[2], rows), image_query.split(rows, dim=1)):
-            logits = torch.baddbmm(bias, queries, key.mT, beta=scaling, alpha=scaling)
-            if mask is not None:
-                logits = logits + (image_mask if mask.shape[2] == 1 else image_mask[:, first : first + rows])
-            blocks.append(logits.softmax(dim=-1) @ image_value)
-        images.append(torch.cat(blocks, dim=1))
-    return torch.stack(images).transpose(1, 2)
-
-
-def neighbourhoods(tokens: torch.Tensor, grid_size: tuple[int, int], num_heads: int) -> torch.Tensor:
-    """The 3x3 neighbourhood of every token, zero outside the map.
-
-    `(batch, height * width, heads * d)` becomes `(batch, heads, height * width, d * 9)`, each channel's nine numbers
-    row by row, which is the order of a convolution's weight.
-    """
-    maps = tokens.transpose(1, 2).unflatten(2, grid_size)
-    columns = F.unfold(maps, KERNEL_SIZE, padding=KERNEL_SIZE // 2)
-    return columns.unflatten(1, (num_heads, -1)).transpose(2, 3)
 
 
 def resize_grid(

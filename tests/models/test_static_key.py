@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sk_transformers.models import static_key
+from sk_transformers.models import conv_static_key_cpu
 from sk_transformers.models.static_key import (
     MAX_CACHED_GRIDS,
     ConvStaticKeyAttention,
@@ -63,7 +63,7 @@ def cska(mixer, x):
     first = mixer.num_class_tokens
     query = mixer.q_proj(x)
     maps = query[:, first:].transpose(1, 2).reshape(len(x), HEADS * HEAD_DIM, *GRID)
-    kernel = mixer.key.reshape(-1, HEAD_DIM, 3, 3)
+    kernel = mixer.key.reshape(-1, 3, 3, HEAD_DIM).permute(0, 3, 1, 2)
     logits = F.conv2d(maps, kernel, mixer.key_bias.reshape(-1), padding=1, groups=HEADS)
     logits = logits.reshape(len(x), HEADS, -1, GRID[0] * GRID[1]).transpose(2, 3)
     logits = logits * (1 if mixer.learned_temperature else HEAD_DIM**-0.5)
@@ -84,13 +84,21 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "+".join(options) or "plain")
-@pytest.mark.parametrize("implementation", ["sdpa", "eager", "sdpa in blocks"])
-@pytest.mark.parametrize(("mixer_class", "formula"), [(StaticKeyAttention, ska), (ConvStaticKeyAttention, cska)])
+@pytest.mark.parametrize(
+    ("mixer_class", "formula", "implementation"),
+    [
+        (StaticKeyAttention, ska, "sdpa"),
+        (StaticKeyAttention, ska, "eager"),
+        (ConvStaticKeyAttention, cska, "sdpa"),
+        (ConvStaticKeyAttention, cska, "sdpa in blocks"),
+        (ConvStaticKeyAttention, cska, "eager"),
+    ],
+)
 def test_mixer_is_the_formula(mixer_class, formula, implementation, options, monkeypatch):
     if implementation == "sdpa in blocks":
         implementation = "sdpa"
-        monkeypatch.setattr(static_key, "LOGITS_IN_CACHE", 0)
-        monkeypatch.setattr(static_key, "MIN_QUERIES", 7)  # which does not divide 24
+        monkeypatch.setattr(conv_static_key_cpu, "BLOCK_BYTES", 1)
+        monkeypatch.setattr(conv_static_key_cpu, "MIN_QUERIES", 7)  # which does not divide 24
     mixer = make(mixer_class, **options)
     x = tokens_for(mixer).requires_grad_()
     output, _ = mixer(x, implementation=implementation)
@@ -113,9 +121,9 @@ def test_conv_static_key_of_a_1x1_kernel_is_static_key():
         for name in ("q_proj", "v_proj", "o_proj"):
             getattr(plain, name).load_state_dict(getattr(conv, name).state_dict())
         conv.key_bias.zero_()
-        kernel = conv.key.view(HEADS, -1, HEAD_DIM, 3, 3)
+        kernel = conv.key.view(HEADS, -1, 3, 3, HEAD_DIM)
         kernel.zero_()
-        kernel[..., 1, 1] = plain.key
+        kernel[:, :, 1, 1] = plain.key
     x = tokens_for(conv)
     torch.testing.assert_close(conv(x)[0], plain(x)[0], rtol=1e-12, atol=1e-12)
 

@@ -1,0 +1,239 @@
+"""CSKA's operator for the processor against the softmax that it stands for, in float64, on shapes of all kinds."""
+
+import importlib.util
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch._dynamo.utils import counters
+from torch.nn import functional as F
+
+from sk_transformers.models import conv_static_key_cpu
+from sk_transformers.models.conv_static_key_cpu import (
+    SAFE_LOGIT,
+    add_neighbourhoods,
+    block_size,
+    conv_static_key_attention,
+    largest_logit,
+    neighbourhoods,
+)
+from sk_transformers.models.static_key import (
+    ConvStaticKeyAttention,
+    attend_from_neighbourhoods,
+    fused_attention,
+    plain_attention,
+)
+
+INPUTS = ("query", "key", "value", "bias")
+
+
+def draw(batch=2, heads=3, grid=(4, 5), e=2, d=3, extra_keys=0, scale=1.0, dtype=torch.float64, seed=0):
+    """Queries and values lie in memory as a projection leaves them; keys may have rows for class tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    queries, keys = grid[0] * grid[1], grid[0] * grid[1] + extra_keys
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    return {
+        "query": normal(batch, queries, heads, e).transpose(1, 2) * scale,
+        "key": normal(heads, keys, 9 * e),
+        "value": normal(batch, keys, heads, d).transpose(1, 2),
+        "bias": normal(heads, keys) * scale,
+        "mask": None,
+        "grid_size": grid,
+    }
+
+
+def by_softmax(query, key, value, bias, mask, grid_size):
+    """Convolution, softmax and sum, one after the other.
+
+    Not by `F.conv2d`, whose gradient by the weight, in float64 and grouped, is wrong on maps of 1x2 (torch 2.14).
+    """
+    _, heads, _, e = query.shape
+    maps = query.transpose(2, 3).reshape(len(query), heads * e, *grid_size)
+    columns = F.unfold(maps, 3, padding=1).unflatten(1, (heads, e, 9))
+    logits = torch.einsum("bhcon,hmoc->bhnm", columns, key.unflatten(2, (9, e))) + bias[:, None]
+    logits = logits if mask is None else logits + mask
+    return (logits.softmax(dim=-1) @ value).transpose(1, 2)
+
+
+def assert_same(given, rtol=1e-10):
+    """Results and all gradients."""
+    leaves = [given[name].requires_grad_() for name in INPUTS]
+    output, expected = conv_static_key_attention(**given), by_softmax(**given)
+    torch.testing.assert_close(output, expected, rtol=rtol, atol=rtol)
+    cotangent = torch.randn_like(expected)
+    for gradient, right in zip(
+        torch.autograd.grad(output, leaves, cotangent), torch.autograd.grad(expected, leaves, cotangent)
+    ):
+        largest = right.abs().max().item()
+        torch.testing.assert_close(gradient, right, rtol=rtol, atol=rtol * max(1, largest))
+
+
+shapes = st.fixed_dictionaries(
+    {
+        "batch": st.integers(1, 5),
+        "heads": st.integers(1, 3),
+        "grid": st.tuples(st.integers(1, 6), st.integers(1, 6)),
+        "e": st.integers(1, 4),
+        "d": st.integers(1, 4),
+        "extra_keys": st.integers(0, 2),
+        "scale": st.sampled_from([0.1, 1.0, 100.0]),
+        "seed": st.integers(0, 2**16),
+    }
+)
+
+
+@given(
+    shapes=shapes,
+    mask=st.sampled_from(["none", "keys", "images", "all"]),
+    block_bytes=st.sampled_from([1, 500, 10**7]),
+    batch_bytes=st.sampled_from([1, 3000, 10**7]),
+    min_queries=st.integers(1, 9),
+)
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_any_shape_in_any_blocks(shapes, mask, block_bytes, batch_bytes, min_queries):
+    inputs = draw(**shapes)
+    batch, _, queries, _ = inputs["query"].shape
+    keys = inputs["key"].shape[1]
+    mask_shapes = {"keys": (1, 1, 1, keys), "images": (batch, 1, 1, keys), "all": (batch, 1, queries, keys)}
+    if mask in mask_shapes:
+        inputs["mask"] = torch.randn(mask_shapes[mask], dtype=torch.float64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv_static_key_cpu, "BLOCK_BYTES", block_bytes)
+        patch.setattr(conv_static_key_cpu, "BATCH_BYTES", batch_bytes)
+        patch.setattr(conv_static_key_cpu, "MIN_QUERIES", min_queries)
+        assert_same(inputs, rtol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1.0, 50.0], ids=["bounded", "shifted"])
+def test_gradcheck(scale):
+    inputs = draw(batch=2, heads=2, grid=(2, 3), extra_keys=1, scale=scale)
+    assert (largest_logit(inputs["query"], inputs["key"], inputs["bias"]) < SAFE_LOGIT) == (scale == 1)
+    inputs["value"] = inputs["value"] * 3
+    leaves = [inputs[name].requires_grad_() for name in INPUTS]
+    assert torch.autograd.gradcheck(lambda *given: conv_static_key_attention(*given, None, (2, 3)), leaves)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_at_the_bound_neither_overflow_nor_vanish(dtype):
+    """Logits from -59 to 59 in one map, values of 1e4: the largest and the least that is not shifted."""
+    inputs = draw(batch=1, heads=1, grid=(1, 3), e=1, dtype=dtype)
+    inputs["query"] = torch.tensor([[[[-1.0], [0.0], [1.0]]]], dtype=dtype)
+    inputs["key"] = torch.zeros(1, 3, 9, dtype=dtype)
+    inputs["key"][0, :, 4] = 19.0  # the middle of the neighbourhood
+    inputs["bias"] = torch.zeros(1, 3, dtype=dtype)
+    inputs["value"] = inputs["value"] * 1e4
+    assert 55 < largest_logit(inputs["query"], inputs["key"], inputs["bias"]) < SAFE_LOGIT
+    output = conv_static_key_attention(**inputs)
+    exact = by_softmax(**{name: x.double() if isinstance(x, torch.Tensor) else x for name, x in inputs.items()})
+    torch.testing.assert_close(output.double(), exact, rtol=4 * torch.finfo(dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2), (torch.float16, 3e-3)])
+@pytest.mark.parametrize("scale", [0.5, 20.0])
+def test_low_precision_is_as_exact_as_a_softmax_in_it(dtype, tolerance, scale):
+    inputs = draw(batch=2, heads=2, grid=(7, 7), e=8, d=8, scale=scale / 8, dtype=dtype)
+    exact = by_softmax(**{name: x.double() if isinstance(x, torch.Tensor) else x for name, x in inputs.items()})
+    error = (conv_static_key_attention(**inputs).double() - exact).norm() / exact.norm()
+    softmax_error = (by_softmax(**inputs).double() - exact).norm() / exact.norm()
+    assert error < max(2 * softmax_error, tolerance)
+
+
+def test_the_bound_holds_and_is_infinite_where_exponentials_overflow():
+    for seed in range(20):
+        inputs = draw(seed=seed, scale=5.0)
+        logits = torch.einsum("bhqe,hke->bhqk", neighbourhoods(inputs["query"], (4, 5)), inputs["key"])
+        logits = logits + inputs["bias"][:, None]
+        bound = largest_logit(inputs["query"], inputs["key"], inputs["bias"])
+        assert logits.abs().max() <= bound < 20 * logits.abs().max()
+    half = draw(dtype=torch.float16)
+    assert largest_logit(half["query"], half["key"], half["bias"]) == math.inf
+
+
+def test_what_is_no_number_stays_in_its_image():
+    inputs = draw(batch=3)
+    inputs["query"][1, 0, 7] = math.nan
+    output = conv_static_key_attention(**inputs)
+    assert output[1].isnan().any()
+    torch.testing.assert_close(output[[0, 2]], by_softmax(**inputs)[[0, 2]])
+
+
+def test_neighbourhoods_are_a_convolution_and_have_an_adjoint():
+    query = torch.randn(2, 3, 20, 4, dtype=torch.float64)
+    columns = neighbourhoods(query, (4, 5))
+    maps = query.transpose(2, 3).reshape(6, 4, 4, 5)
+    expected = F.unfold(maps, 3, padding=1).unflatten(1, (4, 9)).permute(0, 3, 2, 1).reshape(2, 3, 20, 36)
+    assert torch.equal(columns, expected)
+    other = torch.randn_like(columns)
+    torch.testing.assert_close((columns * other).sum(), (query * add_neighbourhoods(other, (4, 5))).sum())
+
+
+def test_blocks_are_neither_too_large_nor_too_many():
+    assert block_size(heads=8, queries=784, keys=784, bytes_per_logit=4) == (1, 392)
+    assert block_size(heads=2, queries=64, keys=64, bytes_per_logit=4) == (32, 64)
+    assert block_size(heads=8, queries=12544, keys=12544, bytes_per_logit=4) == (1, conv_static_key_cpu.MIN_QUERIES)
+
+
+def test_the_gradient_keeps_no_logits():
+    """Of a layer with 400 positions, what is saved for the gradient is far smaller than the logits of one image."""
+    mixer = ConvStaticKeyAttention(16, (20, 20), 2, 8).train()
+    saved = []
+    tokens = torch.randn(4, 400, 16, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
+        mixer(tokens)
+    parameters = {p.data_ptr() for p in mixer.parameters()}
+    kept = {x.data_ptr(): x.numel() for x in saved if x.data_ptr() not in parameters}
+    assert sum(kept.values()) < 2 * 400 * 400
+
+
+def test_compiled_without_a_break():
+    torch.compiler.reset()
+    counters.clear()
+    inputs = draw()
+    leaves = [inputs[name].requires_grad_() for name in INPUTS]
+    compiled = torch.compile(conv_static_key_attention, fullgraph=True, backend="aot_eager")
+    output, expected = compiled(**inputs), by_softmax(**inputs)
+    torch.testing.assert_close(output, expected)
+    for gradient, right in zip(
+        torch.autograd.grad(output.sum(), leaves), torch.autograd.grad(expected.sum(), leaves), strict=True
+    ):
+        torch.testing.assert_close(gradient, right)
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+def test_the_operator_keeps_torch_library_s_rules():
+    for scale in (1.0, 50.0):
+        inputs = draw(scale=scale)
+        for name in INPUTS:
+            inputs[name].requires_grad_()
+        torch.library.opcheck(conv_static_key_cpu.attention_in_blocks, tuple(inputs.values()))
+
+
+def test_two_copies_of_the_file_do_not_share_an_operator():
+    """As two networks do that are loaded as remote code, and a file that is loaded again."""
+    for name in ("copy_of_one", "copy_of_another", "copy_of_one"):
+        spec = importlib.util.spec_from_file_location(name, Path(conv_static_key_cpu.__file__))
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        assert str(module.attention_in_blocks._opoverload) == f"{name}.attention_in_blocks.default"
+        inputs = draw()
+        torch.testing.assert_close(module.conv_static_key_attention(**inputs), by_softmax(**inputs))
+
+
+def test_elsewhere_the_bias_is_a_channel():
+    """What other devices compute, on this one: the same, by attention of queries wider than the values."""
+    inputs = draw()
+    given = (inputs["key"], inputs["bias"], inputs["value"], inputs["grid_size"], 1.0, None)
+    mixer = torch.nn.Module()
+    output, _ = attend_from_neighbourhoods(mixer, inputs["query"], *given, output_attentions=True)
+    torch.testing.assert_close(output, by_softmax(**inputs))
+    query = F.pad(neighbourhoods(inputs["query"], (4, 5)), (0, 8), value=1.0)
+    key = torch.cat([inputs["key"], F.pad(inputs["bias"].unsqueeze(2), (0, 7))], dim=2)
+    fused = fused_attention(mixer, query, key, inputs["value"], 1.0, None, "sdpa")
+    torch.testing.assert_close(fused, plain_attention(query, key, inputs["value"], 1.0)[0])
+    torch.testing.assert_close(fused, output)
