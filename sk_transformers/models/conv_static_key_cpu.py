@@ -104,19 +104,24 @@ def attention_in_blocks_backward(
     bias_gradient.zero_()
     # The gradient of a numerator, and of the denominator that is the last column.
     sums_gradient = torch.cat([gradient, -(gradient * output).sum(dim=3, keepdim=True)], dim=3).div_(denominators)
+    logits_memory, keys_memory, neighbours_memory = (query.new_empty(0) for _ in range(3))
     for block in blocks_of(query, key, value, bias, mask, grid_size):
         if block.rows.start == 0:  # the first of these images
             values_gradient = torch.zeros_like(block.values)
-            neighbours_gradient = torch.empty_like(block.neighbours)
+            neighbours_gradient = neighbours_memory.resize_(block.neighbours.shape)
         block_gradient = sums_gradient[block.images, block.rows].permute(0, 2, 3, 1).flatten(0, 1)
         values_gradient.baddbmm_(block_gradient, block.exponentials.mT)
-        logits_gradient = torch.bmm(block.values.mT, block_gradient).mul_(block.exponentials)
-        add_over_images(key_gradient, torch.bmm(logits_gradient, block.neighbours[:, block.rows]))
-        neighbours_gradient[:, block.rows] = torch.bmm(logits_gradient.mT, block.keys)
+        logits_gradient = logits_memory.resize_(block.exponentials.shape)
+        torch.bmm(block.values.mT, block_gradient, out=logits_gradient)
+        logits_gradient *= block.exponentials
+        keys_gradient = keys_memory.resize_(block.keys.shape)
+        torch.bmm(logits_gradient, block.neighbours[:, block.rows], out=keys_gradient)
+        add_over_images(key_gradient, keys_gradient)
+        torch.bmm(logits_gradient.mT, block.keys, out=neighbours_gradient[:, block.rows])
 
         if block.rows.stop == query.shape[2]:  # the last of these images
-            neighbours_gradient = neighbours_gradient.unflatten(0, (-1, heads))
-            query_gradient[block.images] = add_neighbourhoods(neighbours_gradient, grid_size)
+            maps_gradient = add_neighbourhoods(neighbours_gradient.unflatten(0, (-1, heads)), grid_size)
+            query_gradient[block.images] = maps_gradient
             # What the logits of a key add up to in all queries, its values and theirs do.
             add_over_images(bias_gradient, (values_gradient * block.values).sum(dim=1))
             values_gradient = values_gradient[:, :-1].unflatten(0, (-1, heads))

@@ -52,6 +52,19 @@ class ChannelScale(nn.Module):
         return hidden_states * self.scale
 
 
+def add_residual(branch: torch.Tensor, residual: torch.Tensor, scale: nn.Module | None = None) -> torch.Tensor:
+    """`branch + scale(residual)`, in one pass; in place of the branch where no gradient is taken.
+
+    Args:
+        scale: a `ChannelScale`, or None or an `nn.Identity` for no scale.
+    """
+    overwrites = not torch.is_grad_enabled() and not torch.compiler.is_compiling() and branch.dtype == residual.dtype
+    out = branch if overwrites else None
+    if isinstance(scale, ChannelScale):
+        return torch.addcmul(branch, residual, scale.scale, out=out)
+    return torch.add(branch, residual, out=out)
+
+
 class DropPath(nn.Module):
     """Stochastic depth: in training, drop an image's whole residual branch at a rate, and scale up the others.
 

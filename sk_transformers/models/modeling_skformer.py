@@ -12,19 +12,21 @@ from transformers.backbone_utils import BackboneMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling, ImageClassifierOutput
 
+from .activations import StarReLU, mlp
 from .configuration_skformer import MIN_IMAGE_SIZE, NUM_STAGES, SKFormerConfig
 from .conv_static_key_cpu import KERNEL_SIZE  # noqa: F401  (transformers 5.1 copies the siblings named here, not theirs)
 from .modeling_common import (
     ChannelScale,
     DropPath,
     StaticKeyPreTrainedModel,
+    add_residual,
     check_labels,
     check_pixel_values,
     drop_path_rates,
     output_options,
 )
 from .static_key import StaticKeyAttention  # noqa: F401  (as above)
-from .token_mixers import StarReLU, build_token_mixer, maps_to_tokens, tokens_to_maps
+from .token_mixers import build_token_mixer, maps_to_tokens, tokens_to_maps
 
 FIRST_SCALED_STAGE = 2  # residual scales from the third stage on
 
@@ -74,8 +76,8 @@ class SKFormerMLP(nn.Module):
         self.activation = StarReLU()
         self.fc2 = nn.Linear(inner_size, width, bias=False)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.activation(self.fc1(hidden_states)))
+    def forward(self, hidden_states: torch.Tensor, recompute: bool = True) -> torch.Tensor:
+        return mlp(self.fc1, self.activation, self.fc2, hidden_states, recompute)
 
 
 class MapNorm(nn.Module):
@@ -134,9 +136,9 @@ class SKFormerLayer(GradientCheckpointingLayer):
             output_attentions=output_attentions,
             implementation=self.config._attn_implementation,
         )
-        hidden_states = self.mixer_residual(hidden_states) + self.drop_path(mixed)
-        mlp_output = self.mlp(self.layernorm_after(hidden_states))
-        return self.mlp_residual(hidden_states) + self.drop_path(mlp_output), weights
+        hidden_states = add_residual(self.drop_path(mixed), hidden_states, self.mixer_residual)
+        mlp_output = self.mlp(self.layernorm_after(hidden_states), recompute=not self.gradient_checkpointing)
+        return add_residual(self.drop_path(mlp_output), hidden_states, self.mlp_residual), weights
 
 
 class SKFormerStage(nn.Module):

@@ -13,6 +13,7 @@ from transformers.backbone_utils import BackboneMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling, ImageClassifierOutput
 
+from .activations import mlp
 from .configuration_checks import size_pair
 from .configuration_skvit import SKViTConfig
 from .conv_static_key_cpu import KERNEL_SIZE  # noqa: F401  (transformers 5.1 copies the siblings named here, not theirs)
@@ -20,6 +21,7 @@ from .modeling_common import (
     ChannelScale,
     DropPath,
     StaticKeyPreTrainedModel,
+    add_residual,
     check_labels,
     check_pixel_values,
     drop_path_rates,
@@ -130,8 +132,8 @@ class SKViTMLP(nn.Module):
         self.activation = ACT2FN[config.hidden_act]
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.activation(self.fc1(hidden_states)))
+    def forward(self, hidden_states: torch.Tensor, recompute: bool = True) -> torch.Tensor:
+        return mlp(self.fc1, self.activation, self.fc2, hidden_states, recompute)
 
 
 def build_layer_scale(config: SKViTConfig) -> nn.Module:
@@ -174,9 +176,9 @@ class SKViTLayer(GradientCheckpointingLayer):
             output_attentions=output_attentions,
             implementation=self.config._attn_implementation,
         )
-        hidden_states = hidden_states + self.drop_path(self.mixer_scale(mixed))
-        mlp_output = self.mlp(self.layernorm_after(hidden_states))
-        return hidden_states + self.drop_path(self.mlp_scale(mlp_output)), weights
+        hidden_states = add_residual(self.drop_path(self.mixer_scale(mixed)), hidden_states)
+        mlp_output = self.mlp(self.layernorm_after(hidden_states), recompute=not self.gradient_checkpointing)
+        return add_residual(self.drop_path(self.mlp_scale(mlp_output)), hidden_states), weights
 
 
 class SKViTPreTrainedModel(StaticKeyPreTrainedModel):

@@ -13,29 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
+from .activations import StarReLU, activated
 from .static_key import ConvStaticKeyAttention, SelfAttention, StaticKeyAttention, resize_grid
-
-
-class StarReLU(nn.Module):
-    """`scale * relu(x) ** 2 + bias`, two trained scalars.
-
-    Where no gradient is taken it overwrites its input, which is the widest tensor of a network.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.scale = nn.Parameter(torch.empty(1))
-        self.bias = nn.Parameter(torch.empty(1))
-        self.init_own_parameters()
-
-    def init_own_parameters(self, std: float = 0.02) -> None:
-        init.ones_(self.scale)
-        init.zeros_(self.bias)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self.scale * F.relu(hidden_states).square() + self.bias
-        return hidden_states.relu_().square_().mul_(self.scale).add_(self.bias)
 
 
 class SeparableConvolution(nn.Module):
@@ -50,7 +29,7 @@ class SeparableConvolution(nn.Module):
         self.fc2 = nn.Linear(inner_size, hidden_size, bias=False)
 
     def forward(self, hidden_states: torch.Tensor, grid_size: tuple[int, int], **_) -> tuple[torch.Tensor, None]:
-        hidden_states = self.activation(self.fc1(hidden_states))
+        hidden_states = activated(self.fc1, self.activation, hidden_states)
         hidden_states = maps_to_tokens(self.depthwise(tokens_to_maps(hidden_states, grid_size)))
         return self.fc2(hidden_states), None
 

@@ -1,6 +1,5 @@
 """The mixers that neither attend nor have static keys, against plain formulas."""
 
-import pytest
 import torch
 from torch.nn import functional as F
 
@@ -9,7 +8,6 @@ from sk_transformers.models.token_mixers import (
     Pooling,
     RandomMixing,
     SeparableConvolution,
-    StarReLU,
     maps_to_tokens,
     tokens_to_maps,
 )
@@ -27,20 +25,6 @@ def test_tokens_and_maps_are_views_of_each_other():
     assert maps.shape == (2, WIDTH, *GRID) and maps.is_contiguous(memory_format=torch.channels_last)
     assert maps[1, 2, 3, 4] == x[1, 3 * 6 + 4, 2]
     assert maps_to_tokens(maps).data_ptr() == x.data_ptr() and torch.equal(maps_to_tokens(maps), x)
-
-
-@pytest.mark.parametrize("grad", [True, False])
-def test_star_relu(grad):
-    activation = StarReLU().double()
-    with torch.no_grad():
-        activation.scale.fill_(0.8)
-        activation.bias.fill_(-0.4)
-    x = tokens()
-    expected = 0.8 * x.clamp(min=0) ** 2 - 0.4
-    with torch.set_grad_enabled(grad):
-        before = x.clone()
-        torch.testing.assert_close(activation(x), expected)
-        assert torch.equal(x, before) == grad
 
 
 def test_separable_convolution():
