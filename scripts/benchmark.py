@@ -2,21 +2,30 @@
 
 python scripts/benchmark.py --count                # parameters and multiply-adds of all, as a Markdown table
 python scripts/benchmark.py --count --models "*s18"
-python scripts/benchmark.py --resolution --models cskaformer-s18   # time and memory against image size
+python scripts/benchmark.py --speed --output speed.json            # beside timm, transformers and plain static keys
+python scripts/benchmark.py --speed --models skvit --dtypes bfloat16 --modes eager compiled
+python scripts/benchmark.py --growth --output growth.json --plot growth.png    # against image size, batch and depth
+python scripts/benchmark.py --resolution --models cskaformer-s18   # resized keys beside windows of them
 
-`--count` counts with torch's FlopCounterMode; `sk_transformers/complexity.py` says why with that one. `--resolution`
-runs a hybrid network on one image, float32, with resized static keys and with windows of them, in turn; its memory is
-what torch allocates over the weights at the peak of a forward pass.
+`--count` counts with torch's FlopCounterMode; `sk_transformers/complexity.py` says why with that one. `--speed` gives
+ours and a peer turns in one process; a ratio over 1 says that ours is faster. Memory is what torch allocates at the
+peak over weights and optimizer. `--resolution` runs a hybrid network on one image, float32, with resized static keys
+and with windows of them, in turn.
 """
 
 import argparse
+import json
 import statistics
-import time
+import sys
+from dataclasses import asdict
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from sk_transformers import create_config, create_model, list_models
+from sk_transformers.benchmarks.measure import DTYPES, MODES, TASKS, peak_memory, take_turns
 from sk_transformers.complexity import count_macs, count_parameters
 from sk_transformers.zoo import get_variant
 
@@ -35,13 +44,25 @@ RESOLUTION_HEADER = (
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", action="store_true", help="print parameters and multiply-adds beside published ones")
+    parser.add_argument("--speed", action="store_true", help="measure networks and mixers beside their peers")
+    parser.add_argument("--growth", action="store_true", help="measure against image size, batch and depth")
     parser.add_argument("--resolution", action="store_true", help="print time and memory against image size")
-    parser.add_argument("--rounds", type=int, default=5, help="of which the median time is taken")
     parser.add_argument("--models", metavar="NAME", help="part of a name, or a pattern; all networks without it")
+    parser.add_argument("--rounds", type=int, default=5, help="of which the median time is taken")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="for --speed")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=["eager"], help="for --speed")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES, help="for --speed")
+    parser.add_argument("--batch_sizes", nargs="+", type=int, default=[1, 8, 32], help="for --speed; 32 for SKA alone")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where --speed or --growth writes JSON")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="where --growth draws images a second, as PNG")
     args = parser.parse_args(argv)
-    if not (args.count or args.resolution):
-        parser.error("nothing to measure: pass --count or --resolution")
-    if not list_models(args.models):
+    if not (args.count or args.speed or args.growth or args.resolution):
+        parser.error("nothing to measure: pass --count, --speed, --growth or --resolution")
+    if args.rounds < 1:
+        parser.error(f"--rounds is {args.rounds}, expected at least 1")
+    if args.speed and args.growth and args.output:
+        parser.error("--output holds one measurement: pass --speed and --growth in two commands")
+    if (args.count or args.resolution) and not list_models(args.models):
         parser.error(f"no network of the zoo is called {args.models!r}")
     return args
 
@@ -77,30 +98,58 @@ def print_resolutions(name: str, rounds: int) -> None:
     print(f"{name}, {torch.get_num_threads()} threads\n", *RESOLUTION_HEADER, sep="\n")
     for height, width in RESOLUTIONS:
         pixel_values = torch.randn(1, 3, height, width)
-        times = {mode: [] for mode in models}
-        for mode in [*models] * (rounds + 1):
-            start = time.perf_counter()
-            with torch.inference_mode():
-                models[mode](pixel_values)
-            times[mode].append(time.perf_counter() - start)
+        works = {mode: partial(run, model, pixel_values) for mode, model in models.items()}
+        times = dict(zip(works, take_turns(list(works.values()), rounds)))  # an uncounted round resizes the keys
         cells = [f"{height}x{width}"]
-        for mode, model in models.items():
-            seconds = statistics.median(times[mode][1:])  # the first one resizes the keys
+        for mode, work in works.items():
+            seconds = statistics.median(times[mode])
             macs = count_macs(create_config(name, static_key_resolution=mode), (height, width))
-            cells += [f"{macs / 1e9:.1f}", f"{seconds:.2f}", f"{peak_memory(model, pixel_values) / 2**20:.0f}"]
+            cells += [f"{macs / 1e9:.1f}", f"{seconds:.2f}", f"{peak_memory(work) / 2**20:.0f}"]
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def peak_memory(model: torch.nn.Module, pixel_values: torch.Tensor) -> int:
-    """Bytes that a forward pass holds at its peak, of what it allocates."""
-    with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        model(pixel_values)
-    held = peak = 0
-    for event in sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak
+@torch.inference_mode()
+def run(model: torch.nn.Module, pixel_values: torch.Tensor) -> None:
+    model(pixel_values)
+
+
+def print_speed(args: argparse.Namespace) -> None:
+    """Measure, print a Markdown table, and write the figures after each of them, since all take long."""
+    from sk_transformers.benchmarks import speed  # timm is asked for only here
+
+    pattern = "*" if args.models is None else args.models if "*" in args.models else f"*{args.models}*"
+    contests = [contest for contest in speed.CONTESTS if fnmatch(contest.name, pattern)]
+    if not contests:
+        names = ", ".join(dict.fromkeys(contest.name for contest in speed.CONTESTS))
+        sys.exit(f"error: --models {args.models} is none of those measured: {names}.")
+    results = []
+    for result in speed.compare(contests, args.tasks, args.modes, args.dtypes, args.batch_sizes, args.rounds):
+        results.append(result)
+        print(speed.to_row(result), flush=True)
+        write_json(args.output, speed.to_json(results))
+    print(f"\n{speed.to_table(results)}")
+
+
+def print_growth(args: argparse.Namespace) -> None:
+    from sk_transformers.benchmarks import growth
+    from sk_transformers.benchmarks.speed import describe_machine
+
+    points = []
+    for point in growth.measure_growth(args.rounds):
+        points.append(point)
+        print(point, flush=True)
+        rows = [asdict(point) for point in points]
+        write_json(args.output, {"machine": describe_machine(), "points": rows, "exponents": growth.exponents(points)})
+    print(f"\n{growth.to_table(points)}")
+    if args.plot:
+        growth.plot_throughput(points, args.plot)
+
+
+def write_json(file: Path | None, figures: dict) -> None:
+    if file is not None:
+        unfinished = file.with_name(f".{file.name}")
+        unfinished.write_text(json.dumps(figures, indent=1) + "\n")
+        unfinished.rename(file)
 
 
 def figure(value: float | None, spec: str = "g") -> str:
@@ -109,6 +158,10 @@ def figure(value: float | None, spec: str = "g") -> str:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    if args.speed:
+        print_speed(args)
+    if args.growth:
+        print_growth(args)
     names = list_models(args.models)
     if args.count:
         print_counts(names)

@@ -118,13 +118,19 @@ def _fuses(linear: nn.Module, activation: nn.Module, hidden_states: torch.Tensor
         and torch.backends.mkldnn.enabled
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
-        # A plain layer, without an adapter, a hook, or weights in another format or place.
+        # A plain layer, without an adapter, or weights in another format or place.
         and type(linear) is nn.Linear
         and type(linear.weight) is nn.Parameter
         and linear.weight.dtype == hidden_states.dtype
         and linear.weight.device == hidden_states.device
-        and not (linear._forward_hooks or linear._forward_pre_hooks or "forward" in vars(linear))
+        and not _is_hooked(linear)
+        and not _is_hooked(activation)
     )
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    """Whether its call does more than its class says, such as to fetch weights that lie elsewhere."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
 def recomputed(

@@ -48,8 +48,11 @@ class ChannelScale(nn.Module):
     def init_own_parameters(self, std: float = 0.02) -> None:
         init.constant_(self.scale, self.initial_value)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return hidden_states * self.scale
+    def forward(self, hidden_states: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
+        """`hidden_states * scale`, and what is `added` to it, which is overwritten where no gradient is taken."""
+        if added is None:
+            return hidden_states * self.scale
+        return torch.addcmul(added, hidden_states, self.scale, out=overwritten(added, hidden_states))
 
 
 def add_residual(branch: torch.Tensor, residual: torch.Tensor, scale: nn.Module | None = None) -> torch.Tensor:
@@ -58,11 +61,15 @@ def add_residual(branch: torch.Tensor, residual: torch.Tensor, scale: nn.Module 
     Args:
         scale: a `ChannelScale`, or None or an `nn.Identity` for no scale.
     """
-    overwrites = not torch.is_grad_enabled() and not torch.compiler.is_compiling() and branch.dtype == residual.dtype
-    out = branch if overwrites else None
     if isinstance(scale, ChannelScale):
-        return torch.addcmul(branch, residual, scale.scale, out=out)
-    return torch.add(branch, residual, out=out)
+        return scale(residual, added=branch)
+    return torch.add(branch, residual, out=overwritten(branch, residual))
+
+
+def overwritten(branch: torch.Tensor, residual: torch.Tensor) -> torch.Tensor | None:
+    """The branch, if its sum with the residual may take its place."""
+    takes_gradient = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    return None if takes_gradient or branch.dtype != residual.dtype else branch
 
 
 class DropPath(nn.Module):

@@ -293,17 +293,13 @@ def attend(
         value: `(batch, heads, keys, d)`.
         mask: additive, broadcastable to `(batch, 1, queries, keys)`.
         output_attentions: whether to return the weights; they exist in the plain formulation only, which then runs.
-        implementation: a name in transformers' `ALL_ATTENTION_FUNCTIONS`, or `"eager"`. The plain formulation runs
-            where a fused kernel cannot.
+        implementation: a name in transformers' `ALL_ATTENTION_FUNCTIONS`, or `"eager"` for the plain formulation.
 
     Returns:
         The output, `(batch, queries, heads, d)`, and the weights, `(batch, heads, queries, keys)` or None.
     """
-    # Fused kernels want queries as wide as values, but for CUDA's memory-efficient one.
-    fits = query.shape[-1] == value.shape[-1] or (implementation == "sdpa" and query.device.type == "cuda")
-    if output_attentions or implementation == "eager" or not fits or _overruns_mask(implementation, mask):
-        output, weights = plain_attention(query, key, value, scaling, mask)
-        return output, weights if output_attentions or implementation == "eager" else None
+    if output_attentions or implementation == "eager" or _overruns_mask(implementation, mask):
+        return plain_attention(query, key, value, scaling, mask=mask)
     return fused_attention(mixer, query, key, value, scaling, mask, implementation), None
 
 
@@ -313,23 +309,32 @@ def attend_from_neighbourhoods(
     """`attend` with `scaling * (neighbourhoods(query) @ key.T + bias)` for logits.
 
     The key is `(heads, keys, 9 e)`, the bias `(heads, keys)`; other arguments and results are those of `attend`.
+    Queries wider than values fit neither flex attention nor most of the kernels of `sdpa`.
     """
     is_plain = output_attentions or implementation == "eager" or torch.compiler.is_exporting()
-    if value.device.type == "cpu" and not is_plain:
+    if not is_plain and value.device.type == "cpu":
         return conv_static_key_attention(query * scaling, key, value, bias * scaling, mask, grid_size), None
-    # A bias is the key of a channel that is one everywhere. Eight channels, since kernels want multiples of eight.
-    query = F.pad(neighbourhoods(query, grid_size), (0, 8), value=1.0)
-    key = torch.cat([key, F.pad(bias.unsqueeze(2), (0, 7))], dim=2)
-    return attend(
-        mixer, query, key, value, scaling=scaling, mask=mask, output_attentions=output_attentions,
-        implementation=implementation,
-    )  # fmt: skip
+    query = neighbourhoods(query, grid_size)
+    if not is_plain and value.device.type == "cuda":
+        # One of them they fit: the memory-efficient one.
+        query, key = with_bias_as_channel(query, key, bias)
+        return fused_attention(mixer, query, key, value, scaling, mask, "sdpa"), None
+    output, weights = plain_attention(query, key, value, scaling, bias, mask)
+    return output, weights if is_plain else None
 
 
-def plain_attention(query, key, value, scaling, mask=None) -> tuple[torch.Tensor, torch.Tensor]:
-    """`attend` as the equations say it; arguments and results are the same."""
+def with_bias_as_channel(query, key, bias) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries with ones after their channels, and keys with their bias: eight, since kernels want multiples of it."""
+    query = F.pad(query, (0, 8), value=1.0)
+    return query, torch.cat([key, F.pad(bias.unsqueeze(2), (0, 7))], dim=2).to(query.dtype)
+
+
+def plain_attention(query, key, value, scaling, bias=None, mask=None) -> tuple[torch.Tensor, torch.Tensor]:
+    """`attend` as the equations say it, with a bias `(heads, keys)` of the keys; otherwise arguments are the same."""
     key_axes = "hke" if key.dim() == 3 else "bhke"
     logits = torch.einsum(f"bhqe,{key_axes}->bhqk", query * scaling, key)
+    if bias is not None:
+        logits = logits + (bias * scaling).to(logits.dtype)[:, None, :]
     if mask is not None:
         logits = logits + mask
     weights = logits.softmax(dim=-1)

@@ -88,7 +88,8 @@ def with_fused_projections(tensors: dict[str, torch.Tensor]) -> dict[str, torch.
             fused[f"{mixer}mixer.{''.join(parts)}.{kind}"] = torch.cat(chunks)
         elif leaf == "key" and f"{mixer}mixer.key_bias" in tensors:
             heads, positions, width = tensor.shape
-            fused[f"{mixer}mixer.to_k.weight"] = tensor.reshape(heads * positions, width // 9, 3, 3)
+            kernel = tensor.reshape(heads * positions, 3, 3, width // 9)
+            fused[f"{mixer}mixer.to_k.weight"] = kernel.permute(0, 3, 1, 2).contiguous()
             fused[f"{mixer}mixer.to_k.bias"] = tensors[f"{mixer}mixer.key_bias"].flatten()
         elif leaf != "key_bias":
             fused[name] = tensor

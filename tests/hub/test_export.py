@@ -81,7 +81,8 @@ def test_repo_is_complete(tmp_path):
     assert config["id2label"] == {str(k): v for k, v in LABELS.items()}
     files = {file.name for file in repo.iterdir()}
     assert files == {
-        "LICENSE", "README.md", "config.json", "configuration_checks.py", "configuration_skformer.py",
+        "LICENSE", "README.md", "activations.py", "config.json", "configuration_checks.py", "configuration_skformer.py",
+        "conv_static_key_cpu.py",
         "handler.py", "model.safetensors", "modeling_common.py", "modeling_skformer.py", "preprocessor_config.json",
         "static_key.py", "token_mixers.py",
     }  # fmt: skip

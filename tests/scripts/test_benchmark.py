@@ -1,8 +1,8 @@
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
-import torch
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
 
@@ -33,19 +33,31 @@ def test_resolutions_are_a_markdown_table(capsys, monkeypatch):
     assert all(float(cell) >= 0 for cell in [*small[1:], *large[1:]])
 
 
-def test_peak_memory_is_what_is_held_at_once():
+def test_speed_writes_json_as_it_goes(tmp_path, capsys, monkeypatch):
+    from sk_transformers.benchmarks import speed
+    from tests.benchmarks.test_speed import MIXER
+
+    monkeypatch.setattr(speed, "CONTESTS", (MIXER,))
+    monkeypatch.setattr("sk_transformers.benchmarks.measure.MATMUL_SIZES", (64,))
+    file = tmp_path / "speed.json"
     script = load_script()
-
-    class Doubling(torch.nn.Module):
-        def forward(self, x):
-            return (x * 2) * 2  # two of the size of the input at once
-
-    pixel_values = torch.ones(2**20)
-    assert script.peak_memory(Doubling(), pixel_values) == pytest.approx(2 * pixel_values.nbytes, rel=0.01)
+    script.main(["--speed", "--models", "mixer", "--rounds", "1", "--batch_sizes", "3", "--output", str(file)])
+    figures = json.loads(file.read_text())
+    assert [result["dtype"] for result in figures["results"]] == ["float32", "bfloat16"]
+    assert "versions" in figures["machine"]
+    assert capsys.readouterr().out.count("| mixer | plain |") == 4  # as they come, and in the table
+    with pytest.raises(SystemExit, match="--models x9 is none of those measured: mixer"):
+        script.main(["--speed", "--models", "x9"])
 
 
 @pytest.mark.parametrize(
-    "argv, message", [([], "nothing to measure: pass --count"), (["--count", "--models", "x9"], "is called 'x9'")]
+    "argv, message",
+    [
+        ([], "nothing to measure: pass --count"),
+        (["--count", "--models", "x9"], "is called 'x9'"),
+        (["--speed", "--rounds", "0"], "--rounds is 0, expected at least 1"),
+        (["--speed", "--dtypes", "int8"], "invalid choice: 'int8'"),
+    ],
 )
 def test_wrong_arguments(argv, message, capsys):
     with pytest.raises(SystemExit):

@@ -1,0 +1,35 @@
+"""How time, memory and multiply-adds are measured."""
+
+import pytest
+import torch
+from torch import nn
+
+from sk_transformers.benchmarks import measure
+from sk_transformers.benchmarks.measure import count_module_macs, median_ratio, peak_memory, take_turns
+
+
+def test_peak_memory_is_what_is_held_at_once():
+    numbers = torch.ones(2**20)
+    assert peak_memory(lambda: (numbers * 2) * 2) == pytest.approx(2 * numbers.nbytes, rel=0.01)
+    assert peak_memory(lambda: numbers.mul_(2)) == pytest.approx(0, abs=1000)
+
+
+def test_works_take_turns(monkeypatch):
+    clock, order = iter(range(100)), []
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
+    seconds = take_turns([lambda: order.append("a"), lambda: order.append("b") or next(clock)], rounds=3)
+    assert order == ["a", "b"] * 4  # the first round does not count
+    assert seconds == [[1] * 3, [2] * 3]
+
+
+def test_a_ratio_is_of_the_same_round():
+    assert median_ratio([2.0, 30.0, 4.0], [1.0, 10.0, 4.0]) == 2.0
+
+
+def test_macs_of_attention_and_convolution():
+    class Attention(nn.Module):
+        def forward(self, x):
+            return nn.functional.scaled_dot_product_attention(x, x, x)
+
+    assert count_module_macs(Attention(), torch.randn(2, 3, 7, 5)) == 2 * 2 * 3 * 7 * 7 * 5
+    assert count_module_macs(nn.Conv2d(4, 6, 3, padding=1, groups=2), torch.randn(1, 4, 5, 5)) == 6 * 25 * 2 * 9

@@ -1,0 +1,69 @@
+"""The comparison of speed, with networks that are small enough for a test."""
+
+import json
+from functools import partial
+
+import pytest
+import timm
+import torch
+
+from sk_transformers import create_config, create_model, list_models
+from sk_transformers.benchmarks import speed
+from sk_transformers.benchmarks.peers import PlainStaticKeyAttention
+from sk_transformers.benchmarks.speed import CONTESTS, Contest, compare, to_json, to_table
+from sk_transformers.complexity import count_macs
+from sk_transformers.models.static_key import StaticKeyAttention
+
+NANO = Contest(
+    "skvit-nano-patch4-32",
+    "vit-nano-patch4-32",
+    partial(create_model, "skvit-nano-patch4-32", num_labels=1000),
+    lambda _: create_model("vit-nano-patch4-32", num_labels=1000),
+    (3, 32, 32),
+    (2, 1),
+    ("inference", "training"),
+)
+MIXER = Contest("mixer", "plain", partial(StaticKeyAttention, 8, (2, 2), 2, 4), PlainStaticKeyAttention, (4, 8), (3,))
+
+
+@pytest.fixture(autouse=True)
+def small_products(monkeypatch):
+    monkeypatch.setattr("sk_transformers.benchmarks.measure.MATMUL_SIZES", (64,))
+
+
+def test_every_combination_is_measured():
+    dtypes = ["float32", "bfloat16"]
+    results = list(compare([NANO, MIXER], ["inference", "training"], ["eager"], dtypes, [1, 2, 3], rounds=1))
+    measured = [(r.ours, r.task, r.dtype, r.batch) for r in results]
+    assert len(set(measured)) == len(measured) == 2 * 2 * 2 + 2
+    for result in results:
+        assert all(figure > 0 for figure in (*result.images_per_second, *result.memory_mib, result.ratio))
+        assert (result.share_of_peak is None) == (result.task == "training")
+        if result.ours == NANO.name:
+            counted = [count_macs(create_config(name, num_labels=1000)) for name in (NANO.name, NANO.peer_name)]
+            assert list(result.macs) == counted
+    json.dumps(to_json(results))
+    table = to_table(results)
+    assert table.count("| skvit-nano-patch4-32 |") == 8 and "**training, eager**" in table
+
+
+def test_compiled(monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    (result,) = compare([MIXER], ["inference"], ["compiled"], ["float32"], [3], rounds=1)
+    assert result.mode == "compiled" and "**inference, compiled**" in to_table([result])
+
+
+def test_training_is_a_full_step():
+    torch.manual_seed(0)
+    model = NANO.ours()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    speed.training_work(model, torch.randn(2, 3, 32, 32), torch.float32, compiled=False)()
+    assert all(not torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_what_is_compared_exists():
+    for contest in CONTESTS:
+        assert " mixer" in contest.name or contest.name in list_models()
+        if contest.peer_name.startswith("timm "):
+            assert timm.is_model(contest.peer_name.removeprefix("timm "))
