@@ -35,8 +35,8 @@ class StaticKeyPreTrainedModel(PreTrainedModel):
 class ChannelScale(nn.Module):
     """A trained factor for each channel, all equal to `initial_value` before training.
 
-    On the residual it is MetaFormer's residual scale, on the branch it is layer scale ("Going Deeper with Image
-    Transformers", Touvron et al., arXiv 2103.17239).
+    On the branch of a residual it is layer scale ("Going Deeper with Image Transformers", Touvron et al., arXiv
+    2103.17239).
     """
 
     def __init__(self, width: int, initial_value: float = 1.0):
@@ -48,28 +48,8 @@ class ChannelScale(nn.Module):
     def init_own_parameters(self, std: float = 0.02) -> None:
         init.constant_(self.scale, self.initial_value)
 
-    def forward(self, hidden_states: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
-        """`hidden_states * scale`, and what is `added` to it, which is overwritten where no gradient is taken."""
-        if added is None:
-            return hidden_states * self.scale
-        return torch.addcmul(added, hidden_states, self.scale, out=overwritten(added, hidden_states))
-
-
-def add_residual(branch: torch.Tensor, residual: torch.Tensor, scale: nn.Module | None = None) -> torch.Tensor:
-    """`branch + scale(residual)`, in one pass; in place of the branch where no gradient is taken.
-
-    Args:
-        scale: a `ChannelScale`, or None or an `nn.Identity` for no scale.
-    """
-    if isinstance(scale, ChannelScale):
-        return scale(residual, added=branch)
-    return torch.add(branch, residual, out=overwritten(branch, residual))
-
-
-def overwritten(branch: torch.Tensor, residual: torch.Tensor) -> torch.Tensor | None:
-    """The branch, if its sum with the residual may take its place."""
-    takes_gradient = torch.is_grad_enabled() or torch.compiler.is_compiling()
-    return None if takes_gradient or branch.dtype != residual.dtype else branch
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return hidden_states * self.scale
 
 
 class DropPath(nn.Module):

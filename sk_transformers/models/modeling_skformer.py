@@ -16,10 +16,8 @@ from .activations import StarReLU, mlp
 from .configuration_skformer import MIN_IMAGE_SIZE, NUM_STAGES, SKFormerConfig
 from .conv_static_key_cpu import KERNEL_SIZE  # noqa: F401  (transformers 5.1 copies the siblings named here, not theirs)
 from .modeling_common import (
-    ChannelScale,
     DropPath,
     StaticKeyPreTrainedModel,
-    add_residual,
     check_labels,
     check_pixel_values,
     drop_path_rates,
@@ -80,6 +78,24 @@ class SKFormerMLP(nn.Module):
         return mlp(self.fc1, self.activation, self.fc2, hidden_states, recompute)
 
 
+class SKFormerResidual(nn.Module):
+    """`scale * hidden_states + branch`, with a trained factor for each channel, or 1."""
+
+    def __init__(self, width: int, scaled: bool):
+        super().__init__()
+        self.scale = nn.Parameter(torch.empty(width)) if scaled else None
+        self.init_own_parameters()
+
+    def init_own_parameters(self, std: float = 0.02) -> None:
+        if self.scale is not None:
+            init.ones_(self.scale)
+
+    def forward(self, hidden_states: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+        if self.scale is None:
+            return hidden_states + branch
+        return torch.addcmul(branch, hidden_states, self.scale)  # one pass
+
+
 class MapNorm(nn.Module):
     """Layer norm over the channels of all tokens of an image together: a group norm of one group, without bias."""
 
@@ -121,10 +137,10 @@ class SKFormerLayer(GradientCheckpointingLayer):
             output_bias=False,
             static_key_resolution=config.static_key_resolution,
         )
-        self.mixer_residual = ChannelScale(width) if scaled else nn.Identity()
+        self.mixer_residual = SKFormerResidual(width, scaled)
         self.layernorm_after = build_layer_norm(config, width)
         self.mlp = SKFormerMLP(config, width)
-        self.mlp_residual = ChannelScale(width) if scaled else nn.Identity()
+        self.mlp_residual = SKFormerResidual(width, scaled)
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(
@@ -136,9 +152,9 @@ class SKFormerLayer(GradientCheckpointingLayer):
             output_attentions=output_attentions,
             implementation=self.config._attn_implementation,
         )
-        hidden_states = add_residual(self.drop_path(mixed), hidden_states, self.mixer_residual)
+        hidden_states = self.mixer_residual(hidden_states, self.drop_path(mixed))
         mlp_output = self.mlp(self.layernorm_after(hidden_states), recompute=not self.gradient_checkpointing)
-        return add_residual(self.drop_path(mlp_output), hidden_states, self.mlp_residual), weights
+        return self.mlp_residual(hidden_states, self.drop_path(mlp_output)), weights
 
 
 class SKFormerStage(nn.Module):
@@ -215,14 +231,17 @@ class SKFormerModel(SKFormerPreTrainedModel):
             self.config, output_attentions, output_hidden_states, return_dict
         )
         hidden_states, grid_size = self.stem(pixel_values)
-        all_hidden_states, all_attentions = (tokens_to_maps(hidden_states, grid_size),), ()
+        all_hidden_states, all_attentions = (), ()
+        if output_hidden_states:
+            all_hidden_states += (tokens_to_maps(hidden_states, grid_size),)
         for stage in self.stages:
             hidden_states, grid_size, attentions = stage(hidden_states, grid_size, output_attentions)
-            all_hidden_states += (tokens_to_maps(hidden_states, grid_size),)
+            if output_hidden_states:
+                all_hidden_states += (tokens_to_maps(hidden_states, grid_size),)
             all_attentions += attentions
 
         outputs = BaseModelOutputWithPooling(
-            last_hidden_state=all_hidden_states[-1],
+            last_hidden_state=tokens_to_maps(hidden_states, grid_size),
             pooler_output=None if self.layernorm is None else self.layernorm(hidden_states.mean(dim=1)),
             hidden_states=all_hidden_states if output_hidden_states else None,
             attentions=all_attentions if output_attentions else None,

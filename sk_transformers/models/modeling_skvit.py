@@ -21,7 +21,6 @@ from .modeling_common import (
     ChannelScale,
     DropPath,
     StaticKeyPreTrainedModel,
-    add_residual,
     check_labels,
     check_pixel_values,
     drop_path_rates,
@@ -176,9 +175,9 @@ class SKViTLayer(GradientCheckpointingLayer):
             output_attentions=output_attentions,
             implementation=self.config._attn_implementation,
         )
-        hidden_states = add_residual(self.drop_path(self.mixer_scale(mixed)), hidden_states)
+        hidden_states = hidden_states + self.drop_path(self.mixer_scale(mixed))
         mlp_output = self.mlp(self.layernorm_after(hidden_states), recompute=not self.gradient_checkpointing)
-        return add_residual(self.drop_path(self.mlp_scale(mlp_output)), hidden_states), weights
+        return hidden_states + self.drop_path(self.mlp_scale(mlp_output)), weights
 
 
 class SKViTPreTrainedModel(StaticKeyPreTrainedModel):
@@ -232,10 +231,12 @@ class SKViTModel(SKViTPreTrainedModel):
             self.config, output_attentions, output_hidden_states, return_dict
         )
         hidden_states, grid_size = self.embeddings(pixel_values, interpolate_pos_encoding)
-        all_hidden_states, all_attentions = (hidden_states,), ()
+        all_attentions = ()
+        all_hidden_states = (hidden_states,) if output_hidden_states else None
         for layer in self.layers:
             hidden_states, weights = layer(hidden_states, grid_size, output_attentions)
-            all_hidden_states += (hidden_states,)
+            if output_hidden_states:
+                all_hidden_states += (hidden_states,)
             all_attentions += () if weights is None else (weights,)
 
         hidden_states = self.layernorm(hidden_states)
@@ -243,7 +244,7 @@ class SKViTModel(SKViTPreTrainedModel):
         outputs = BaseModelOutputWithPooling(
             last_hidden_state=hidden_states,
             pooler_output=pooled,
-            hidden_states=all_hidden_states if output_hidden_states else None,
+            hidden_states=all_hidden_states,
             attentions=all_attentions if output_attentions else None,
         )
         return outputs if return_dict else outputs.to_tuple()

@@ -311,7 +311,8 @@ def attend_from_neighbourhoods(
     The key is `(heads, keys, 9 e)`, the bias `(heads, keys)`; other arguments and results are those of `attend`.
     Queries wider than values fit neither flex attention nor most of the kernels of `sdpa`.
     """
-    is_plain = output_attentions or implementation == "eager" or torch.compiler.is_exporting()
+    returns_weights = output_attentions or implementation == "eager"
+    is_plain = returns_weights or torch.compiler.is_exporting()
     if not is_plain and value.device.type == "cpu":
         return conv_static_key_attention(query * scaling, key, value, bias * scaling, mask, grid_size), None
     query = neighbourhoods(query, grid_size)
@@ -320,7 +321,7 @@ def attend_from_neighbourhoods(
         query, key = with_bias_as_channel(query, key, bias)
         return fused_attention(mixer, query, key, value, scaling, mask, "sdpa"), None
     output, weights = plain_attention(query, key, value, scaling, bias, mask)
-    return output, weights if is_plain else None
+    return output, weights if returns_weights else None
 
 
 def with_bias_as_channel(query, key, bias) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ from transformers.activations import ACT2FN
 
 from sk_transformers.models import activations
 from sk_transformers.models.activations import StarReLU, activated, mlp
-from sk_transformers.models.modeling_common import ChannelScale, add_residual
+from sk_transformers.models.modeling_skformer import SKFormerResidual
 
 
 def star_relu(dtype=torch.float64):
@@ -154,14 +154,11 @@ def test_autocast(name):
 
 @pytest.mark.parametrize("branch_dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("scaled", [True, False])
-def test_add_residual(scaled, branch_dtype):
-    scale = ChannelScale(4, 0.3) if scaled else nn.Identity()
-    branch, residual = torch.randn(2, 3, 4).to(branch_dtype), torch.randn(2, 3, 4)
-    expected = branch + (0.3 if scaled else 1) * residual
-    for grad in (True, False):
-        with torch.set_grad_enabled(grad):
-            given = branch.clone()
-            output = add_residual(given, residual, scale)
-        assert output.dtype == torch.float32  # also where autocast left the branch in bfloat16
-        torch.testing.assert_close(output, expected)
-        assert (output.data_ptr() == given.data_ptr()) == (not grad and branch_dtype == torch.float32)
+def test_residual(scaled, branch_dtype):
+    residual = SKFormerResidual(4, scaled)
+    if scaled:
+        nn.init.constant_(residual.scale, 0.3)
+    branch, hidden_states = torch.randn(2, 3, 4).to(branch_dtype), torch.randn(2, 3, 4)
+    output = residual(hidden_states, branch)
+    assert output.dtype == torch.float32  # also where autocast left the branch in bfloat16
+    torch.testing.assert_close(output, branch + (0.3 if scaled else 1) * hidden_states)
