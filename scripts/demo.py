@@ -22,17 +22,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence_errors():
-        from sk_transformers.demo.space import example_images, save_space  # seconds of imports, which --help need not
+        from sk_transformers.demo.mechanism import load_network  # seconds of imports, which --help need not wait for
+        from sk_transformers.demo.page import build_page, launch
+        from sk_transformers.demo.space import example_images, save_space
 
         examples = example_images(Path(args.images or Path(args.models[0], "examples")), required=bool(args.images))
+        networks = [load_network(model) for model in args.models]
         if args.save_space:
             print(save_space(args.models, args.save_space, examples))
-            return
-        from sk_transformers.demo.mechanism import load_network
-        from sk_transformers.demo.page import build_page, launch
-
-        page = build_page([load_network(model) for model in args.models], examples)
-        launch(page, server_name="127.0.0.1", server_port=args.port)
+        else:
+            launch(build_page(networks, examples), server_name="127.0.0.1", server_port=args.port)
 
 
 if __name__ == "__main__":

@@ -128,6 +128,17 @@ def check_text(file: Path) -> None:
         check_code(file, text)
 
 
+def read_object(file: Path) -> dict[str, Any]:
+    """What a JSON file holds; PreflightError if that is no object."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PreflightError(f"{file} is not JSON ({error}): restore it, or make it again.") from error
+    if not isinstance(value, dict):
+        raise PreflightError(f"{file} holds a {type(value).__name__}, expected an object: restore it.")
+    return value
+
+
 def check_code(file: Path, text: str) -> None:
     try:
         found = outside_reach(text)

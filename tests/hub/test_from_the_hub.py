@@ -1,5 +1,6 @@
 """From a folder to the Hub and back by the programs that users run, each in a process of its own."""
 
+import io
 import json
 import os
 import subprocess
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
-from transformers import AutoModelForImageClassification
+from transformers import AutoModelForImageClassification, pipeline
 
 from ..hub_server import ALICE, Fault, HubServer
 
@@ -103,6 +105,21 @@ def test_a_run_from_the_hub_goes_back_to_it(story):
     assert f"value: {round(metrics['best']['top1'], 4)}" in card and 'model="org/digits"' in card
     assert "no trained weights" not in card and "--model org/tiny" in card
     assert len(repo.history()) == 2 and not repo.private
+
+
+def test_the_card_of_a_run_shows_what_the_model_answers_without_being_asked(story, tmp_path):
+    hub, machine, _ = story
+    files = hub.model("org/digits").files()
+    widget = yaml.safe_load(files["README.md"].content.decode().split("---")[1])["widget"]
+    classify = pipeline("image-classification", model=str(machine.home / "run" / "model"))
+    assert [example["example_title"] for example in widget] == [f"a {n} drawn for this card" for n in (2, 3, 7)]
+    for example in widget:
+        image = Image.open(io.BytesIO(files[example["src"]].content))
+        answers = classify(image, top_k=3)
+        assert [one["label"] for one in example["output"]] == [answer["label"] for answer in answers]
+        assert [one["score"] for one in example["output"]] == pytest.approx([a["score"] for a in answers], abs=1e-4)
+    # and before the push
+    assert yaml.safe_load((machine.home / "run/model/README.md").read_text().split("---")[1])["widget"] == widget
 
 
 def test_the_token_appears_nowhere(story):
