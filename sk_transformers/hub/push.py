@@ -37,7 +37,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
 
 from .card_completion import EXAMPLES, complete_card, evaluation_of, example_of
-from .card_merge import merge_cards
+from .card_merge import INTRODUCTION, merge_cards
 from .preflight import PICTURES, PreflightError, check_card, check_file, check_folder, read_object, repo_files
 
 CARD = "README.md"
@@ -132,7 +132,8 @@ class Push:
         for what, files in (("new", self.added), ("changed", self.changed)):
             rows += [(what, f"{path}, {size:,} bytes") for path, size in files.items()]
         rows += [("removed", path) for path in self.deleted]
-        rows += [("kept", f"{name.rstrip(':')} of the card, as it was edited on the Hub") for name in self.kept]
+        kept = ["introduction" if name == INTRODUCTION else name.strip("#: ") for name in self.kept]
+        rows += [("kept", f"{name} of the card, as it was edited on the Hub") for name in kept]
         if self.unchanged:
             rows.append(("unchanged", f"{self.unchanged} files"))
         if self.is_empty:

@@ -1,6 +1,7 @@
 """What a run leaves when it is done: figures, curves and the repo folder."""
 
 import json
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from transformers import PreTrainedModel, pipeline
 
 from ..hub import export, push_folder
 from ..hub.card_completion import example_of
+from ..hub.preflight import PreflightError
+from ..hub.push import Push, PushError
 from .checkpoints import Progress, checkpoint_folder, load_checkpoint
 from .curves import plot_curves
 from .display import say
@@ -32,9 +35,17 @@ def finish(setup: Setup, run: Path, progress: Progress) -> None:
         repo = export(model, setup.processor, run / "model", card, pictures)
         say(setup.accelerator, f"Best top-1 {progress.best_top1:.2%}. Ready to push: {repo}")
         if setup.args.push_to_hub:
-            pushed = push_folder(run, setup.args.push_to_hub, private=setup.args.hub_private)
-            say(setup.accelerator, str(pushed))
+            say(setup.accelerator, str(push(run, setup.args.push_to_hub, setup.args.hub_private)))
     setup.accelerator.wait_for_everyone()
+
+
+def push(run: Path, repo_id: str, private: bool) -> Push:
+    """Bring the run to the Hub; where that fails, say that the run itself is done."""
+    try:
+        return push_folder(run, repo_id, private=private)
+    except (PushError, PreflightError) as error:
+        command = shlex.join(["python", "scripts/push_to_hub.py", str(run), repo_id, *["--private"] * private])
+        raise type(error)(f"{error} The run is done and all of it is in {run}; to push it: {command}") from error
 
 
 def answered_examples(model: PreTrainedModel, setup: Setup) -> list[dict[str, Any]]:

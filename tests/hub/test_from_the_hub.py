@@ -40,24 +40,27 @@ class Machine:
         return done
 
 
-@pytest.fixture(scope="module")
-def story(repo_folder, tmp_path_factory):
-    """A private repo, used by a stranger, and fine-tuned into another one, on a bad connection."""
+@pytest.fixture(scope="module", params=["good connection", "bad connection"])
+def story(request, repo_folder, tmp_path_factory):
+    """A private repo, used by a stranger, and fine-tuned into another one that is pushed with the run and again."""
     home = tmp_path_factory.mktemp("machine")
     Image.frombytes("RGB", (60, 40), bytes(i * 31 % 256 for i in range(7200))).save(home / "image.png")
     with HubServer() as hub:
         machine = Machine(home, hub)
-        hub.faults += [
-            Fault("PUT", "/lfs/", cut_after=1000),
-            Fault("POST", "/commit/", lose_answer=True),
-            Fault("GET", "/resolve/", status=503),
-        ]
+        if request.param == "bad connection":
+            hub.faults += [
+                Fault("PUT", "/lfs/", cut_after=1000),
+                Fault("POST", "/org/tiny/commit/", lose_answer=True),
+                Fault("GET", "/resolve/", status=503),
+                Fault("POST", "/repos/create", status=409),
+                Fault("POST", "/org/digits/commit/", status=502),
+            ]
         options = ["--private", "--tag", "v1", "--examples", "image.png"]
         push = machine.run(SCRIPTS / "push_to_hub.py", repo_folder, "org/tiny", *options)
         stranger = machine.run(Path(__file__).with_name("load_from_hub.py"), "org/tiny", "v1", home)
         finetune = machine.run(
             SCRIPTS / "finetune.py", "--model", "org/tiny", "--dataset", "digits", "--max_train_steps", 2,
-            "--output_dir", "run",
+            "--output_dir", "run", "--push_to_hub", "org/digits",
         )  # fmt: skip
         again = machine.run(SCRIPTS / "push_to_hub.py", "run", "org/digits")
         yield hub, machine, {"push": push, "stranger": stranger, "finetune": finetune, "again": again}
@@ -104,6 +107,9 @@ def test_a_run_from_the_hub_goes_back_to_it(story):
     metrics = json.loads((machine.home / "run" / "metrics.json").read_text())
     assert f"value: {round(metrics['best']['top1'], 4)}" in card and 'model="org/digits"' in card
     assert "no trained weights" not in card and "--model org/tiny" in card
+    assert (
+        "see        " in story[2]["finetune"].stderr and "none: org/digits holds all of it" in story[2]["again"].stdout
+    )
     assert len(repo.history()) == 2 and not repo.private
 
 

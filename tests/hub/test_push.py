@@ -166,7 +166,7 @@ def test_an_edited_card_is_merged(hub, repo_folder, tmp_path):
     assert "I made it for ants" in merged and "To the ants." in merged and "- insects" in merged
     assert "Apache 2.0!" in merged and "were drawn" in merged
     assert done.kept == ["tags:", "## Intended use and limits"]
-    assert "kept       tags of the card" in str(done)
+    assert "kept       tags of the card" in str(done) and "kept       Intended use and limits of the" in str(done)
     assert push(folder).is_empty
 
 
