@@ -119,7 +119,8 @@ def create_card(
         results=results,
         evaluations=evaluations,
         published=published if published and published.top1 else None,
-        speeds={**speeds_of(evaluations), **(speeds or {})},
+        evaluation_speeds=speeds_of(evaluations),
+        speeds=speeds or {},
         examples=examples,
         plots=plots,
         has_handler=has_handler,
@@ -211,7 +212,7 @@ def onnx_facts(report: dict[str, Any]) -> dict[str, Any]:
 def speeds_of(evaluations: list[dict[str, Any]]) -> dict[str, str]:
     measured = [one for one in evaluations if one.get("images_per_second")]
     return {
-        f"Evaluation on {Path(one['dataset']).name}": f"{one['images_per_second']:.0f} images per second and process"
+        f"Speed on {Path(one['dataset']).name}": f"{one['images_per_second']:.0f} images per second and process"
         f" ({one.get('hardware', 'hardware not recorded')})"
         for one in measured
     }

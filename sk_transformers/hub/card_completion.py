@@ -56,8 +56,6 @@ def complete_card(
         )
     )  # fmt: skip
     names = ["## How to use it", "## Evaluation", "## Examples", "## Plots", "widget:", "metrics:"]
-    if evaluations:
-        names.append("## Size and speed")
     for name in names:
         if name not in fresh.items or (name in card.items and not card.is_untouched(name)):
             continue

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from transformers import PreTrainedModel
 from ..hub.card import LICENSE, create_card
 from ..hub.fingerprint import fingerprint
 from ..hub.licenses import license_on_card
+from ..models.configuration_checks import size_pair
 from ..zoo import VARIANTS
 from .checkpoints import Progress
 from .sources import BUILT_IN, ImageData
@@ -27,6 +30,7 @@ KNOWN_DATA = {
     "digits": "scikit-learn's handwritten digits of 8 x 8 pixels (from UCI, CC BY 4.0)",
     "fashion-mnist": "Fashion-MNIST (Zalando, MIT)",
 }
+TIMED_IMAGES = 9
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "timm")
 
 
@@ -53,6 +57,8 @@ def run_record(
         },
         "parameters": model.num_parameters(),
         "fingerprint": fingerprint(model),
+        "seconds_an_image": seconds_an_image(model),
+        "threads": torch.get_num_threads(),
         "best": {**best, **exported},
         "history": progress.history,
     }
@@ -76,6 +82,19 @@ def hardware() -> str:
         names = []
     processor = f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}"
     return f"{torch.cuda.get_device_name()}, {processor}" if torch.cuda.is_available() else processor
+
+
+@torch.inference_mode()
+def seconds_an_image(model: PreTrainedModel) -> float:
+    """How long a model on the processor takes for one image: the median of some times."""
+    size = size_pair("image_size", model.config.image_size)
+    image = torch.zeros(1, model.config.num_channels, *size, dtype=model.dtype)
+    times = []
+    for _ in range(1 + TIMED_IMAGES):
+        start = perf_counter()
+        model(image)
+        times.append(perf_counter() - start)
+    return median(times[1:])  # the first one warms up
 
 
 def command_line() -> str:
@@ -153,6 +172,10 @@ def run_card(
         datasets=[dataset] if is_hub_id(dataset) and dataset not in BUILT_IN else None,
         recipe={option: shown(value) for option, value in arguments.items() if value is not None},
         training_plots={"curves.png": "Loss, accuracy and learning rate by epoch"},
+        speeds={
+            "One image at a time": f"{1000 * record['seconds_an_image']:.3g} ms each on the processor, with"
+            f" {record['threads']} threads ({record['hardware']})"
+        },
         examples=examples,
     )
 
