@@ -173,8 +173,8 @@ def run_card(
         recipe={option: shown(value) for option, value in arguments.items() if value is not None},
         training_plots={"curves.png": "Loss, accuracy and learning rate by epoch"},
         speeds={
-            "One image at a time": f"{1000 * record['seconds_an_image']:.3g} ms each on the processor, with"
-            f" {record['threads']} threads ({record['hardware']})"
+            "One image at a time": f"{1000 * record['seconds_an_image']:.3g} ms each on the processor, in"
+            f" {record['threads']} thread{'s' if record['threads'] > 1 else ''} ({record['hardware']})"
         },
         examples=examples,
     )
