@@ -203,7 +203,7 @@ def onnx_facts(report: dict[str, Any]) -> dict[str, Any]:
     """What a card says of ONNX files: their sizes, and where they were measured the data and their accuracies."""
     measured = report.get("top1") or {}
     facts = {"sizes": {file: file_size(size) for file, size in report["bytes"].items()}}
-    if measured:
+    if all(file in measured for file in report["bytes"]):
         facts |= {"dataset": Path(measured["dataset"]).name, "split": measured["split"], "images": measured["images"]}
         facts["accuracy"] = measured
     return facts

@@ -79,7 +79,8 @@ def onnx_report(folder: Path) -> dict[str, Any] | None:
     """What `export_onnx` wrote beside its graphs; None if there are none, or they come from another program."""
     file = folder / "onnx" / "export.json"
     report = read_object(file) if file.is_file() else {}
-    return report if isinstance(report.get("bytes"), dict) else None
+    sizes = report.get("bytes")
+    return report if isinstance(sizes, dict) and all(isinstance(size, int) for size in sizes.values()) else None
 
 
 def model_of(folder: Path):

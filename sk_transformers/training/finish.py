@@ -52,7 +52,7 @@ def answered_examples(model: PreTrainedModel, setup: Setup) -> list[dict[str, An
     """Pictures that anybody may show, and what the model answers to them; for digits only, which are drawn here."""
     if setup.data.name != "digits":
         return []
-    classify = pipeline("image-classification", model=model, image_processor=setup.processor)
+    classify = pipeline("image-classification", model=model, image_processor=setup.processor, device="cpu")
     with tempfile.TemporaryDirectory() as work:
         return [example_of(file, classify(str(file))) for file in draw_digits(Path(work))]
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from sk_transformers.hub.preflight import PreflightError, compare_with_model_here, load_alone, repo_files
 from sk_transformers.hub.push import PushError, Target, push_folder, upload, wanted_files
+from sk_transformers.training import finish
 
 from ..hub_server import ALICE, ALICE_READS, BOB, EXPIRED, TOKENS, Fault
 
@@ -409,6 +411,19 @@ def test_evaluations_that_are_none(record, repo_folder, tmp_path):
     with pytest.raises(PreflightError, match="evaluation.json") as error:
         push_folder(repo_folder, "org/tiny", evaluations=[tmp_path])
     assert one_sentence(error)
+
+
+def test_a_push_that_fails_after_training_says_that_the_run_is_done(monkeypatch):
+    def fail(*_, **__):
+        raise PushError("the Hub is in trouble.")
+
+    monkeypatch.setattr(finish, "push_folder", fail)
+    with pytest.raises(PushError) as error:
+        finish.push(Path("runs/tiny"), "org/tiny", private=True)
+    assert str(error.value) == (
+        "the Hub is in trouble. The run is done and all of it is in runs/tiny; to push it:"
+        " python scripts/push_to_hub.py runs/tiny org/tiny --private"
+    )
 
 
 def test_folders_that_are_none(tmp_path):
