@@ -16,23 +16,35 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--images", help="a folder of example images [that of the first repo, if any]")
     parser.add_argument("--port", type=int, help="of the loopback [the first that is free from 7860 on]")
     parser.add_argument("--save_space", metavar="FOLDER", help="write a Space to this folder, and show nothing")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.port is not None and not 0 < args.port < 65536:
+        parser.error(f"--port is {args.port}, expected 1 to 65535")
+    return args
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence_errors():
-        from sk_transformers.demo.space import example_images, save_space  # seconds of imports, which --help need not
+        from sk_transformers.demo.mechanism import load_network  # seconds of imports, which --help need not wait for
+        from sk_transformers.demo.page import build_page
+        from sk_transformers.demo.space import example_images, save_space
 
         examples = example_images(Path(args.images or Path(args.models[0], "examples")), required=bool(args.images))
+        networks = [load_network(model) for model in args.models]
         if args.save_space:
             print(save_space(args.models, args.save_space, examples))
-            return
-        from sk_transformers.demo.mechanism import load_network
-        from sk_transformers.demo.page import build_page, launch
+        else:
+            serve(build_page(networks, examples), args.port)
 
-        page = build_page([load_network(model) for model in args.models], examples)
-        launch(page, server_name="127.0.0.1", server_port=args.port)
+
+def serve(page, port: int | None) -> None:
+    from sk_transformers.demo.page import launch
+
+    try:
+        launch(page, server_name="127.0.0.1", server_port=port)
+    except OSError as error:
+        what = "no port is free from 7860 on" if port is None else f"--port {port} is taken"
+        raise OSError(f"{what}: choose another by --port.") from error
 
 
 if __name__ == "__main__":

@@ -25,8 +25,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence_errors():
-        from sk_transformers.training.onnx_run import run_export  # seconds of imports, which --help need not wait for
+        from sk_transformers.hub.export import check_free  # seconds of imports, which --help need not wait for
+        from sk_transformers.training.onnx_run import run_export
 
+        if args.save_page:
+            check_free(Path(args.save_page))
         print(json.dumps(run_export(args.model, args.output_dir, args.dynamic_size, args.dataset), indent=2))
         if args.save_page:
             from sk_transformers.demo.space import example_images, save_browser_space

@@ -24,7 +24,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--evaluations", nargs="+", default=[], metavar="FOLDER", help="what scripts/evaluate_model.py wrote, to show"
     )
     parser.add_argument(
-        "--examples", nargs="+", default=[], metavar="IMAGE", help="pictures to show with the model's answers"
+        "--examples",
+        nargs="+",
+        default=[],
+        metavar="IMAGE",
+        help="pictures to show with the model's answers [those in the folder's examples/]",
     )
     parser.add_argument("--dry_run", action="store_true", help="say what would be done, and do nothing")
     return parser.parse_args(argv)

@@ -8,6 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from sk_transformers.command_line import one_sentence_errors
+
 FOLDER = Path(__file__).parents[1] / "model_cards"
 INDEX = "README.md"
 
@@ -56,4 +58,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence_errors():
+        main()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
@@ -106,16 +107,20 @@ def load_network(repo: str | Path, name: str | None = None, trust_remote_code: b
         ValueError: if it cannot be loaded, or no layer of it attends.
     """
     try:
-        model = AutoModelForImageClassification.from_pretrained(repo, trust_remote_code=trust_remote_code)
+        model, report = AutoModelForImageClassification.from_pretrained(
+            repo, trust_remote_code=trust_remote_code, output_loading_info=True
+        )
         processor = AutoImageProcessor.from_pretrained(repo)
-    except OSError as error:
-        raise ValueError(f"{repo} could not be loaded: {str(error).strip().splitlines()[0]}") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(f"model {repo} could not be loaded: {str(error).strip().splitlines()[0]}") from error
+    if report["missing_keys"]:
+        raise ValueError(f"model {repo} is no trained classifier, its weights lack {min(report['missing_keys'])}.")
     names = [name for name in MECHANISMS if name in getattr(model.config, "token_mixers", ())]
     path = Path(repo)
     name = name or (path.parent.name if path.name == "model" else path.name)
     network = Network(name, " and ".join(MECHANISMS[n] for n in names), model.eval(), processor)
     if not network.mixers or not names:
-        raise ValueError(f"{repo} has no layer that attends: there is nothing to show.")
+        raise ValueError(f"model {repo} has no layer that attends: there is nothing to show.")
     return network
 
 

@@ -91,13 +91,15 @@ def build_page(networks: list[Network], examples: list[Path] = ()) -> gr.Blocks:
             with gr.Column(scale=3, min_width=280):
                 classes = gr.HTML(EMPTY, elem_id="classes", padding=False)
         gr.Markdown(WHERE)
+        wide = {"min_width": 250}  # two of them find no room on a telephone, and stand below each other
+        whole = {"step": 1, **wide}
         with gr.Row():
-            layer = gr.Slider(1, most_layers, value=(most_layers + 1) // 2, step=1, label="Layer", elem_id="layer")
-            head = gr.Slider(0, most_heads, value=0, step=1, label="Head (0: mean of all)", elem_id="head")
+            layer = gr.Slider(1, most_layers, value=(most_layers + 1) // 2, label="Layer", elem_id="layer", **whole)
+            head = gr.Slider(0, most_heads, value=0, label="Head (0: mean of all)", elem_id="head", **whole)
         with gr.Row():
-            row = gr.Slider(1, rows, value=rows // 2, step=1, label="Row", elem_id="row")
-            column = gr.Slider(1, columns, value=columns // 2, step=1, label="Column", elem_id="column")
-            asks = gr.Radio([POSITION, CLASS_TOKEN], value=POSITION, label="Who looks", visible=has_class_token)
+            row = gr.Slider(1, rows, value=(rows + 1) // 2, label="Row", elem_id="row", **whole)
+            column = gr.Slider(1, columns, value=(columns + 1) // 2, label="Column", elem_id="column", **whole)
+            asks = gr.Radio([POSITION, CLASS_TOKEN], value=POSITION, label="Who looks", visible=has_class_token, **wide)
         attention = gr.HTML(EMPTY, elem_id="attention", padding=False, js_on_load=REPORT_PRESSES)
         gr.Markdown(KEYS)
         keys = gr.HTML(EMPTY, elem_id="keys", padding=False)

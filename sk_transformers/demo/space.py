@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from PIL import Image
+
 from ..hub.export import check_free
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"}
@@ -56,10 +58,16 @@ tags:
 
 
 def example_images(folder: Path, required: bool = False) -> list[Path]:
-    """The image files in a folder, by name; ValueError if there are none and they are `required`."""
+    """The image files in a folder, by name; ValueError if one is broken, or there are none and they are `required`."""
     images = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if required and not images:
         raise ValueError(f"{folder} has no images: expected files such as bee.png.")
+    for path in images:
+        try:
+            with Image.open(path) as image:
+                image.verify()
+        except Exception as error:  # of every format's reader
+            raise ValueError(f"{path} is no image that can be read: make it again, or remove it.") from error
     return images
 
 

@@ -2,7 +2,7 @@
 
 export      a repo folder: weights, code, image processor, card
 card        the card, from a template; card_drawing draws the network on it
-preflight   whether a folder may be published
+preflight   whether a folder may be published; code_check, whether its Python files keep to themselves
 push        a folder on the Hub, in one commit; card_completion and card_merge see to its card
 """
 

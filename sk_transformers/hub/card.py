@@ -44,6 +44,8 @@ def create_card(
     speeds: dict[str, str] | None = None,
     examples: list[dict[str, Any]] | None = None,
     plots: dict[str, str] | None = None,
+    has_handler: bool = True,
+    onnx: dict[str, Any] | None = None,
 ) -> ModelCard:
     """The card of a model. What is not given is not in it.
 
@@ -65,6 +67,8 @@ def create_card(
         speeds: what was measured, as printed lines.
         examples: images with the model's answers: `{"file": ..., "title": ..., "output": [{"label": ..., "score":
             ...}]}`, for the metadata (`widget`) and a table.
+        has_handler: whether the repo has `handler.py`, as `export()` gives it to classifiers.
+        onnx: what `onnx/export.json` in the repo holds.
     """
     config = model.config
     parameters, in_keys = model.num_parameters(), static_key_parameters(model)
@@ -97,7 +101,7 @@ def create_card(
         summary=summary(config, is_classifier, millions(parameters)),
         drawing=draw(model),
         parameters=millions(parameters),
-        key_parameters=millions(in_keys) if in_keys else None,
+        key_parameters=millions(in_keys, parameters) if in_keys else None,
         weights_size=f"{file_size(parameters * model.dtype.itemsize)} ({str(model.dtype).removeprefix('torch.')})",
         macs=multiply_adds(count_macs(config)),
         image_size=f"{height} x {width}",
@@ -115,9 +119,12 @@ def create_card(
         results=results,
         evaluations=evaluations,
         published=published if published and published.top1 else None,
-        speeds={**speeds_of(evaluations), **(speeds or {})},
+        evaluation_speeds=speeds_of(evaluations),
+        speeds=speeds or {},
         examples=examples,
         plots=plots,
+        has_handler=has_handler,
+        onnx=onnx_facts(onnx) if onnx else None,
     )
     return ModelCard(sign(str(card)))
 
@@ -135,8 +142,9 @@ def static_key_parameters(model: PreTrainedModel) -> int:
     return sum(parameter.numel() for mixer in mixers for parameter in mixer.static_keys())
 
 
-def millions(count: int) -> str:
-    return f"{count / 1e6:.2f} M" if count >= 1e5 else f"{count:,}"
+def millions(count: int, total: int | None = None) -> str:
+    """A number of parameters, in the unit of the total that it is a part of."""
+    return f"{count / 1e6:.2f} M" if (total or count) >= 1e6 and count >= 5e3 else f"{count:,}"
 
 
 def multiply_adds(count: int) -> str:
@@ -191,10 +199,20 @@ def evaluation_results(evaluation: dict[str, Any]) -> list[EvalResult]:
     ]
 
 
+def onnx_facts(report: dict[str, Any]) -> dict[str, Any]:
+    """What a card says of ONNX files: their sizes, and where they were measured the data and their accuracies."""
+    measured = report.get("top1") or {}
+    facts = {"sizes": {file: file_size(size) for file, size in report["bytes"].items()}}
+    if all(file in measured for file in report["bytes"]):
+        facts |= {"dataset": Path(measured["dataset"]).name, "split": measured["split"], "images": measured["images"]}
+        facts["accuracy"] = measured
+    return facts
+
+
 def speeds_of(evaluations: list[dict[str, Any]]) -> dict[str, str]:
     measured = [one for one in evaluations if one.get("images_per_second")]
     return {
-        f"Evaluation on {Path(one['dataset']).name}": f"{one['images_per_second']:.0f} images per second and process"
+        f"Speed on {Path(one['dataset']).name}": f"{one['images_per_second']:.0f} images per second and process"
         f" ({one.get('hardware', 'hardware not recorded')})"
         for one in measured
     }

@@ -1,7 +1,6 @@
 """What a card can say only when it is pushed: where it goes, and which pictures and evaluations go with it."""
 
 import io
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,14 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
 from .card import SECTIONS, create_card
 from .card_merge import MODEL_INDEX, digest, insert_after, is_metadata, join_card, merge_results, parse_card
-from .preflight import PreflightError
+from .preflight import PreflightError, read_object
 
+EXAMPLES = "examples"  # the folder of a repo
+EVALUATION = {  # what a card takes from an evaluation's record
+    "dataset": str, "split": str, "images": int, "top1": float, "top5": float, "loss": float,
+    "calibration_error": float,
+}  # fmt: skip
+SHOWN = 3  # answers to an example
 EXAMPLE_SIZE = 512  # pixels of the longer side; a picture's metadata, with the place it was taken at, stays behind
 PLOTS = {"confusion.png": "Confusion of the classes", "reliability.png": "Reliability of the confidences"}
 
@@ -28,8 +33,8 @@ def complete_card(
 ) -> str:
     """The card in a repo folder, with the sections that could not be written before.
 
-    They are how to load it from its repo, the plots that it does not show yet, evaluations and examples. A section
-    that was edited, and a card that was not generated, stay as they are.
+    They are how to load it from its repo and by which files, the plots that it does not show yet, evaluations and
+    examples. A section that was edited, and a card that was not generated, stay as they are.
 
     Args:
         folder: the repo folder.
@@ -46,13 +51,11 @@ def complete_card(
         str(
             create_card(
                 model_of(folder), folder.name, {"": ""}, repo_id=repo_id, revision=tag, evaluations=evaluations,
-                examples=examples, plots=plots,
+                examples=examples, plots=plots, has_handler=(folder / "handler.py").is_file(), onnx=onnx_report(folder),
             )
         )
     )  # fmt: skip
     names = ["## How to use it", "## Evaluation", "## Examples", "## Plots", "widget:", "metrics:"]
-    if evaluations:
-        names.append("## Size and speed")
     for name in names:
         if name not in fresh.items or (name in card.items and not card.is_untouched(name)):
             continue
@@ -72,6 +75,14 @@ def complete_card(
     return join_card(card)
 
 
+def onnx_report(folder: Path) -> dict[str, Any] | None:
+    """What `export_onnx` wrote beside its graphs; None if there are none, or they come from another program."""
+    file = folder / "onnx" / "export.json"
+    report = read_object(file) if file.is_file() else {}
+    sizes = report.get("bytes")
+    return report if isinstance(sizes, dict) and all(isinstance(size, int) for size in sizes.values()) else None
+
+
 def model_of(folder: Path):
     """The folder's network without its weights."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -87,13 +98,12 @@ def evaluation_of(folder: Path) -> dict[str, Any]:
     Raises:
         PreflightError: if the folder holds none.
     """
-    try:
-        record = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-        dataset, split = Path(record["dataset"]).name, record["split"]
-    except (OSError, ValueError, KeyError) as error:
+    record = read_object(folder / "evaluation.json") if (folder / "evaluation.json").is_file() else {}
+    if not all(isinstance(record.get(name), kind) for name, kind in EVALUATION.items()):
         raise PreflightError(
             f"{folder} holds no evaluation.json that scripts/evaluate_model.py wrote: evaluate the model first."
-        ) from error
+        )
+    dataset, split = Path(record["dataset"]).name, record["split"]
     prefix = "evaluation/" + re.sub(r"[^\w.-]+", "-", f"{dataset}-{split}")
     pictures = {f"{prefix}-{file}": folder / file for file in PLOTS if (folder / file).is_file()}
     titles = {path: f"{PLOTS[file.name]}: {dataset}, {split}" for path, file in pictures.items()}
@@ -101,12 +111,12 @@ def evaluation_of(folder: Path) -> dict[str, Any]:
 
 
 def example_of(image: Path, answers: list[dict[str, Any]]) -> dict[str, Any]:
-    """An image with the model's answers, for the card; the `picture` as bytes, small and without metadata."""
+    """An image with the model's best answers, for the card; the `picture` as bytes, small and without metadata."""
     with Image.open(image) as opened:
         picture = ImageOps.exif_transpose(opened).convert("RGB")
     picture.thumbnail((EXAMPLE_SIZE, EXAMPLE_SIZE))
     content = io.BytesIO()
     picture.save(content, "PNG")
-    output = [{"label": answer["label"], "score": round(answer["score"], 4)} for answer in answers]
-    name = re.sub(r"[^\w.-]+", "-", image.stem)
-    return {"file": f"examples/{name}.png", "title": image.stem, "output": output, "picture": content.getvalue()}
+    output = [{"label": answer["label"], "score": round(answer["score"], 4)} for answer in answers[:SHOWN]]
+    name, title = re.sub(r"[^\w.-]+", "-", image.stem), re.sub(r"[-_]+", " ", image.stem)
+    return {"file": f"{EXAMPLES}/{name}.png", "title": title, "output": output, "picture": content.getvalue()}

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def export(
     image_processor: BaseImageProcessor,
     folder: str | Path,
     card: ModelCard | None = None,
-    pictures: Sequence[Path] = (),
+    pictures: Mapping[str, Path | bytes] | None = None,
 ) -> Path:
     """Write a repo folder that is ready to push and loads with `trust_remote_code=True` anywhere.
 
@@ -36,7 +36,7 @@ def export(
         image_processor: a stock transformers image processor, which makes the model's input.
         folder: where to write; it must not exist, or be empty.
         card: the model card; without one, it says what can be told from the configuration.
-        pictures: files to copy beside the card, which shows them.
+        pictures: what the card shows, by the paths in the repo that it shows it by.
 
     Returns:
         The folder's path.
@@ -59,8 +59,9 @@ def export(
             shutil.copyfile(HANDLER, partial / "handler.py")
         (card or create_card(model, folder.name)).save(partial / "README.md")
         (partial / "LICENSE").write_text(license_text())
-        for picture in pictures:
-            shutil.copy(picture, partial)
+        for path, picture in (pictures or {}).items():
+            (partial / path).parent.mkdir(exist_ok=True)
+            (partial / path).write_bytes(picture if isinstance(picture, bytes) else picture.read_bytes())
         make_readable(partial)
         os.replace(partial, folder)
     except BaseException:
@@ -103,8 +104,8 @@ def complete_auto_map(config_file: Path, model: PreTrainedModel) -> None:
 def make_readable(folder: Path) -> None:
     """Undo the modes of temporary files, which keep others from reading the repo."""
     folder.chmod(0o755)
-    for file in folder.iterdir():
-        file.chmod(0o644)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def license_text() -> str:

@@ -36,8 +36,9 @@ class EndpointHandler:
     """
 
     def __init__(self, path: str = ""):
-        self.processor = AutoImageProcessor.from_pretrained(path)
-        model = AutoModelForImageClassification.from_pretrained(path, trust_remote_code=True)
+        options = {"local_files_only": True}  # the server has put the repo there
+        self.processor = AutoImageProcessor.from_pretrained(path, **options)
+        model = AutoModelForImageClassification.from_pretrained(path, trust_remote_code=True, **options)
         self.model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         # The server itself decodes what is sent as image/png and the like, and refuses twice this number.
         Image.MAX_IMAGE_PIXELS = MAX_PIXELS

@@ -15,8 +15,6 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
 
-ANSWERS = 3
-
 
 def main(folder: str, outputs_file: str, answers_file: str, images: list[str]) -> None:
     options = {"trust_remote_code": True}
@@ -37,7 +35,7 @@ def main(folder: str, outputs_file: str, answers_file: str, images: list[str]) -
     answers = []
     if images and is_classifier:
         classify = pipeline("image-classification", model=model, image_processor=processor)
-        answers = [classify(Image.open(image).convert("RGB"), top_k=ANSWERS) for image in images]
+        answers = [classify(Image.open(image).convert("RGB")) for image in images]
     with open(answers_file, "w", encoding="utf-8") as file:
         json.dump(answers, file)
 

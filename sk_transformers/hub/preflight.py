@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForImageClassification
 
 from .card_merge import parse_card
+from .code_check import outside_reach
 from .fingerprint import fingerprint
 from .licenses import check_license
 
@@ -41,9 +42,9 @@ def check_folder(
 ) -> list[list[dict[str, Any]]]:
     """Check a repo folder.
 
-    The files are of kinds that hold no code but Python, and no token; the card's metadata is valid; and the folder
-    loads in a process of its own as remote code, where this package cannot be imported, with the very outputs that
-    the model has here.
+    The files are of kinds that hold no code but Python, which keeps to itself, and no token; the card's metadata is
+    valid; and the folder loads in a process of its own as remote code, where this package cannot be imported, with the
+    very outputs that the model has here.
 
     Args:
         folder: the repo folder.
@@ -123,6 +124,31 @@ def check_text(file: Path) -> None:
             json.loads(text)
         except json.JSONDecodeError as error:
             raise PreflightError(f"{file} is not JSON (line {error.lineno}): correct it.") from error
+    if file.suffix == ".py":
+        check_code(file, text)
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """What a JSON file holds; PreflightError if that is no object."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PreflightError(f"{file} is not JSON ({error}): restore it, or make it again.") from error
+    if not isinstance(value, dict):
+        raise PreflightError(f"{file} holds a {type(value).__name__}, expected an object: restore it.")
+    return value
+
+
+def check_code(file: Path, text: str) -> None:
+    try:
+        found = outside_reach(text)
+    except (SyntaxError, ValueError) as error:
+        raise PreflightError(f"{file} is not Python ({error}): correct it.") from error
+    if found:
+        raise PreflightError(
+            f"{file}: {found}, and code that strangers run should need torch and transformers only, and neither files"
+            " nor a network: take it out, or upload the folder by hand."
+        )
 
 
 def check_card(text: str) -> None:

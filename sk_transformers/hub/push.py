@@ -7,14 +7,15 @@ commit names the one that it was made from; if somebody else commits in between,
 from theirs.
 
 A card that was edited on the Hub is merged with the new one: `card_merge.py` has the rule. Files on the Hub that the
-folder does not have stay, except for weights: those of an earlier push under other names would be loaded in place of
-the new ones.
+folder does not have stay, except for weights: those of an earlier push under other names, or as ONNX, would be loaded
+in place of the new ones.
 
 The token is the one that huggingface_hub finds (`hf auth login`, `HF_TOKEN`); it is neither read here nor written.
 """
 
 import hashlib
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from typing import Any, TypeVar
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import (
     HfHubHTTPError,
+    HFValidationError,
     HTTPError,
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
@@ -34,9 +36,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
 
-from .card_completion import complete_card, evaluation_of, example_of
-from .card_merge import merge_cards
-from .preflight import PICTURES, PreflightError, check_card, check_file, check_folder, repo_files
+from .card_completion import EXAMPLES, complete_card, evaluation_of, example_of
+from .card_merge import INTRODUCTION, merge_cards
+from .preflight import PICTURES, PreflightError, check_card, check_file, check_folder, read_object, repo_files
 
 CARD = "README.md"
 # What the client raises: of the Hub's answers, of connections and of answers that are none; the last two of uploads and
@@ -49,6 +51,7 @@ HUB_ERRORS = (
     RuntimeError,
     LocalEntryNotFoundError,
 )
+REF_NAME = re.compile(r"\w([\w./-]*\w)?")  # git takes more
 WAITS = (1, 2, 4)  # seconds before another attempt
 Result = TypeVar("Result")
 Source = Path | bytes
@@ -129,7 +132,8 @@ class Push:
         for what, files in (("new", self.added), ("changed", self.changed)):
             rows += [(what, f"{path}, {size:,} bytes") for path, size in files.items()]
         rows += [("removed", path) for path in self.deleted]
-        rows += [("kept", f"{name.rstrip(':')} of the card, as it was edited on the Hub") for name in self.kept]
+        kept = ["introduction" if name == INTRODUCTION else name.strip("#: ") for name in self.kept]
+        rows += [("kept", f"{name} of the card, as it was edited on the Hub") for name in kept]
         if self.unchanged:
             rows.append(("unchanged", f"{self.unchanged} files"))
         if self.is_empty:
@@ -166,7 +170,8 @@ def push_folder(
         dry_run: read, compare and report only.
         commit_message: the commit's title, or the pull request's.
         evaluations: folders that `scripts/evaluate_model.py` wrote; their figures and plots go onto the card.
-        examples: pictures to show on the card, with what the model answers to them.
+        examples: pictures to show on the card, with what the model answers to them; those in the folder's `examples/`
+            if there are none.
 
     Raises:
         PreflightError: if the folder is not fit to be published; nothing was sent.
@@ -176,16 +181,16 @@ def push_folder(
     folder, record = open_folder(Path(folder))
     target = Target(repo_id, private, revision, create_pr, tag)
     check_target(target)
-    images = [Path(example) for example in examples]
+    images = [Path(example) for example in examples] or pictures_in(folder / EXAMPLES)
     for image in images:
         if not image.is_file() or image.suffix.lower() not in PICTURES:
             raise PreflightError(f"{image} is no picture ({', '.join(PICTURES)}): choose other examples.")
         check_file(image.name, image)
+    measured = [evaluation_of(Path(evaluation)) for evaluation in evaluations]
     answers = check_folder(folder, images, record.get("fingerprint"))
     api = HfApi()
     target = explained(repo_id, with_namespace, api, target)
     shown = [example_of(image, answer) for image, answer in zip(images, answers)]
-    measured = [evaluation_of(Path(evaluation)) for evaluation in evaluations]
     files = wanted_files(folder, target, shown, measured)
     message = commit_message or f"Add {folder.parent.name if folder.name == 'model' else folder.name}"
     return upload(api, files, target, message, dry_run)
@@ -204,12 +209,29 @@ def open_folder(folder: Path) -> tuple[Path, dict[str, Any]]:
         )
     if run is None or not (run / "metrics.json").is_file():
         return folder, {}
-    return folder, json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    record = read_object(run / "metrics.json")
+    numbers = record.get("fingerprint", [])
+    if not isinstance(numbers, list) or not all(isinstance(number, int | float) for number in numbers):
+        raise PreflightError(f"{run / 'metrics.json'}: fingerprint is {numbers!r}, expected numbers: restore the file.")
+    return folder, record
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*") if file.suffix.lower() in PICTURES)
 
 
 def check_target(target: Target) -> None:
     """Raise ValueError unless the arguments fit together."""
-    validate_repo_id(target.repo_id)
+    try:
+        validate_repo_id(target.repo_id)
+    except HFValidationError as error:
+        raise ValueError(
+            f"the repo is {target.repo_id!r}, expected namespace/name of letters, digits, '-', '_' and '.'."
+        ) from error
+    for option in ("revision", "tag"):
+        name = getattr(target, option)
+        if name is not None and (not REF_NAME.fullmatch(name) or ".." in name):
+            raise ValueError(f"--{option} is {name!r}, expected letters, digits, '-', '_', '.' and '/'.")
     if target.create_pr and (target.revision or target.tag):
         raise ValueError("--create_pr opens a pull request against main: leave out --revision and --tag.")
     if target.revision and target.revision.startswith("refs/") and not target.revision.startswith("refs/pr/"):
@@ -234,7 +256,9 @@ def wanted_files(
     Raises:
         PreflightError: if a picture or the card is not fit to be published.
     """
-    files: dict[str, Source] = dict(repo_files(folder))
+    files: dict[str, Source] = {
+        path: file for path, file in repo_files(folder).items() if not path.startswith(f"{EXAMPLES}/")
+    }
     plots = {}
     if folder.name == "model":  # plots of the run lie beside it
         for file in sorted(folder.parent.glob("*.png")):
@@ -345,7 +369,10 @@ def compare(api: HfApi, files: dict[str, Source], target: Target, remote: Remote
         merged = merge_cards(read_card(api, target.repo_id, remote.head), files[CARD].decode())
         files, kept = {**files, CARD: merged.text.encode()}, merged.kept
     differing = {path: source for path, source in files.items() if not is_same(source, there.get(path))}
-    deleted = sorted(path for path in there if is_weight(path) and path not in files)
+    deleted = {path for path in there if is_weight(path) and path not in files}
+    if any(is_weight(path) for path in (*differing, *deleted)):
+        deleted |= {path for path in there if path.startswith("onnx/") and path not in files}
+    deleted = sorted(deleted)
     if remote and target.tag in remote.tags and (differing or deleted or remote.tags[target.tag] != remote.head):
         raise PushError(
             f"the tag {target.tag} of {target.repo_id} is on another commit: choose a new one, since others rely on it."

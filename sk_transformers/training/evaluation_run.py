@@ -13,7 +13,6 @@ from datasets import Dataset
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import logging as transformers_logging
 
@@ -22,6 +21,7 @@ from .augmentation import eval_transform
 from .batches import eval_loader
 from .corruption import CorruptingTransform, choose_corruptions, library_version, seen_image
 from .evaluation import Predictions, map_labels, predict, summarize
+from .model import load_classifier
 from .plots import plot_confusion, plot_reliability, plot_robustness
 from .record import provenance
 from .robustness import check_same_images, corrupted_accuracy, load_baseline, summarize_robustness
@@ -50,7 +50,7 @@ def evaluate_model(args: argparse.Namespace) -> tuple[Path | None, dict]:
     use_all_cores(accelerator)
     data = load_data(args)
     images = data.split(args.split)
-    model, processor = load_evaluated(args.model)
+    model, processor = load_classifier(args.model)
     label_map = map_labels(data.labels, model.config.id2label)
     class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     baseline = None
@@ -118,15 +118,6 @@ def evaluate_robustness(
         "image_size": seen_size(processor),
         **summarize_robustness(clean_top1, top1, args.severities, baseline),
     }
-
-
-def load_evaluated(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """The classifier in a repo folder or of a Hub id, and its image processor; ValueError if there is none."""
-    try:
-        model = AutoModelForImageClassification.from_pretrained(name)
-        return model, AutoImageProcessor.from_pretrained(name)
-    except OSError as error:
-        raise ValueError(f"--model {name} could not be loaded: {str(error).strip().splitlines()[0]}") from error
 
 
 def make_loader(args: argparse.Namespace, images: Dataset, transform) -> torch.utils.data.DataLoader:

@@ -1,14 +1,21 @@
 """What a run leaves when it is done: figures, curves and the repo folder."""
 
 import json
+import shlex
+import tempfile
 from pathlib import Path
+from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, pipeline
 
 from ..hub import export, push_folder
+from ..hub.card_completion import example_of
+from ..hub.preflight import PreflightError
+from ..hub.push import Push, PushError
 from .checkpoints import Progress, checkpoint_folder, load_checkpoint
 from .curves import plot_curves
 from .display import say
+from .drawn_digits import draw_digits
 from .record import run_card, run_record
 from .setup import Setup
 
@@ -22,13 +29,32 @@ def finish(setup: Setup, run: Path, progress: Progress) -> None:
         partial.write_text(json.dumps(record, indent=2) + "\n")
         partial.rename(run / "metrics.json")
         plot_curves(progress.history, run / "curves.png")
-        card = run_card(model, run.name, record)
-        repo = export(model, setup.processor, run / "model", card, pictures=[run / "curves.png"])
+        examples = answered_examples(model, setup)
+        card = run_card(model, run.name, record, examples)
+        pictures = {"curves.png": run / "curves.png"} | {one["file"]: one["picture"] for one in examples}
+        repo = export(model, setup.processor, run / "model", card, pictures)
         say(setup.accelerator, f"Best top-1 {progress.best_top1:.2%}. Ready to push: {repo}")
         if setup.args.push_to_hub:
-            pushed = push_folder(run, setup.args.push_to_hub, private=setup.args.hub_private)
-            say(setup.accelerator, str(pushed))
+            say(setup.accelerator, str(push(run, setup.args.push_to_hub, setup.args.hub_private)))
     setup.accelerator.wait_for_everyone()
+
+
+def push(run: Path, repo_id: str, private: bool) -> Push:
+    """Bring the run to the Hub; where that fails, say that the run itself is done."""
+    try:
+        return push_folder(run, repo_id, private=private)
+    except (PushError, PreflightError) as error:
+        command = shlex.join(["python", "scripts/push_to_hub.py", str(run), repo_id, *["--private"] * private])
+        raise type(error)(f"{error} The run is done and all of it is in {run}; to push it: {command}") from error
+
+
+def answered_examples(model: PreTrainedModel, setup: Setup) -> list[dict[str, Any]]:
+    """Pictures that anybody may show, and what the model answers to them; for digits only, which are drawn here."""
+    if setup.data.name != "digits":
+        return []
+    classify = pipeline("image-classification", model=model, image_processor=setup.processor, device="cpu")
+    with tempfile.TemporaryDirectory() as work:
+        return [example_of(file, classify(str(file))) for file in draw_digits(Path(work))]
 
 
 def best_model(setup: Setup, checkpoint: Path) -> PreTrainedModel:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoImageProcessor,
@@ -20,6 +21,8 @@ from ..models.configuration_checks import size_pair
 from ..models.static_key import resize_grid
 from ..zoo import VARIANTS, create_model, get_variant
 from .arguments import parse_yaml
+
+LOADING_ERRORS = (OSError, ValueError, SafetensorError)  # of what is no repo, and of damaged files
 
 
 def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[PreTrainedModel, BaseImageProcessor]:
@@ -47,9 +50,8 @@ def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[P
             name, ignore_mismatched_sizes=True, output_loading_info=True, **settings
         )
         processor = AutoImageProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"--model {name} could not be loaded: {reason}") from error
+    except LOADING_ERRORS as error:
+        raise ValueError(f"--model {name} could not be loaded: {first_line(error)}") from error
     try:
         check_exportable(model)
     except TypeError as error:
@@ -59,6 +61,22 @@ def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[P
         ) from error
     check_only_the_head_is_fresh(name, model, report)
     return (model, processor) if image_size is None else resize(model, processor, image_size)
+
+
+def load_classifier(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """The trained classifier in a repo folder or of a Hub id, and its image processor; ValueError if there is none."""
+    try:
+        model, report = AutoModelForImageClassification.from_pretrained(name, output_loading_info=True)
+        processor = AutoImageProcessor.from_pretrained(name)
+    except LOADING_ERRORS as error:
+        raise ValueError(f"model {name} could not be loaded: {first_line(error)}") from error
+    if report["missing_keys"]:
+        raise ValueError(f"model {name} is no trained classifier, its weights lack {min(report['missing_keys'])}.")
+    return model, processor
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def check_only_the_head_is_fresh(name: str, model: PreTrainedModel, report: dict[str, Any]) -> None:

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoImageProcessor, AutoModelForImageClassification
 from transformers.utils import logging as transformers_logging
 
+from ..hub.export import check_exportable
 from ..hub.onnx_export import FLOAT_MODEL, QUANTIZED_MODEL, REPORT, export_onnx, load_onnx
 from .augmentation import eval_transform
 from .batches import eval_loader
 from .evaluation import map_labels
+from .model import load_classifier
 from .sources import load_image_data
 
 BATCH_SIZE = 128
@@ -30,12 +31,13 @@ def run_export(model: str, output_dir: str, dynamic_size: bool = False, dataset:
     """
     transformers_logging.disable_progress_bar()
     data = None if dataset is None else load_image_data(dataset)
-    try:
-        network = AutoModelForImageClassification.from_pretrained(model)
-        processor = AutoImageProcessor.from_pretrained(model)
-    except OSError as error:
-        raise ValueError(f"{model} could not be loaded: {str(error).strip().splitlines()[0]}") from error
+    network, processor = load_classifier(model)
     label_map = None if data is None else map_labels(data.labels, network.config.id2label)
+    try:
+        check_exportable(network)
+    except TypeError as error:
+        kind = type(network).__name__
+        raise ValueError(f"model {model} is a {kind}, expected one of this package's networks.") from error
     report = export_onnx(network.float(), processor, output_dir, dynamic_size)
     if data is not None:
         loader = eval_loader(data.validation, eval_transform(processor), BATCH_SIZE)

@@ -3,13 +3,17 @@
 import argparse
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from huggingface_hub import EvalResult, ModelCard
 from transformers import PreTrainedModel
@@ -17,10 +21,16 @@ from transformers import PreTrainedModel
 from ..hub.card import LICENSE, create_card
 from ..hub.fingerprint import fingerprint
 from ..hub.licenses import license_on_card
+from ..models.configuration_checks import size_pair
 from ..zoo import VARIANTS
 from .checkpoints import Progress
 from .sources import BUILT_IN, ImageData
 
+KNOWN_DATA = {
+    "digits": "scikit-learn's handwritten digits of 8 x 8 pixels (from UCI, CC BY 4.0)",
+    "fashion-mnist": "Fashion-MNIST (Zalando, MIT)",
+}
+TIMED_IMAGES = 9
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "timm")
 
 
@@ -47,6 +57,8 @@ def run_record(
         },
         "parameters": model.num_parameters(),
         "fingerprint": fingerprint(model),
+        "seconds_an_image": seconds_an_image(model),
+        "threads": torch.get_num_threads(),
         "best": {**best, **exported},
         "history": progress.history,
     }
@@ -58,14 +70,41 @@ def provenance() -> dict[str, Any]:
         "command": command_line(),
         "commit": git_commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
-        "hardware": platform.machine(),
+        "hardware": hardware(),
     }
 
 
+def hardware() -> str:
+    """The processors of this machine, as their makers call them."""
+    try:
+        names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        names = []
+    processor = f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}"
+    return f"{torch.cuda.get_device_name()}, {processor}" if torch.cuda.is_available() else processor
+
+
+@torch.inference_mode()
+def seconds_an_image(model: PreTrainedModel) -> float:
+    """How long a model on the processor takes for one image: the median of some times."""
+    size = size_pair("image_size", model.config.image_size)
+    image = torch.zeros(1, model.config.num_channels, *size, dtype=model.dtype)
+    times = []
+    for _ in range(1 + TIMED_IMAGES):
+        start = perf_counter()
+        model(image)
+        times.append(perf_counter() - start)
+    return median(times[1:])  # the first one warms up
+
+
 def command_line() -> str:
-    """The command that this process was started by, without the folders of this machine."""
+    """The command that repeats what this process does, without the folders of this machine.
+
+    A run that was resumed is repeated by starting it.
+    """
     launcher = "accelerate launch" if "ACCELERATE_MIXED_PRECISION" in os.environ else "python"
-    return f"{launcher} " + shlex.join([f"scripts/{Path(sys.argv[0]).name}", *map(shown, sys.argv[1:])])
+    command = shlex.join([f"scripts/{Path(sys.argv[0]).name}", *map(shown, sys.argv[1:])])
+    return f"{launcher} " + re.sub(r" --resume_from_checkpoint[ =]\S+", "", command)
 
 
 def shown(value: Any) -> Any:
@@ -89,8 +128,10 @@ def git_commit() -> str | None:
         return None
 
 
-def run_card(model: PreTrainedModel, name: str, record: dict[str, Any]) -> ModelCard:
-    """The card of a run's model: how it was trained, and the validation accuracy of its best checkpoint."""
+def run_card(
+    model: PreTrainedModel, name: str, record: dict[str, Any], examples: list[dict[str, Any]] | None = None
+) -> ModelCard:
+    """The card of a run's model: how it was trained, the validation accuracy of its best checkpoint, and examples."""
     data, best, arguments = record["data"], record["best"], record["arguments"]
     results = [
         EvalResult(
@@ -105,21 +146,25 @@ def run_card(model: PreTrainedModel, name: str, record: dict[str, Any]) -> Model
         )
         for key, title in (("top1", "Top-1 accuracy"), ("top5", "Top-5 accuracy"))
     ]
+    name_of_data = KNOWN_DATA.get(data["name"], Path(data["name"]).name)
+    commit, _, changes = (record["commit"] or "").partition("+")
+    if commit:
+        commit += f" of sk_transformers{', and changes that were not committed' if changes else ''}"
     training = {
-        "Command": f"`{record['command']}`",
-        "Commit": record["commit"],
-        "Seed": record["seed"],
-        "Data": f"{Path(data['name']).name}, {data['train_images']} images, and {data['validation_images']} held out",
-        "Steps": best["step"],
+        "Data": f"{name_of_data}: {data['train_images']} images, and {data['validation_images']} held out",
         "Data revision": data["revision"],
-        "Time": f"{record['seconds']:.0f} s on {record['processes']} x {record['device']} ({record['hardware']})",
+        "Command": f"`{record['command']}`",
+        "Commit": commit,
+        "Seed": record["seed"],
+        "Steps": f"{best['step']}, the best checkpoint of {record['history'][-1]['step']} steps",
+        "Time": f"{duration(record['seconds'])} on {record['processes']} x {record['device']} ({record['hardware']})",
     }
     started_from, dataset = arguments["model"], data["name"]
     fresh = started_from in VARIANTS
     return create_card(
         model,
         name,
-        {what: value for what, value in training.items() if value is not None},
+        {what: value for what, value in training.items() if value not in (None, "")},
         results,
         variant=started_from if fresh else None,
         license=LICENSE if fresh else license_on_card(started_from) or "other",
@@ -127,7 +172,19 @@ def run_card(model: PreTrainedModel, name: str, record: dict[str, Any]) -> Model
         datasets=[dataset] if is_hub_id(dataset) and dataset not in BUILT_IN else None,
         recipe={option: shown(value) for option, value in arguments.items() if value is not None},
         training_plots={"curves.png": "Loss, accuracy and learning rate by epoch"},
+        speeds={
+            "One image at a time": f"{1000 * record['seconds_an_image']:.3g} ms each on the processor, in"
+            f" {record['threads']} thread{'s' if record['threads'] > 1 else ''} ({record['hardware']})"
+        },
+        examples=examples,
     )
+
+
+def duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.3g} s"
 
 
 def is_hub_id(name: str) -> bool:

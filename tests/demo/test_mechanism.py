@@ -1,12 +1,14 @@
 """What the page shows is what the network did."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from transformers import AutoModelForImageClassification
 
-from sk_transformers import create_model
+from sk_transformers import SKViTModel, create_model
 from sk_transformers.demo.mechanism import Network, load_network, principal_colors, read
 from sk_transformers.demo.pictures import SIDE, attention_picture, bars, figure
 
@@ -99,3 +101,14 @@ def test_networks_without_attention_are_refused(tmp_path):
         load_network(tmp_path / "repo")
     with pytest.raises(ValueError, match="nowhere could not be loaded"):
         load_network(tmp_path / "nowhere")
+
+
+def test_networks_that_are_no_classifiers_are_refused(repos, tmp_path):
+    SKViTModel.from_pretrained(repos[0]).save_pretrained(tmp_path / "headless")
+    PROCESSOR.save_pretrained(tmp_path / "headless")
+    with pytest.raises(ValueError, match=r"headless is no trained classifier, its weights lack classifier.bias\."):
+        load_network(tmp_path / "headless")
+    shutil.copytree(repos[0], tmp_path / "damaged")
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(bytes(100))
+    with pytest.raises(ValueError, match="damaged could not be loaded: "):
+        load_network(tmp_path / "damaged")

@@ -130,4 +130,7 @@ def test_wrong_folders_are_refused(repos, tmp_path):
         save_space([str(repos[0])], tmp_path / "space")
     with pytest.raises(ValueError, match="has no images: expected files such as bee.png"):
         example_images(tmp_path / "space", required=True)
+    (tmp_path / "space" / "broken.png").write_text("no image")
+    with pytest.raises(ValueError, match="broken.png is no image that can be read"):
+        example_images(tmp_path / "space")
     assert [path.name for path in tmp_path.iterdir()] == ["space"]

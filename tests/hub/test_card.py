@@ -33,6 +33,8 @@ FACTS = {
                      "calibration_error": 0.01, "images_per_second": 12.4, "plots": {"confusion.png": "Confusion"}}],
     "examples": [{"file": "examples/ant.png", "title": "ant", "output": [{"label": "ant", "score": 0.9}]}],
     "plots": {"other.png": "Other"},
+    "onnx": {"bytes": {"onnx/model.onnx": 4096},
+             "top1": {"dataset": "bugs", "split": "validation", "images": 9, "onnx/model.onnx": 0.75}},
     "variant": "skaformer-s18",
 }  # fmt: skip
 
@@ -127,9 +129,12 @@ def test_a_card_with_all_facts():
     values = [m["value"] for result in metadata["model-index"][0]["results"] for m in result["metrics"]]
     assert sorted(values) == [0.5, 0.51234, 1.0]
     for said in (
-        'model="org/tiny"', 'revision="v1"', "- Seed: 7", "learning_rate: 0.001", "![Curves](curves.png)", "0.5123",
+        'model="org/tiny"', 'revision="v1"', "- Seed: 7",
+        "classifies 51.23% right ([results](#results))", "learning_rate: 0.001", "![Curves](curves.png)", "0.5123",
         "![Confusion](confusion.png)", "82.3", "![Other](other.png)", "under the licence `cc-by-nc-4.0`",
-        "| ant 0.900 |", "12 images per second and process",
+        "| ant | ant (90.0%) |", "runs `handler.py` as it is", "[examples](#examples) below were answered before",
+        "9 images of bugs, validation", "| `onnx/model.onnx` | 4 KiB | 0.7500 |",
+        '["org/tiny", "v1"]', "12 images per second and process",
     ):  # fmt: skip
         assert said in text, said
     assert "no trained weights" not in text
@@ -141,6 +146,7 @@ def test_a_card_without_facts_has_no_sections_for_them():
     assert [name for name in parse_card(text).items if name.startswith("#")] == [
         name for name in SECTIONS if name not in absent
     ]
+    assert "(#" not in text and "onnx" not in text.lower()
     assert not any(word in text for word in ("None", "{{", "{%", "TODO", "More Information"))
     assert "\n\n\n" not in text
 
@@ -152,6 +158,7 @@ def test_sections_are_those_of_the_template():
 def test_a_headless_model_is_no_classifier():
     text = str(create_card(SKFormerModel(small_config("skaformer")), "tiny", {"Seed": 1}))
     assert "pipeline_tag: image-feature-extraction" in text and "embed(" in text and "classes" not in text
+    assert "handler.py" not in text and "cannot embed an image" in text
 
 
 @pytest.mark.parametrize("name", ["cskvit", "no-query-former"])

@@ -125,7 +125,7 @@ def test_a_failed_export_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         export(model, Broken(), tmp_path / "repo")
     with pytest.raises(FileNotFoundError, match="plot.png"):
-        export(model, processor_for(model.config), tmp_path / "repo", pictures=[tmp_path / "plot.png"])
+        export(model, processor_for(model.config), tmp_path / "repo", pictures={"plot.png": tmp_path / "plot.png"})
     assert not list(tmp_path.iterdir())
 
 

@@ -1,5 +1,6 @@
 """From a folder to the Hub and back by the programs that users run, each in a process of its own."""
 
+import io
 import json
 import os
 import subprocess
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
-from transformers import AutoModelForImageClassification
+from transformers import AutoModelForImageClassification, pipeline
 
 from ..hub_server import ALICE, Fault, HubServer
 
@@ -38,24 +40,27 @@ class Machine:
         return done
 
 
-@pytest.fixture(scope="module")
-def story(repo_folder, tmp_path_factory):
-    """A private repo, used by a stranger, and fine-tuned into another one, on a bad connection."""
+@pytest.fixture(scope="module", params=["good connection", "bad connection"])
+def story(request, repo_folder, tmp_path_factory):
+    """A private repo, used by a stranger, and fine-tuned into another one that is pushed with the run and again."""
     home = tmp_path_factory.mktemp("machine")
     Image.frombytes("RGB", (60, 40), bytes(i * 31 % 256 for i in range(7200))).save(home / "image.png")
     with HubServer() as hub:
         machine = Machine(home, hub)
-        hub.faults += [
-            Fault("PUT", "/lfs/", cut_after=1000),
-            Fault("POST", "/commit/", lose_answer=True),
-            Fault("GET", "/resolve/", status=503),
-        ]
+        if request.param == "bad connection":
+            hub.faults += [
+                Fault("PUT", "/lfs/", cut_after=1000),
+                Fault("POST", "/org/tiny/commit/", lose_answer=True),
+                Fault("GET", "/resolve/", status=503),
+                Fault("POST", "/repos/create", status=409),
+                Fault("POST", "/org/digits/commit/", status=502),
+            ]
         options = ["--private", "--tag", "v1", "--examples", "image.png"]
         push = machine.run(SCRIPTS / "push_to_hub.py", repo_folder, "org/tiny", *options)
         stranger = machine.run(Path(__file__).with_name("load_from_hub.py"), "org/tiny", "v1", home)
         finetune = machine.run(
             SCRIPTS / "finetune.py", "--model", "org/tiny", "--dataset", "digits", "--max_train_steps", 2,
-            "--output_dir", "run",
+            "--output_dir", "run", "--push_to_hub", "org/digits",
         )  # fmt: skip
         again = machine.run(SCRIPTS / "push_to_hub.py", "run", "org/digits")
         yield hub, machine, {"push": push, "stranger": stranger, "finetune": finetune, "again": again}
@@ -102,7 +107,25 @@ def test_a_run_from_the_hub_goes_back_to_it(story):
     metrics = json.loads((machine.home / "run" / "metrics.json").read_text())
     assert f"value: {round(metrics['best']['top1'], 4)}" in card and 'model="org/digits"' in card
     assert "no trained weights" not in card and "--model org/tiny" in card
+    assert (
+        "see        " in story[2]["finetune"].stderr and "none: org/digits holds all of it" in story[2]["again"].stdout
+    )
     assert len(repo.history()) == 2 and not repo.private
+
+
+def test_the_card_of_a_run_shows_what_the_model_answers_without_being_asked(story, tmp_path):
+    hub, machine, _ = story
+    files = hub.model("org/digits").files()
+    widget = yaml.safe_load(files["README.md"].content.decode().split("---")[1])["widget"]
+    classify = pipeline("image-classification", model=str(machine.home / "run" / "model"))
+    assert [example["example_title"] for example in widget] == [f"a {n} drawn for this card" for n in (2, 3, 7)]
+    for example in widget:
+        image = Image.open(io.BytesIO(files[example["src"]].content))
+        answers = classify(image, top_k=3)
+        assert [one["label"] for one in example["output"]] == [answer["label"] for answer in answers]
+        assert [one["score"] for one in example["output"]] == pytest.approx([a["score"] for a in answers], abs=1e-4)
+    # and before the push
+    assert yaml.safe_load((machine.home / "run/model/README.md").read_text().split("---")[1])["widget"] == widget
 
 
 def test_the_token_appears_nowhere(story):

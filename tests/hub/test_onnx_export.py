@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from transformers import AutoConfig, AutoImageProcessor, ViTImageProcessor
+from transformers import AutoConfig, AutoImageProcessor, ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from sk_transformers import SKViTModel, create_model
 from sk_transformers.hub import export
@@ -188,5 +188,22 @@ def test_the_script_measures_both_graphs(tmp_path, capsys):
 
 
 def test_the_script_refuses_in_a_sentence(tmp_path, capsys):
-    with pytest.raises(SystemExit, match="error: .*nothing could not be loaded"):
-        run_script(capsys, tmp_path / "nothing", tmp_path / "out")
+    headless = export(SKViTModel(small_config("skvit")), PROCESSOR, tmp_path / "headless")
+    damaged = export(small_model("vit"), PROCESSOR, tmp_path / "damaged")
+    (damaged / "model.safetensors").write_bytes(bytes(100))
+    others = tmp_path / "others"
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    ViTForImageClassification(ViTConfig(**size)).save_pretrained(others)
+    PROCESSOR.save_pretrained(others)
+    for model, said in (
+        (tmp_path / "nothing", "nothing could not be loaded: "),
+        (headless, "headless is no trained classifier, its weights lack classifier.bias"),
+        (damaged, "damaged could not be loaded: "),
+        (others, "others is a ViTForImageClassification, expected one of this package's networks"),
+    ):
+        with pytest.raises(SystemExit, match=f"error: model .*{said}") as error:
+            run_script(capsys, model, tmp_path / "out")
+        assert "\n" not in str(error.value)
+    with pytest.raises(SystemExit, match="error: .*headless exists already: nothing was written"):
+        run_script(capsys, headless, tmp_path / "out", "--save_page", headless)
+    assert not (tmp_path / "out").exists()

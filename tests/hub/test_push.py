@@ -3,6 +3,7 @@
 import json
 import shutil
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from sk_transformers.hub.preflight import PreflightError, compare_with_model_here, load_alone, repo_files
 from sk_transformers.hub.push import PushError, Target, push_folder, upload, wanted_files
+from sk_transformers.training import finish
 
 from ..hub_server import ALICE, ALICE_READS, BOB, EXPIRED, TOKENS, Fault
 
@@ -166,7 +168,7 @@ def test_an_edited_card_is_merged(hub, repo_folder, tmp_path):
     assert "I made it for ants" in merged and "To the ants." in merged and "- insects" in merged
     assert "Apache 2.0!" in merged and "were drawn" in merged
     assert done.kept == ["tags:", "## Intended use and limits"]
-    assert "kept       tags of the card" in str(done)
+    assert "kept       tags of the card" in str(done) and "kept       Intended use and limits of the" in str(done)
     assert push(folder).is_empty
 
 
@@ -187,6 +189,58 @@ def test_weights_of_another_name_go(hub, repo_folder):
     done = push(repo_folder)
     assert done.deleted == ["model-00001-of-00002.safetensors", "model.safetensors.index.json"]
     assert set(repo.files()) == {".gitattributes", "notebook.ipynb", *repo_files(repo_folder)}
+
+
+def test_graphs_go_with_the_weights_that_they_were_made_of(hub, repo_folder, tmp_path):
+    push(repo_folder)
+    hub.model("org/tiny").edit("onnx/model.onnx", "of these weights")
+    assert push(repo_folder).is_empty
+    folder = shutil.copytree(repo_folder, tmp_path / "tiny")
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    assert push(folder).deleted == ["onnx/model.onnx"]
+
+
+def test_the_card_speaks_of_the_files_that_are_there(hub, repo_folder, tmp_path):
+    folder = shutil.copytree(repo_folder, tmp_path / "tiny")
+    push_files(folder)
+    assert "runs `handler.py` as it is" in card_on(hub) and "onnx" not in card_on(hub).lower()
+    (folder / "handler.py").unlink()
+    (folder / "onnx").mkdir()
+    measured = {"dataset": "/data/bugs", "split": "validation", "images": 9}
+    sizes = {"onnx/model.onnx": 3 * 2**20, "onnx/model_quantized.onnx": 2**20}
+    report = {"bytes": sizes, "top1": {**measured, "onnx/model.onnx": 0.51234, "onnx/model_quantized.onnx": 0.5}}
+    (folder / "onnx" / "export.json").write_text(json.dumps(report))
+    push_files(folder)
+    card = card_on(hub)
+    assert "handler.py" not in card and "Inference Endpoints." not in card
+    assert "accuracies are those on the 9 images of bugs, validation" in card
+    assert "| `onnx/model.onnx` | 3.0 MiB | 0.5123 |" in card and "| `onnx/model_quantized.onnx` | 1.0 MiB |" in card
+    assert '["org/tiny", "main"]' in card
+
+
+def push_files(folder):
+    target = Target("org/tiny")
+    return upload(HfApi(), wanted_files(folder, target, [], []), target, "Add tiny")
+
+
+def card_on(hub):
+    return hub.model("org/tiny").files()["README.md"].content.decode()
+
+
+def test_pictures_in_the_folder_are_the_examples_unless_others_are_given(hub, repo_folder, tmp_path):
+    folder = shutil.copytree(repo_folder, tmp_path / "tiny")
+    (folder / "examples").mkdir()
+    Image.new("RGB", (20, 20), "red").save(folder / "examples" / "a-red-one.png")
+    Image.new("RGB", (20, 20), "blue").save(tmp_path / "blue_one.jpg")
+    push_folder(folder, "org/tiny")
+    assert "src: examples/a-red-one.png\n  example_title: a red one\n" in card_on(hub)
+    assert "examples/a-red-one.png" in hub.model("org/tiny").files()
+    assert push_folder(folder, "org/tiny").is_empty
+    push_folder(folder, "org/other", examples=[tmp_path / "blue_one.jpg"])
+    there = hub.model("org/other").files()
+    assert [name for name in there if name.startswith("examples/")] == ["examples/blue_one.png"]
+    assert "| blue one |" in there["README.md"].content.decode()
 
 
 def test_pull_request(hub, repo_folder):
@@ -322,11 +376,54 @@ def test_a_run_brings_its_plots_and_evaluations(hub, repo_folder, unchecked, tmp
         ({"create_pr": True, "tag": "v1"}, "--create_pr opens a pull request against main: leave out --revision"),
         ({"revision": "refs/heads/x"}, "--revision is 'refs/heads/x', expected the name of a branch"),
         ({"examples": ["nothing.png"]}, "nothing.png is no picture"),
+        ({"evaluations": ["nothing"]}, "nothing holds no evaluation.json that scripts/evaluate_model.py wrote"),
+        ({"tag": "my tag"}, "--tag is 'my tag', expected letters, digits, '-', '_', '.' and '/'"),
+        ({"revision": "a..b"}, "--revision is 'a..b', expected letters, digits"),
+        ({"repo_id": "a/b/c"}, "the repo is 'a/b/c', expected namespace/name of letters, digits"),
+        ({"repo_id": ""}, "the repo is '', expected namespace/name"),
     ],
 )
 def test_arguments_that_do_not_fit(options, said, repo_folder):
-    with pytest.raises(ValueError, match=said):
-        push_folder(repo_folder, "org/tiny", **options)
+    with pytest.raises(ValueError, match=said) as error:
+        push_folder(repo_folder, **{"repo_id": "org/tiny", **options})
+    assert one_sentence(error)
+
+
+@pytest.mark.parametrize(
+    "record, said",
+    [
+        ("{", r"metrics.json is not JSON \(.*\): restore it, or make it again"),
+        ("[]", "metrics.json holds a list, expected an object"),
+        ('{"fingerprint": "x"}', "fingerprint is 'x', expected numbers"),
+    ],
+)
+def test_a_run_whose_record_is_damaged(record, said, repo_folder, tmp_path):
+    shutil.copytree(repo_folder, tmp_path / "run" / "model")
+    (tmp_path / "run" / "metrics.json").write_text(record)
+    with pytest.raises(PreflightError, match=said) as error:
+        push_folder(tmp_path / "run", "org/tiny")
+    assert one_sentence(error)
+
+
+@pytest.mark.parametrize("record", ["{", "[]", '{"dataset": "x", "split": "test"}'])
+def test_evaluations_that_are_none(record, repo_folder, tmp_path):
+    (tmp_path / "evaluation.json").write_text(record)
+    with pytest.raises(PreflightError, match="evaluation.json") as error:
+        push_folder(repo_folder, "org/tiny", evaluations=[tmp_path])
+    assert one_sentence(error)
+
+
+def test_a_push_that_fails_after_training_says_that_the_run_is_done(monkeypatch):
+    def fail(*_, **__):
+        raise PushError("the Hub is in trouble.")
+
+    monkeypatch.setattr(finish, "push_folder", fail)
+    with pytest.raises(PushError) as error:
+        finish.push(Path("runs/tiny"), "org/tiny", private=True)
+    assert str(error.value) == (
+        "the Hub is in trouble. The run is done and all of it is in runs/tiny; to push it:"
+        " python scripts/push_to_hub.py runs/tiny org/tiny --private"
+    )
 
 
 def test_folders_that_are_none(tmp_path):
