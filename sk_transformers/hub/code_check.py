@@ -7,9 +7,9 @@ against one who means harm.
 import ast
 
 MAY_IMPORT = {
-    "PIL", "__future__", "abc", "base64", "binascii", "collections", "copy", "dataclasses", "difflib", "enum",
-    "functools", "io", "itertools", "math", "numbers", "operator", "re", "string", "torch", "transformers", "typing",
-    "warnings",
+    "PIL", "__future__", "abc", "base64", "binascii", "collections", "contextlib", "copy", "dataclasses", "difflib",
+    "enum", "functools", "io", "itertools", "math", "numbers", "operator", "re", "string", "torch", "transformers",
+    "typing", "warnings",
 }  # fmt: skip
 REACH_OUT = {
     "__import__", "compile", "eval", "exec", "io.open", "io.open_code", "open", "torch.hub", "torch.load", "torch.save",
