@@ -221,6 +221,8 @@ def largest_logit(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor) ->
     """An upper bound of the magnitude of all logits; infinite where float16 could not hold their exponentials."""
     if query.dtype == torch.float16:
         return math.inf
+    if query.numel() == 0:  # no images
+        return 0.0
     query_norms = torch.linalg.vector_norm(query.transpose(1, 2), dim=3).amax(dim=(0, 1))
     key_norms = torch.linalg.vector_norm(key, dim=2).amax(dim=1)
     # A neighbourhood is no longer than KERNEL_SIZE times its longest query.

@@ -76,7 +76,7 @@ def assert_same(given, rtol=1e-10):
 
 shapes = st.fixed_dictionaries(
     {
-        "batch": st.integers(1, 5),
+        "batch": st.integers(0, 5),
         "heads": st.integers(1, 3),
         "grid": st.tuples(st.integers(1, 6), st.integers(1, 6)),
         "e": st.integers(1, 4),
