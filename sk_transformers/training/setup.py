@@ -3,7 +3,6 @@
 import argparse
 import os
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from .model import add_lora, freeze_backbone, load_model, parse_overrides
 from .objective import Objective, Teacher
 from .optimization import Schedule, make_optimizer
 from .sources import ImageData, load_image_data
+from .trackers import installed_trackers
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
@@ -115,14 +115,10 @@ def make_accelerator(args: argparse.Namespace) -> Accelerator:
 
     ValueError if the device does not compute with the precision.
     """
-    trackers = [name for name in args.report_to if name != "none"]
-    for name in trackers:
-        if find_spec(name) is None:
-            raise ImportError(f"--report_to {name}: it is not installed: pip install {name}")
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
-        log_with=trackers or None,
+        log_with=installed_trackers(args) or None,
         project_dir=args.output_dir,
     )
     if args.mixed_precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would pass over it

@@ -56,8 +56,8 @@ def finetune(*options):
 def test_wrong_options(tmp_path, monkeypatch, options, sentence):
     from sk_transformers.training import trackers
 
-    find_spec = setup.find_spec
-    monkeypatch.setattr(setup, "find_spec", lambda name: None if name == "wandb" else find_spec(name))
+    find_spec = trackers.find_spec
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None if name == "wandb" else find_spec(name))
     with pytest.raises((ValueError, OSError, ImportError), match=re.escape(sentence)):
         finetune(*DIGITS, "--max_train_samples", 64, "--output_dir", tmp_path / "run", *options.split())
     assert not (tmp_path / "run" / "model").exists()
