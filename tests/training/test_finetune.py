@@ -44,13 +44,14 @@ def finetune(*options):
     return train(parse_arguments([*map(str, options)], SCRIPTS / "recipes"))
 
 
-def launch(*options, processes=1, kill_at_step=None, kill_with=signal.SIGKILL):
+def launch(*options, processes=1, config="two_cpus", kill_at_step=None, kill_with=signal.SIGKILL):
     """Train in other processes, on the processor; the first of them gets a signal before it takes that step."""
     launcher = ["accelerate.commands.launch"]
     if processes > 1:
-        config = SCRIPTS / "accelerate" / "two_cpus.yaml"
-        launcher += ["--config_file", str(config), "--num_processes", str(processes), "--main_process_port", "0"]
-    script = [SCRIPTS / "finetune.py"]
+        file = SCRIPTS / "accelerate" / f"{config}.yaml"
+        launcher += ["--config_file", str(file), "--num_processes", str(processes), "--main_process_port", "0",
+                     "--mixed_precision", "no"]  # fmt: skip
+    script = [Path(__file__).with_name("fsdp_run.py") if config == "fsdp" else SCRIPTS / "finetune.py"]
     if kill_at_step is not None:
         script = [Path(__file__).with_name("killed_run.py"), str(kill_at_step), str(int(kill_with))]
     return subprocess.run(
@@ -205,6 +206,46 @@ def test_two_processes_train_as_one_with_their_batch(tmp_path):
     assert [len(history) for history in histories] == [2, 2]
     for one, two in zip(*histories):
         assert two == pytest.approx(one, rel=1e-3)
+
+
+def test_weights_that_are_split_train_as_whole_ones(tmp_path):
+    """FSDP over two processes, also resumed in mid-epoch, against one process."""
+    options = [*QUICK, "--model", "cskvit-nano-patch4-32", "--config_overrides", "num_hidden_layers=2",
+               "--num_train_epochs", 2, "--max_grad_norm", 1, "--layer_decay", 0.8, "--checkpointing_steps", 4,
+               "--checkpoints_total_limit", 4]  # fmt: skip
+    half = [*options, "--per_device_train_batch_size", 16, "--resume_from_checkpoint",
+            tmp_path / "split" / "checkpoint-0000008"]  # fmt: skip
+    for name, given, how in (
+        ("whole", [*options, "--per_device_train_batch_size", 32], {}),
+        ("split", half[:-2], {"processes": 2, "config": "fsdp"}),
+        ("resumed", half, {"processes": 2, "config": "fsdp"}),
+    ):
+        done = launch(*given, "--output_dir", tmp_path / name, **how)
+        assert done.returncode == 0, done.stderr
+    whole, split, resumed = (metrics_of(tmp_path / name)["history"] for name in ("whole", "split", "resumed"))
+    assert resumed == split
+    assert [entry["step"] for entry in split] == [6, 12]
+    for one, two in zip(whole, split):
+        assert two == pytest.approx(one, rel=1e-3)
+    weights, expected = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("split", "whole"))
+    assert weights.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(weights[name], expected[name], rtol=1e-2, atol=1e-4)
+
+
+def test_adapters_train_split_and_in_half_precision(tmp_path):
+    """FSDP as its configuration has it, in bfloat16, against one process."""
+    options = [*QUICK, "--lora_rank", 2, "--num_train_epochs", 1, "--mixed_precision", "bf16"]
+    split = launch(*options, "--per_device_train_batch_size", 16, "--output_dir", tmp_path / "split", processes=2,
+                   config="fsdp")  # fmt: skip
+    assert split.returncode == 0, split.stderr
+    whole = finetune(*options, "--output_dir", tmp_path / "whole")
+    entries = [metrics_of(run)["history"][0] for run in (tmp_path / "split", whole)]
+    assert entries[0] == pytest.approx(entries[1], rel=0.02, abs=0.05)
+    weights, expected = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("split", "whole"))
+    assert weights.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(weights[name], expected[name], rtol=0.05, atol=5e-3)
 
 
 MACHINES = {"one_gpu": ("NO", 1, 1), "eight_gpus": ("MULTI_GPU", 8, 1), "four_nodes": ("MULTI_GPU", 32, 4),
