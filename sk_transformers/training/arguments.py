@@ -272,10 +272,15 @@ def check_arguments(args: argparse.Namespace) -> None:
         args.checkpointing_steps.isdigit() and int(args.checkpointing_steps) > 0
     ):
         raise ValueError(f"--checkpointing_steps is {args.checkpointing_steps}, expected a number of steps or epoch.")
-    if (args.mixup or args.cutmix) and args.mixup_mode != "elem" and args.per_device_train_batch_size % 2:
+    if (args.mixup or args.cutmix) and args.per_device_train_batch_size % 2:
         raise ValueError(
             f"--per_device_train_batch_size is {args.per_device_train_batch_size}, expected an even number: Mixup and"
             " CutMix pair the images of a batch."
+        )
+    if args.streaming and args.repeated_augmentation > 1:
+        raise ValueError(
+            f"--repeated_augmentation {args.repeated_augmentation}: a stream gives each image once; leave it or"
+            " --streaming out."
         )
     if args.freeze_backbone and args.lora_rank:
         raise ValueError("--freeze_backbone and --lora_rank are both given: adapters leave the backbone as it is.")

@@ -37,7 +37,9 @@ def decode(image: dict[str, Any]) -> PILImage.Image:
     """An upright RGB image from the `path` or `bytes` that a data set holds; DataError names a broken file."""
     try:
         with PILImage.open(io.BytesIO(image["bytes"]) if image["bytes"] else image["path"]) as opened:
-            ImageOps.exif_transpose(opened, in_place=True)  # else it would copy those that are upright, too
+            opened.load()  # some formats tell how the image lies after its pixels
+            if opened.info:
+                ImageOps.exif_transpose(opened, in_place=True)  # else it would copy those that are upright, too
             if opened.mode.startswith("I;16"):  # converting cuts values off at 255
                 return opened.point(lambda value: value / 256).convert("L").convert("RGB")
             return opened.convert("RGB")

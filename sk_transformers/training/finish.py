@@ -16,6 +16,7 @@ from .checkpoints import Progress, checkpoint_folder, load_checkpoint
 from .curves import plot_curves
 from .display import say
 from .drawn_digits import draw_digits
+from .model import add_lora
 from .record import run_card, run_record
 from .setup import Setup
 
@@ -64,12 +65,9 @@ def best_model(setup: Setup, checkpoint: Path) -> PreTrainedModel:
     state = setup.accelerator.get_state_dict(setup.model)
     if setup.ema is not None:
         state = setup.ema.module.state_dict()
+    model = setup.model_class(setup.config)
     if setup.args.lora_rank:
-        adapted = setup.accelerator.unwrap_model(setup.model)
-        adapted.load_state_dict(state)
-        model = adapted.merge_and_unload()
-    else:
-        model = setup.model_class(setup.config)
-        if setup.accelerator.is_main_process:
-            model.load_state_dict(state)
-    return model.cpu().eval()
+        model = add_lora(model, setup.args)
+    if setup.accelerator.is_main_process:
+        model.load_state_dict(state)
+    return (model.merge_and_unload() if setup.args.lora_rank else model).eval()

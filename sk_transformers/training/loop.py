@@ -25,6 +25,7 @@ from .finish import finish
 from .interruptions import Stopped, StopRequest, TrainingError, clear_worker_errors, listen_for_stop
 from .seeds import STEP, seed_of, seed_step
 from .setup import Setup, check_push, check_run_folder, set_up
+from .trackers import start_trackers
 
 BATCH = ("pixel_values", "labels")
 
@@ -49,7 +50,7 @@ def train(args: argparse.Namespace) -> Path:
     check_push(args.push_to_hub)
     with clear_worker_errors():
         setup = set_up(args)
-        setup.accelerator.init_trackers("sk_transformers", {name: str(value) for name, value in vars(args).items()})
+        start_trackers(setup.accelerator, args, run, resumed=checkpoint is not None)
         progress = start(setup, run, checkpoint)
         announce(setup, progress)
         train_to_the_end(setup, run, progress)

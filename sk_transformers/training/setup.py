@@ -3,7 +3,6 @@
 import argparse
 import os
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from .model import add_lora, freeze_backbone, load_model, parse_overrides
 from .objective import Objective, Teacher
 from .optimization import Schedule, make_optimizer
 from .sources import ImageData, load_image_data
+from .trackers import installed_trackers
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
@@ -81,6 +81,8 @@ def set_up(args: argparse.Namespace) -> Setup:
     objective = make_objective(args, accelerator, data, processor)
     learning_rate = scaled_learning_rate(args, accelerator)
     optimizer = make_optimizer(args, model, learning_rate)
+    if accelerator.distributed_type in SHARDED:
+        prepare_to_shard(accelerator, model, network)
     if args.compile:
         model.compile()
     loader = eval_loader(
@@ -115,14 +117,12 @@ def make_accelerator(args: argparse.Namespace) -> Accelerator:
 
     ValueError if the device does not compute with the precision.
     """
-    trackers = [name for name in args.report_to if name != "none"]
-    for name in trackers:
-        if find_spec(name) is None:
-            raise ImportError(f"--report_to {name}: it is not installed: pip install {name}")
+    # The launcher sets it for DeepSpeed, and it would overrule the argument.
+    os.environ.pop("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", None)
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
-        log_with=trackers or None,
+        log_with=installed_trackers(args) or None,
         project_dir=args.output_dir,
     )
     if args.mixed_precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would pass over it
@@ -213,6 +213,25 @@ def make_ema(args: argparse.Namespace, accelerator: Accelerator, model: nn.Modul
             " needs them whole: leave one of the two out."
         )
     return ModelEmaV3(model, decay=args.ema_decay, use_warmup=args.ema_warmup).to(accelerator.device)
+
+
+def prepare_to_shard(accelerator: Accelerator, model: nn.Module, network: PreTrainedModel) -> None:
+    """Make the model ready for FSDP or DeepSpeed, which split the weights among processes.
+
+    FSDP gets each layer for itself, unless its configuration says what else. By itself accelerate would choose all
+    modules that are not to be divided, and then the patch embeddings, which are in one of them, once more.
+
+    Both keep weights in half precision, or cast images to it, and leave out the autocast that the networks expect then.
+    """
+    if accelerator.distributed_type == DistributedType.FSDP:
+        plugin = accelerator.state.fsdp_plugin
+        if plugin.transformer_cls_names_to_wrap is None:
+            plugin.transformer_cls_names_to_wrap = [
+                name for name in network._no_split_modules if name.endswith("Layer")
+            ]
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
+    if half is not None:
+        model.forward = torch.autocast(accelerator.device.type, half)(model.forward)
 
 
 def make_objective(

@@ -7,10 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 from torch._dynamo.utils import counters
@@ -41,13 +44,14 @@ def finetune(*options):
     return train(parse_arguments([*map(str, options)], SCRIPTS / "recipes"))
 
 
-def launch(*options, processes=1, kill_at_step=None, kill_with=signal.SIGKILL):
+def launch(*options, processes=1, config="two_cpus", kill_at_step=None, kill_with=signal.SIGKILL):
     """Train in other processes, on the processor; the first of them gets a signal before it takes that step."""
     launcher = ["accelerate.commands.launch"]
     if processes > 1:
-        config = SCRIPTS / "accelerate" / "two_cpus.yaml"
-        launcher += ["--config_file", str(config), "--num_processes", str(processes), "--main_process_port", "0"]
-    script = [SCRIPTS / "finetune.py"]
+        file = SCRIPTS / "accelerate" / f"{config}.yaml"
+        launcher += ["--config_file", str(file), "--num_processes", str(processes), "--main_process_port", "0",
+                     "--mixed_precision", "no"]  # fmt: skip
+    script = [Path(__file__).with_name("fsdp_run.py") if config == "fsdp" else SCRIPTS / "finetune.py"]
     if kill_at_step is not None:
         script = [Path(__file__).with_name("killed_run.py"), str(kill_at_step), str(int(kill_with))]
     return subprocess.run(
@@ -80,6 +84,19 @@ def test_a_run_leaves_everything(tmp_path):
     image = decode(data.validation[0]["image"])
     answers = pipeline("image-classification", model=str(run / "model"))(image, top_k=3)
     assert {answer["label"] for answer in answers} <= set(data.labels)
+
+
+def test_a_run_says_how_it_was_made(tmp_path, monkeypatch):
+    options = [*QUICK, "--max_train_steps", "1", "--seed", "7", "--output_dir", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", ["/somewhere/scripts/finetune.py", *options])
+    metrics = metrics_of(finetune(*options))
+    assert metrics["command"] == f"python scripts/finetune.py {' '.join(options[:-1])} run"
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=SCRIPTS, capture_output=True, text=True)
+    assert (metrics["commit"] or "").removesuffix("+changes") == git.stdout.strip()  # none outside of a checkout
+    assert metrics["versions"]["torch"] == version("torch") and set(metrics["versions"]) > {"transformers", "timm"}
+    assert metrics["seed"] == 7 and metrics["arguments"]["learning_rate"] == 2e-3  # the recipe's
+    assert metrics["data"] == {"name": "digits", "revision": None, "train_images": 200, "validation_images": 60,
+                               "labels": [str(digit) for digit in range(10)]}  # fmt: skip
 
 
 def test_the_exported_model_has_the_reported_accuracy(tmp_path):
@@ -139,6 +156,110 @@ def test_gradient_accumulation_is_a_larger_batch(tmp_path):
         weights.append(load_file(run / "model" / "model.safetensors"))
     for name in weights[0]:
         torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_the_learning_rate_follows_the_global_batch(tmp_path):
+    run = finetune(*QUICK, "--max_train_steps", 1, "--base_batch_size", 512, "--gradient_accumulation_steps", 2,
+                   "--warmup_steps", 0, "--output_dir", tmp_path / "run")  # fmt: skip
+    assert metrics_of(run)["history"][0]["learning_rate"] == pytest.approx(2e-3 * 32 * 2 / 512)
+
+
+def test_the_gradient_of_a_step_is_clipped(tmp_path):
+    """Plain gradient descent moves the weights by the learning rate times the gradient's norm."""
+    run = finetune(*QUICK, "--max_train_steps", 2, "--gradient_accumulation_steps", 2, "--max_grad_norm", 0.03,
+                   "--opt", "momentum", "--momentum", 0, "--weight_decay", 0, "--learning_rate", 0.5, "--schedule",
+                   "constant", "--warmup_steps", 0, "--checkpointing_steps", 1, "--checkpoints_total_limit", 2,
+                   "--output_dir", tmp_path / "run")  # fmt: skip
+    before, after = (load_file(run / f"checkpoint-{step:07d}" / "model.safetensors") for step in (1, 2))
+    moved = torch.cat([(after[name] - before[name]).flatten() for name in before])
+    assert moved.double().norm().item() == pytest.approx(0.5 * 0.03, rel=1e-3)
+
+
+def test_nothing_is_mixed_from_an_epoch_on(tmp_path, monkeypatch):
+    from sk_transformers.training.objective import Objective
+
+    def watched(self, model, pixel_values, labels, mix):
+        mixed.append(mix)
+        return call(self, model, pixel_values, labels, mix)
+
+    call, mixed = Objective.__call__, []
+    monkeypatch.setattr(Objective, "__call__", watched)
+    finetune(
+        *QUICK, "--num_train_epochs", 3, "--mixup", 0.8, "--mixup_off_epoch", 1.5, "--output_dir", tmp_path / "run"
+    )
+    assert mixed == [True] * 9 + [False] * 9
+
+
+# Several processes
+
+
+def test_two_processes_train_as_one_with_their_batch(tmp_path):
+    """Also the last of 59 validation images, which leave the processes unequal shares, counts once."""
+    options = [*QUICK, "--num_train_epochs", 2, "--max_eval_samples", 59, "--gradient_accumulation_steps", 2,
+               "--ema_decay", 0.8, "--max_grad_norm", 1, "--num_workers", 1]  # fmt: skip
+    histories = []
+    for processes, batch, eval_batch in ((1, 16, 10), (2, 8, 7)):
+        batches = ["--per_device_train_batch_size", batch, "--per_device_eval_batch_size", eval_batch]
+        done = launch(*options, *batches, "--output_dir", tmp_path / f"run{processes}", processes=processes)
+        assert done.returncode == 0 and f"on {processes} x cpu" in done.stderr, done.stderr
+        histories.append(metrics_of(tmp_path / f"run{processes}")["history"])
+    assert [len(history) for history in histories] == [2, 2]
+    for one, two in zip(*histories):
+        assert two == pytest.approx(one, rel=1e-3)
+
+
+def test_weights_that_are_split_train_as_whole_ones(tmp_path):
+    """FSDP over two processes, also resumed in mid-epoch, against one process."""
+    options = [*QUICK, "--model", "cskvit-nano-patch4-32", "--config_overrides", "num_hidden_layers=2",
+               "--num_train_epochs", 2, "--max_grad_norm", 1, "--layer_decay", 0.8, "--checkpointing_steps", 4,
+               "--checkpoints_total_limit", 4]  # fmt: skip
+    half = [*options, "--per_device_train_batch_size", 16, "--resume_from_checkpoint",
+            tmp_path / "split" / "checkpoint-0000008"]  # fmt: skip
+    for name, given, how in (
+        ("whole", [*options, "--per_device_train_batch_size", 32], {}),
+        ("split", half[:-2], {"processes": 2, "config": "fsdp"}),
+        ("resumed", half, {"processes": 2, "config": "fsdp"}),
+    ):
+        done = launch(*given, "--output_dir", tmp_path / name, **how)
+        assert done.returncode == 0, done.stderr
+    whole, split, resumed = (metrics_of(tmp_path / name)["history"] for name in ("whole", "split", "resumed"))
+    assert resumed == split
+    assert [entry["step"] for entry in split] == [6, 12]
+    for one, two in zip(whole, split):
+        assert two == pytest.approx(one, rel=1e-3)
+    weights, expected = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("split", "whole"))
+    assert weights.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(weights[name], expected[name], rtol=1e-2, atol=1e-4)
+
+
+def test_adapters_train_split_and_in_half_precision(tmp_path):
+    """FSDP as its configuration has it, in bfloat16, against one process."""
+    options = [*QUICK, "--lora_rank", 2, "--num_train_epochs", 1, "--mixed_precision", "bf16"]
+    split = launch(*options, "--per_device_train_batch_size", 16, "--output_dir", tmp_path / "split", processes=2,
+                   config="fsdp")  # fmt: skip
+    assert split.returncode == 0, split.stderr
+    whole = finetune(*options, "--output_dir", tmp_path / "whole")
+    entries = [metrics_of(run)["history"][0] for run in (tmp_path / "split", whole)]
+    assert entries[0] == pytest.approx(entries[1], rel=0.02, abs=0.05)
+    weights, expected = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("split", "whole"))
+    assert weights.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(weights[name], expected[name], rtol=0.05, atol=5e-3)
+
+
+MACHINES = {"one_gpu": ("NO", 1, 1), "eight_gpus": ("MULTI_GPU", 8, 1), "four_nodes": ("MULTI_GPU", 32, 4),
+            "fsdp": ("FSDP", 8, 1), "deepspeed": ("DEEPSPEED", 8, 1)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_accelerate_knows_what_its_configurations_set(name):
+    """It refuses a field that it does not know, and takes any option in a section."""
+    config = load_config_from_file(str(SCRIPTS / "accelerate" / f"{name}.yaml"))
+    assert (config.distributed_type, config.num_processes, config.num_machines) == MACHINES[name]
+    assert config.mixed_precision == "bf16"
+    known = vars(launch_command_parser().parse_args(["script.py"]))
+    assert {*config.fsdp_config, *config.deepspeed_config} <= set(known)
 
 
 # Interruptions
@@ -415,7 +536,7 @@ def test_a_compiled_run_is_the_same_to_rounding(tmp_path):
     assert all(torch.isfinite(weight).all() for weight in weights[1].values())
 
 
-def test_trackers(tmp_path):
+def test_curves_of_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     options = ["--num_train_epochs", 2, "--report_to", "tensorboard"]
@@ -424,6 +545,33 @@ def test_trackers(tmp_path):
     assert [event.step for event in events.Scalars("train_loss")] == list(range(1, 13))
     logged = [event.value for event in events.Scalars("eval_top1")]
     assert logged == pytest.approx([entry["top1"] for entry in metrics_of(run)["history"]])
+
+
+def test_a_resumed_run_goes_on_with_its_curves(tmp_path, monkeypatch):
+    """In Trackio and, offline, Weights & Biases: one run of the folder's name, with every step once."""
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    options = [*QUICK, "--num_train_epochs", 2, "--report_to", "trackio", "wandb", "--output_dir", tmp_path / "insects"]
+    stopped = launch(*options, kill_at_step=8, kill_with=signal.SIGTERM)
+    assert "Stopped and saved at step 9 of 12" in stopped.stderr, stopped.stderr
+    resumed = launch(*options, "--resume_from_checkpoint", "latest")
+    assert resumed.returncode == 0, resumed.stderr
+
+    def curve(name):
+        found = subprocess.run(
+            [sys.executable, "-m", "trackio.cli", "get", "metric", "--project", "sk_transformers", "--run", "insects",
+             "--metric", name, "--json"], capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return [(point["step"], point["value"]) for point in json.loads(found.stdout)["values"]]
+
+    history = metrics_of(tmp_path / "insects")["history"]
+    assert [step for step, _ in curve("train_loss")] == list(range(1, 13))
+    assert curve("eval_top1") == [(entry["step"], pytest.approx(entry["top1"])) for entry in history]
+    folders = [path for path in (tmp_path / "insects" / "wandb").iterdir() if path.name.startswith("offline-run-")]
+    assert len(folders) == 2 and len({folder.name.split("-")[-1] for folder in folders}) == 1  # one run's two parts
+    synced_later = b"".join(file.read_bytes() for file in max(folders).glob("*.wandb"))
+    assert all(text in synced_later for text in (b"insects", b"eval_top1", str(history[-1]["top1"]).encode()))
 
 
 def test_a_stream_is_trained_on(tmp_path):
@@ -435,6 +583,30 @@ def test_a_stream_is_trained_on(tmp_path):
     run = finetune(*options, "--steps_per_epoch", 3, "--per_device_train_batch_size", 8, "--num_train_epochs", 2,
                    "--output_dir", tmp_path / "run")  # fmt: skip
     assert [entry["step"] for entry in metrics_of(run)["history"]] == [3, 6]
+
+
+def test_a_stream_goes_on_with_the_very_next_batch(tmp_path, monkeypatch):
+    """After a run that died in mid-epoch of its second epoch, in the second pass over the stream."""
+    for split in ("train", "validation"):
+        write_images(tmp_path / "images" / split, images=8)
+    options = ["--model", "skvit-nano-patch4-32", "--dataset", tmp_path / "images", "--streaming",
+               "--shuffle_buffer", 9, "--steps_per_epoch", 4, "--per_device_train_batch_size", 6,
+               "--num_train_epochs", 2, "--ema_decay", 0.9, "--checkpointing_steps", 1,
+               "--auto_augment", "rand-m5"]  # fmt: skip
+    whole = finetune(*options, "--output_dir", tmp_path / "whole")
+
+    def die(setup, batches, step, stop):
+        if step == 6:
+            raise ConnectionError
+        return train_step(setup, batches, step, stop)
+
+    train_step = loop.train_step
+    monkeypatch.setattr(loop, "train_step", die)
+    with pytest.raises(ConnectionError):
+        finetune(*options, "--output_dir", tmp_path / "died")
+    monkeypatch.setattr(loop, "train_step", train_step)
+    resumed = finetune(*options, "--output_dir", tmp_path / "died", "--resume_from_checkpoint", "latest")
+    assert_same_runs(resumed, whole, step=8)
 
 
 def test_broken_images_are_skipped_and_counted(tmp_path):

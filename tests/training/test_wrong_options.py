@@ -34,6 +34,11 @@ def finetune(*options):
         ("--opt_betas 2 3", "--opt_betas is [2.0, 3.0], expected decays of at least 0 and less than 1"),
         ("--opt sgd --opt_eps 1e-8", "--opt_eps 1e-08: --opt sgd has none; leave it out"),
         ("--crop_ratio 0 1", "--crop_ratio is [0.0, 1.0], expected two ratios of width to height, smaller first"),
+        (
+            "--mixup 0.8 --mixup_mode elem --per_device_train_batch_size 33",
+            "--per_device_train_batch_size is 33, expected an even number: Mixup and CutMix pair the images",
+        ),
+        ("--repeated_augmentation 3 --streaming", "--repeated_augmentation 3: a stream gives each image once"),
         ("--rotation -5", "--rotation is -5.0, expected at least 0"),
         ("--momentum 5", "--momentum is 5.0, expected a part between 0 and 1"),
         ("--mixed_precision fp16", "--mixed_precision fp16: the processor computes with bf16 or no"),
@@ -49,10 +54,10 @@ def finetune(*options):
     ],
 )
 def test_wrong_options(tmp_path, monkeypatch, options, sentence):
-    from sk_transformers.training import setup
+    from sk_transformers.training import trackers
 
-    find_spec = setup.find_spec
-    monkeypatch.setattr(setup, "find_spec", lambda name: None if name == "wandb" else find_spec(name))
+    find_spec = trackers.find_spec
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None if name == "wandb" else find_spec(name))
     with pytest.raises((ValueError, OSError, ImportError), match=re.escape(sentence)):
         finetune(*DIGITS, "--max_train_samples", 64, "--output_dir", tmp_path / "run", *options.split())
     assert not (tmp_path / "run" / "model").exists()
