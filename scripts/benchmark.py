@@ -4,8 +4,10 @@ python scripts/benchmark.py --count                # parameters and multiply-add
 python scripts/benchmark.py --count --models "*s18"
 python scripts/benchmark.py --speed --output speed.json            # beside timm, transformers and plain static keys
 python scripts/benchmark.py --speed --models skvit --dtypes bfloat16 --modes eager compiled
+python scripts/benchmark.py --speed --profile --models cskaformer  # what they spend their time on
 python scripts/benchmark.py --growth --output growth.json --plot growth.png    # against image size, batch and depth
 python scripts/benchmark.py --resolution --models cskaformer-s18   # resized keys beside windows of them
+python scripts/benchmark.py --startup                              # the import, and loading from a file
 
 `--count` counts with torch's FlopCounterMode; `sk_transformers/complexity.py` says why with that one. `--speed` gives
 ours and a peer turns in one process; a ratio over 1 says that ours is faster. Memory is what torch allocates at the
@@ -20,6 +22,7 @@ import sys
 from dataclasses import asdict
 from fnmatch import fnmatch
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -47,17 +50,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--speed", action="store_true", help="measure networks and mixers beside their peers")
     parser.add_argument("--growth", action="store_true", help="measure against image size, batch and depth")
     parser.add_argument("--resolution", action="store_true", help="print time and memory against image size")
+    parser.add_argument("--startup", action="store_true", help="measure the import, and loading from a file")
     parser.add_argument("--models", metavar="NAME", help="part of a name, or a pattern; all networks without it")
     parser.add_argument("--rounds", type=int, default=5, help="of which the median time is taken")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="for --speed")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=["eager"], help="for --speed")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES, help="for --speed")
     parser.add_argument("--batch_sizes", nargs="+", type=int, default=[1, 8, 32], help="for --speed; 32 for SKA alone")
+    parser.add_argument("--profile", action="store_true", help="what --speed's networks spend their time on, instead")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where --speed or --growth writes JSON")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="where --growth draws images a second, as PNG")
     args = parser.parse_args(argv)
-    if not (args.count or args.speed or args.growth or args.resolution):
-        parser.error("nothing to measure: pass --count, --speed, --growth or --resolution")
+    if not (args.count or args.speed or args.growth or args.resolution or args.startup):
+        parser.error("nothing to measure: pass --count, --speed, --growth, --resolution or --startup")
     if args.rounds < 1:
         parser.error(f"--rounds is {args.rounds}, expected at least 1")
     if args.speed and args.growth and args.output:
@@ -115,13 +120,20 @@ def run(model: torch.nn.Module, pixel_values: torch.Tensor) -> None:
 
 def print_speed(args: argparse.Namespace) -> None:
     """Measure, print a Markdown table, and write the figures after each of them, since all take long."""
-    from sk_transformers.benchmarks import speed  # timm is asked for only here
+    from sk_transformers.benchmarks import kinds, speed  # timm is asked for only here
 
     pattern = "*" if args.models is None else args.models if "*" in args.models else f"*{args.models}*"
     contests = [contest for contest in speed.CONTESTS if fnmatch(contest.name, pattern)]
     if not contests:
         names = ", ".join(dict.fromkeys(contest.name for contest in speed.CONTESTS))
         sys.exit(f"error: --models {args.models} is none of those measured: {names}.")
+    if args.profile:
+        for contest in contests:
+            for task, dtype in product((task for task in args.tasks if task in contest.tasks), args.dtypes):
+                batch = max(contest.batch_sizes)
+                times = speed.profile_kinds(contest, task, dtype, batch, args.rounds)
+                print(f"\n{task}, {dtype}, batch {batch}\n\n{kinds.to_table(times)}", flush=True)
+        return
     results = []
     for result in speed.compare(contests, args.tasks, args.modes, args.dtypes, args.batch_sizes, args.rounds):
         results.append(result)
@@ -140,9 +152,17 @@ def print_growth(args: argparse.Namespace) -> None:
         print(point, flush=True)
         rows = [asdict(point) for point in points]
         write_json(args.output, {"machine": describe_machine(), "points": rows, "exponents": growth.exponents(points)})
-    print(f"\n{growth.to_table(points)}")
+    print(f"\n{growth.to_table(points)}\n\n{growth.to_exponent_table(points)}")
     if args.plot:
         growth.plot_throughput(points, args.plot)
+
+
+def print_startup(rounds: int) -> None:
+    from sk_transformers.benchmarks.startup import import_seconds, loading_seconds
+
+    print(f"import sk_transformers, after transformers: {import_seconds(rounds) * 1000:.0f} ms")
+    ours, peer, ratio = loading_seconds(rounds)
+    print(f"loading SKViT-Base: {ours:.3f} s; transformers' ViT-Base: {peer:.3f} s; ratio {ratio:.2f}")
 
 
 def write_json(file: Path | None, figures: dict) -> None:
@@ -162,6 +182,8 @@ def main(argv: list[str] | None = None) -> None:
         print_speed(args)
     if args.growth:
         print_growth(args)
+    if args.startup:
+        print_startup(args.rounds)
     names = list_models(args.models)
     if args.count:
         print_counts(names)

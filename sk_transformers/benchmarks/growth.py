@@ -92,13 +92,22 @@ def exponents(points: list[Point]) -> list[dict]:
     return rows
 
 
+def from_json(figures: dict) -> list[Point]:
+    return [Point(**point) for point in figures["points"]]
+
+
 def to_table(points: list[Point]) -> str:
-    """Markdown: all measurements, and the exponents."""
+    """Markdown: all measurements."""
     lines = ["| axis | network | value | seconds | MiB | MACs, G |", "| --- | --- | ---: | ---: | ---: | ---: |"]
     lines += [
         f"| {p.axis} | {p.network} | {p.value} | {p.seconds:.3g} | {p.mib:.0f} | {p.macs / 1e9:.4g} |" for p in points
     ]
-    lines += ["", "| axis | network | between | time | memory | MACs |", "| --- | --- | --- | ---: | ---: | ---: |"]
+    return "\n".join(lines)
+
+
+def to_exponent_table(points: list[Point]) -> str:
+    """Markdown: the exponents."""
+    lines = ["| axis | network | between | time | memory | MACs |", "| --- | --- | --- | ---: | ---: | ---: |"]
     lines += [
         f"| {row['axis']} | {row['network']} | {row['from']} and {row['to']} |"
         f" {row['seconds']:.2f} | {row['mib']:.2f} | {row['macs']:.2f} |"

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ..models.static_key import ConvStaticKeyAttention, StaticKeyAttention
 from ..zoo import create_model
 from . import peers
+from .kinds import time_by_kind
 from .measure import DTYPES, MODES, TASKS, Work, count_module_macs, matmul_peak, median_ratio, peak_memory, take_turns
 
 IMAGE = (3, 224, 224)
@@ -124,19 +125,30 @@ def compare(contests, tasks, modes, dtypes, batch_sizes, rounds: int) -> Iterato
                         yield run(contest, task, mode, dtype, batch, rounds, peaks[dtype])
 
 
-def run(contest: Contest, task: str, mode: str, dtype: str, batch: int, rounds: int, peak: float) -> Result:
+def profile_kinds(contest: Contest, task: str, dtype: str, batch: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of ours and of the peer by the kind of operator."""
+    modules, inputs = make_pair(contest, batch)
+    works = [WORKS[task](module, inputs, DTYPES[dtype], False) for module in modules]
+    names = (contest.name, contest.peer_name)
+    return {name: time_by_kind(work, rounds) for name, work in zip(names, works)}
+
+
+def make_pair(contest: Contest, batch: int) -> tuple[list[nn.Module], torch.Tensor]:
+    """Ours, the peer, and their inputs."""
     torch.manual_seed(0)
     ours = contest.ours()
     nn.init.normal_(ours.key, std=0.1) if hasattr(ours, "key") else None  # a bare mixer comes without weights
-    modules = [ours, contest.peer(ours)]
-    inputs = torch.randn(batch, *contest.shape)
+    return [ours, contest.peer(ours)], torch.randn(batch, *contest.shape)
+
+
+def run(contest: Contest, task: str, mode: str, dtype: str, batch: int, rounds: int, peak: float) -> Result:
+    modules, inputs = make_pair(contest, batch)
     macs = [
         count_module_macs(module.eval(), inputs[:1], **options)
         for module, options in zip(modules, ({"output_attentions": True}, {}))
     ]
-    make_work = {"inference": inference_work, "training": training_work}[task]
     torch.compiler.reset()
-    works = [make_work(module, inputs, DTYPES[dtype], mode == "compiled") for module in modules]
+    works = [WORKS[task](module, inputs, DTYPES[dtype], mode == "compiled") for module in modules]
     seconds = take_turns(works, rounds)
     speeds = [batch / statistics.median(taken) for taken in seconds]
     return Result(
@@ -184,6 +196,9 @@ def training_work(module: nn.Module, inputs: torch.Tensor, dtype: torch.dtype, c
     return work
 
 
+WORKS = {"inference": inference_work, "training": training_work}
+
+
 def describe_machine() -> dict:
     """What the figures depend on besides the code."""
     with open("/proc/cpuinfo") if os.path.exists("/proc/cpuinfo") else nullcontext([]) as lines:
@@ -227,6 +242,37 @@ def to_row(result: Result) -> str:
         *("" if math.isnan(share) else f"{share:.0%}" for share in shares),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def to_summary(results: list[Result]) -> str:
+    """Markdown: the ratios of the eager networks at their largest batch, a row for each peer and task."""
+    eager = [result for result in results if result.mode == "eager"]
+    lines = ["| | beside | float32 | bfloat16 | memory |", "| --- | --- | ---: | ---: | ---: |"]
+    for task, ours, peer in dict.fromkeys((r.task, r.ours, r.peer) for r in sorted(eager, key=lambda r: r.task)):
+        rows = [result for result in eager if (result.task, result.ours, result.peer) == (task, ours, peer)]
+        batch = max(result.batch for result in rows)
+        ratios = {result.dtype: f"{result.ratio:.2f}x" for result in rows if result.batch == batch}
+        mine, theirs = next(result.memory_mib for result in rows if result.batch == batch)
+        name = f"{ours}, batch {batch}" if task == "inference" else f"{ours}, batch {batch}, training"
+        cells = [name, peer, *(ratios.get(dtype, "") for dtype in DTYPES), f"{mine / theirs:.2f}x"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def to_sentence(machine: dict) -> str:
+    """The machine and the versions, as the last line of a table."""
+    amx = " with AMX" if machine["amx"] else ""
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    return f"{machine['processor']}, {machine['threads']} threads, {machine['capability']}{amx}; {versions}."
+
+
+def from_json(figures: dict) -> list[Result]:
+    """What `to_json` made a dictionary of."""
+    fields = ("images_per_second", "memory_mib", "parameters", "macs", "share_of_peak")
+    return [
+        Result(**result | {name: result[name] and tuple(result[name]) for name in fields})
+        for result in figures["results"]
+    ]
 
 
 def to_json(results: list[Result]) -> dict:

@@ -1,10 +1,13 @@
 """The measurement of growth: that an exponent is one, and what is drawn."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 from PIL import Image
 
 from sk_transformers.benchmarks import growth
-from sk_transformers.benchmarks.growth import Point, exponents, plot_throughput, to_table
+from sk_transformers.benchmarks.growth import Point, exponents, from_json, plot_throughput, to_exponent_table, to_table
 
 
 def line(axis, network, power):
@@ -31,7 +34,9 @@ def test_every_axis_is_measured(monkeypatch, tmp_path):
     }
     by_batch = [row for row in exponents(points) if row["axis"] == "batch"]
     assert all(row["macs"] == pytest.approx(1) for row in by_batch)
-    assert to_table(points).count("\n| ") == len(points) + len(exponents(points)) + 3
+    assert to_table(points).count("\n| ") == len(points) + 1
+    assert to_exponent_table(points).count("\n| ") == len(exponents(points)) + 1
+    assert from_json(json.loads(json.dumps({"points": [asdict(point) for point in points]}))) == points
     plot_throughput(points, tmp_path / "plot.png")
     assert Image.open(tmp_path / "plot.png").width > 500
     assert [path.name for path in tmp_path.iterdir()] == ["plot.png"]

@@ -10,7 +10,7 @@ import torch
 from sk_transformers import create_config, create_model, list_models
 from sk_transformers.benchmarks import speed
 from sk_transformers.benchmarks.peers import PlainStaticKeyAttention
-from sk_transformers.benchmarks.speed import CONTESTS, Contest, compare, to_json, to_table
+from sk_transformers.benchmarks.speed import CONTESTS, Contest, compare, from_json, to_json, to_summary, to_table
 from sk_transformers.complexity import count_macs
 from sk_transformers.models.static_key import StaticKeyAttention
 
@@ -42,7 +42,9 @@ def test_every_combination_is_measured():
         if result.ours == NANO.name:
             counted = [count_macs(create_config(name, num_labels=1000)) for name in (NANO.name, NANO.peer_name)]
             assert list(result.macs) == counted
-    json.dumps(to_json(results))
+    assert from_json(json.loads(json.dumps(to_json(results)))) == results
+    summary = to_summary(results)
+    assert summary.count("\n| skvit-nano-patch4-32, batch 2") == 2 and "| mixer, batch 3 | plain |" in summary
     table = to_table(results)
     assert table.count("| skvit-nano-patch4-32 |") == 8 and "**training, eager**" in table
 

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -14,6 +16,7 @@ from sk_transformers.models.static_key import (
     ConvStaticKeyAttention,
     SelfAttention,
     StaticKeyAttention,
+    attend,
     cut_windows,
     join_windows,
     resize_grid,
@@ -113,6 +116,40 @@ def test_mixer_is_the_formula(mixer_class, formula, implementation, options, mon
         torch.autograd.grad(output, parameters, cotangent), torch.autograd.grad(expected, parameters, cotangent)
     ):
         torch.testing.assert_close(gradient, right, rtol=1e-9, atol=1e-9)
+
+
+@given(
+    batch=st.integers(1, 4),
+    heads=st.integers(1, 3),
+    queries=st.integers(1, 70),
+    keys=st.integers(1, 70),
+    width=st.integers(1, 9),
+    is_static=st.booleans(),
+    masked=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_attend_is_a_softmax_for_any_shape(batch, heads, queries, keys, width, is_static, masked, seed):
+    """The fused kernel's numbers and gradients, with keys that stand in memory once."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    query, value = (normal(batch, n, heads, width).transpose(1, 2).requires_grad_() for n in (queries, keys))
+    key = (normal(heads, keys, width) if is_static else normal(batch, heads, keys, width)).requires_grad_()
+    mask = normal(batch, 1, queries, keys) if masked else None
+    output, weights = attend(torch.nn.Module(), query, key, value, scaling=0.7, mask=mask)
+    assert weights is None
+    logits = 0.7 * (query.unsqueeze(3) * key.unsqueeze(-3)).sum(-1) + (mask if masked else 0)
+    expected = (logits.softmax(-1) @ value).transpose(1, 2)
+    torch.testing.assert_close(output, expected)
+    cotangent = torch.randn_like(expected)
+    for gradient, right in zip(
+        torch.autograd.grad(output, (query, key, value), cotangent),
+        torch.autograd.grad(expected, (query, key, value), cotangent),
+    ):
+        torch.testing.assert_close(gradient, right)
 
 
 def test_conv_static_key_of_a_1x1_kernel_is_static_key():

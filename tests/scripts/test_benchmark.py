@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import ViTConfig, ViTForImageClassification
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
 
@@ -46,8 +47,23 @@ def test_speed_writes_json_as_it_goes(tmp_path, capsys, monkeypatch):
     assert [result["dtype"] for result in figures["results"]] == ["float32", "bfloat16"]
     assert "versions" in figures["machine"]
     assert capsys.readouterr().out.count("| mixer | plain |") == 4  # as they come, and in the table
+    script.main(["--speed", "--profile", "--models", "mixer", "--rounds", "1", "--dtypes", "float32"])
+    assert "| matrix products |" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="--models x9 is none of those measured: mixer"):
         script.main(["--speed", "--models", "x9"])
+
+
+def test_startup_is_measured(capsys, monkeypatch):
+    from sk_transformers import create_model
+    from sk_transformers.benchmarks import startup
+
+    monkeypatch.setattr(startup, "create_model", lambda name: create_model("skvit-nano-patch4-32"))
+    config = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    monkeypatch.setattr(startup, "transformers_vit_base", lambda: ViTForImageClassification(config))
+    load_script().main(["--startup", "--rounds", "1"])
+    imported, loaded = capsys.readouterr().out.splitlines()[-2:]
+    assert imported.startswith("import sk_transformers, after transformers: ") and imported.endswith(" ms")
+    assert "; ratio " in loaded
 
 
 @pytest.mark.parametrize(
