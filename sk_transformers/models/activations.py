@@ -1,7 +1,8 @@
 """What happens between two linear layers, in few passes over what is the widest tensor of a network.
 
 Without gradients, an activation overwrites its input or, in bfloat16 on the processor, is computed in the matrix
-product before it. With them, its output is not kept for the backward pass, which computes it again from the input.
+product before it, and many tokens go through an MLP in parts. With them, the output of an activation is not kept for
+the backward pass, which computes it again from the input.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.activations import GELUActivation
+
+PART_BYTES = 16 * 2**20  # of the hidden layer of an MLP at a time
+PART_TOKENS = 2048  # at a time, that it pays to read the weights
 
 
 class StarReLU(nn.Module):
@@ -74,7 +78,9 @@ def mlp(
         recompute: in training, compute the activation again in the backward pass and do not keep its output.
     """
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return fc2(activated(fc1, activation, hidden_states))
+        parts = parts_of_tokens(fc1, activation, fc2, hidden_states)
+        outputs = [fc2(activated(fc1, activation, part)) for part in parts]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs).view(hidden_states.shape)
     hidden_states = fc1(hidden_states)
     output = activation(hidden_states)
     if not recompute:
@@ -83,11 +89,31 @@ def mlp(
         return fc2(output)
 
 
+def parts_of_tokens(
+    fc1: nn.Module, activation: nn.Module, fc2: nn.Module, tokens: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """The tokens `(batch, tokens, channels)`, or parts of them, `(tokens, channels)`, for one pass through an MLP each.
+
+    On the processor, new memory costs more than what is computed in it, and little memory is used again.
+    """
+    whole = (tokens,)
+    layers = (fc1, activation, fc2)
+    if tokens.device.type != "cpu" or torch.compiler.is_compiling() or any(map(_is_hooked, layers)):
+        return whole
+    width = getattr(fc1, "out_features", tokens.shape[2])
+    most = max(PART_TOKENS, PART_BYTES // (width * tokens.element_size()))
+    count = -(-tokens.shape[0] * tokens.shape[1] // most)
+    if count < 2:
+        return whole
+    return tokens.flatten(0, 1).tensor_split(count)
+
+
 def activated(linear: nn.Module, activation: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
     """`activation(linear(hidden_states))`, in one pass if it can be."""
     if not _fuses(linear, activation, hidden_states):
         hidden_states = linear(hidden_states)
-        overwrites = _is_gelu(activation) and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        is_free = not (torch.is_grad_enabled() or torch.compiler.is_compiling() or _is_hooked(linear))
+        overwrites = is_free and _is_gelu(activation) and not _is_hooked(activation)
         return torch.ops.aten.gelu_(hidden_states) if overwrites else activation(hidden_states)
     if _is_gelu(activation):
         return _LINEAR_POINTWISE(hidden_states, linear.weight, linear.bias, "gelu", [], "none")

@@ -136,6 +136,26 @@ def test_one_call_in_bfloat16_is_the_two_calls(name, bias, monkeypatch):
     assert len(calls) == 1  # not with a hook, a layer of another kind, in float32, or with a gradient
 
 
+@pytest.mark.parametrize(("most", "parts"), [(2, 5), (4, 3), (10, 1)])
+@pytest.mark.parametrize("name", ["star_relu", "gelu"])
+def test_many_tokens_go_through_in_parts(name, most, parts, monkeypatch):
+    """Where no gradient is taken; the result is the same, and a hook sees all tokens at once."""
+    fc1, activation, fc2, formula = layers(name)
+    x = torch.randn(2, 5, 6, dtype=torch.float64)
+    monkeypatch.setattr(activations, "PART_BYTES", 0)
+    monkeypatch.setattr(activations, "PART_TOKENS", most)
+    seen = []
+    monkeypatch.setattr(activations, "activated", lambda *given: seen.append(len(given[2])) or activated(*given))
+    with torch.no_grad():
+        torch.testing.assert_close(mlp(fc1, activation, fc2, x, True), fc2(formula(activation, fc1(x))))
+        assert len(seen) == parts
+        for module in (fc1, activation, fc2):
+            handle = module.register_forward_hook(lambda module, args, output: seen.append(args[0].shape[:-1]))
+            mlp(fc1, activation, fc2, x, True)
+            handle.remove()
+            assert seen[-1] == (2, 5)
+
+
 @pytest.mark.parametrize("name", ["star_relu", "gelu"])
 def test_autocast(name):
     fc1, activation, fc2, formula = layers(name, torch.float32)
