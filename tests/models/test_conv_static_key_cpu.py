@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._dynamo.utils import counters
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from sk_transformers.models import conv_static_key_cpu
@@ -22,6 +23,7 @@ from sk_transformers.models.conv_static_key_cpu import (
 )
 from sk_transformers.models.static_key import (
     ConvStaticKeyAttention,
+    attend,
     attend_from_neighbourhoods,
     fused_attention,
     with_bias_as_channel,
@@ -236,3 +238,20 @@ def test_on_cuda_the_bias_is_a_channel():
     assert (query.shape[-1] - 9 * 2) == (key.shape[-1] - 9 * 2) == 8
     fused = fused_attention(mixer, query, key, inputs["value"], 1.0, None, "sdpa")
     torch.testing.assert_close(fused, output)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_cuda_kernels_are_given(dtype, monkeypatch):
+    """On tensors without numbers, since no device is at hand: widths that kernels take, and one key for all images."""
+    given = []
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *args, **_: given.append(args[:3]) or args[2])
+    with FakeTensorMode(), torch.device("cuda"):
+        query, value = (torch.empty(3, 20, 2, 16, dtype=dtype).transpose(1, 2) for _ in range(2))
+        key, bias = torch.empty(2, 20, 9 * 16, dtype=dtype), torch.empty(2, 20, dtype=dtype)
+        attend(torch.nn.Module(), query, key[:, :, :16], value, scaling=1.0)
+        attend_from_neighbourhoods(torch.nn.Module(), query, key, bias, value, (4, 5), 1.0, None)
+    for (query, key, value), width in zip(given, (16, 9 * 16 + 8), strict=True):
+        assert query.device.type == key.device.type == "cuda" and query.dtype == key.dtype == value.dtype == dtype
+        assert query.shape[3] == key.shape[3] == width and width % 8 == value.shape[3] % 8 == 0
+        assert query.stride(3) == key.stride(3) == value.stride(3) == 1
+        assert key.shape[0] == 3 and key.stride(0) == 0
