@@ -126,10 +126,14 @@ def _is_gelu(activation: nn.Module) -> bool:
 
 
 # What torch.compile makes of a linear layer and an activation: one call of oneDNN. It is not documented, so it is used
-# only where it is what it was when this was written.
-_LINEAR_POINTWISE = getattr(getattr(torch.ops, "mkldnn", None), "_linear_pointwise", None)
+# only where it is what it was when this was written, and where the processor computes in bfloat16.
+_LINEAR_POINTWISE = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 _SIGNATURE = "(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y"
-if _LINEAR_POINTWISE is not None and not str(_LINEAR_POINTWISE.default._schema).endswith(_SIGNATURE):
+if _LINEAR_POINTWISE is not None and not (
+    str(_LINEAR_POINTWISE.default._schema).endswith(_SIGNATURE)
+    and hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
+    and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+):
     _LINEAR_POINTWISE = None
 
 
