@@ -29,6 +29,7 @@ import torch
 
 from sk_transformers import create_config, create_model, list_models
 from sk_transformers.benchmarks.measure import DTYPES, MODES, TASKS, peak_memory, take_turns
+from sk_transformers.command_line import one_sentence_errors
 from sk_transformers.complexity import count_macs, count_parameters
 from sk_transformers.zoo import get_variant
 
@@ -65,6 +66,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("nothing to measure: pass --count, --speed, --growth, --resolution or --startup")
     if args.rounds < 1:
         parser.error(f"--rounds is {args.rounds}, expected at least 1")
+    for file in (args.output, args.plot):
+        if file is not None and not file.parent.is_dir():
+            parser.error(f"{file} cannot be written: there is no folder {file.parent}")
     if args.speed and args.growth and args.output:
         parser.error("--output holds one measurement: pass --speed and --growth in two commands")
     if (args.count or args.resolution) and not list_models(args.models):
@@ -127,6 +131,8 @@ def print_speed(args: argparse.Namespace) -> None:
     if not contests:
         names = ", ".join(dict.fromkeys(contest.name for contest in speed.CONTESTS))
         sys.exit(f"error: --models {args.models} is none of those measured: {names}.")
+    if not any(set(contest.tasks) & set(args.tasks) for contest in contests):
+        sys.exit(f"error: --tasks {' '.join(args.tasks)}: {args.models} is measured in inference only.")
     if args.profile:
         for contest in contests:
             for task, dtype in product((task for task in args.tasks if task in contest.tasks), args.dtypes):
@@ -134,6 +140,10 @@ def print_speed(args: argparse.Namespace) -> None:
                 times = speed.profile_kinds(contest, task, dtype, batch, args.rounds)
                 print(f"\n{task}, {dtype}, batch {batch}\n\n{kinds.to_table(times)}", flush=True)
         return
+    if not any(set(contest.batch_sizes) & set(args.batch_sizes) for contest in contests):
+        sizes = sorted({size for contest in contests for size in contest.batch_sizes})
+        given = " ".join(map(str, args.batch_sizes))
+        sys.exit(f"error: --batch_sizes {given}: expected of {' '.join(map(str, sizes))}, which these are measured at.")
     results = []
     for result in speed.compare(contests, args.tasks, args.modes, args.dtypes, args.batch_sizes, args.rounds):
         results.append(result)
@@ -193,4 +203,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence_errors():
+        main()

@@ -1,10 +1,11 @@
 """How long a training step of one network takes beside that of another."""
 
-import time
+from functools import partial
 
 import torch
 from transformers import AutoModelForImageClassification, PretrainedConfig
 
+from ..benchmarks.measure import take_turns
 from ..models.configuration_checks import size_pair
 
 
@@ -17,15 +18,14 @@ def measure_steps(configs: list[PretrainedConfig], batch_sizes: list[int], round
     models = [AutoModelForImageClassification.from_config(config).train() for config in configs]
     optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-6) for model in models]
     batches = [random_batch(config, size) for config, size in zip(configs, batch_sizes)]
-    seconds: list[list[float]] = [[] for _ in models]
-    for _ in range(rounds + 1):
-        for model, optimizer, batch, taken in zip(models, optimizers, batches, seconds):
-            start = time.perf_counter()
-            model(**batch).loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            taken.append(time.perf_counter() - start)
-    return [taken[1:] for taken in seconds]
+    steps = [partial(take_step, *given) for given in zip(models, optimizers, batches)]
+    return take_turns(steps, rounds)
+
+
+def take_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor]) -> None:
+    model(**batch).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def random_batch(config: PretrainedConfig, size: int) -> dict[str, torch.Tensor]:

@@ -49,6 +49,10 @@ def test_speed_writes_json_as_it_goes(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.count("| mixer | plain |") == 4  # as they come, and in the table
     script.main(["--speed", "--profile", "--models", "mixer", "--rounds", "1", "--dtypes", "float32"])
     assert "| matrix products |" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="--batch_sizes 5 7: expected of 3"):
+        script.main(["--speed", "--batch_sizes", "5", "7"])
+    with pytest.raises(SystemExit, match="--tasks training: mixer is measured in inference only"):
+        script.main(["--speed", "--models", "mixer", "--tasks", "training"])
     with pytest.raises(SystemExit, match="--models x9 is none of those measured: mixer"):
         script.main(["--speed", "--models", "x9"])
 
@@ -73,6 +77,7 @@ def test_startup_is_measured(capsys, monkeypatch):
         (["--count", "--models", "x9"], "is called 'x9'"),
         (["--speed", "--rounds", "0"], "--rounds is 0, expected at least 1"),
         (["--speed", "--dtypes", "int8"], "invalid choice: 'int8'"),
+        (["--speed", "--output", "nowhere/a.json"], "nowhere/a.json cannot be written: there is no folder nowhere"),
     ],
 )
 def test_wrong_arguments(argv, message, capsys):
