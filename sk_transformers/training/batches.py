@@ -142,10 +142,17 @@ class StreamedImages(torch.utils.data.IterableDataset):
     """
 
     def __init__(
-        self, stream: IterableDataset, transform: Transform, batch_size: int, num_labels: int, seed: int, skip: bool
+        self,
+        stream: IterableDataset,
+        transform: Transform,
+        batch_size: int,
+        num_labels: int,
+        seed: int,
+        shuffle_buffer: int,
+        skip: bool,
     ) -> None:
         self.stream, self.transform, self.batch_size = stream, transform, batch_size
-        self.num_labels, self.seed, self.skip = num_labels, seed, skip
+        self.num_labels, self.seed, self.shuffle_buffer, self.skip = num_labels, seed, shuffle_buffer, skip
         self.epoch = self.first_batch = 0
 
     def __iter__(self) -> Iterator[dict[str, Any] | None]:
@@ -176,9 +183,10 @@ class StreamedImages(torch.utils.data.IterableDataset):
     def _rows(self) -> Iterator[dict[str, Any]]:
         """Rows of one pass after the other."""
         for repetition in itertools.count():
-            self.stream.set_epoch(seed_of(STREAM, self.epoch, repetition) % 2**31)
+            # Not `set_epoch`: a stream's epoch lies in memory that all workers share, and each is in a pass of its own.
+            order = seed_of(STREAM, self.seed, self.epoch, repetition)
             is_empty = True
-            for row in self.stream:
+            for row in self.stream.shuffle(seed=order, buffer_size=self.shuffle_buffer):
                 is_empty = False
                 yield row
             if is_empty:
@@ -215,11 +223,12 @@ class TrainLoader:
         self.num_batches = num_batches
         workers = {"num_workers": num_workers, "pin_memory": pin_memory, "collate_fn": collate}
         if data.is_stream:
-            stream = split_dataset_by_node(
-                data.train.shuffle(seed=seed, buffer_size=shuffle_buffer), rank, num_processes
+            stream = split_dataset_by_node(data.train, rank, num_processes)
+            shards = stream.shuffle(buffer_size=shuffle_buffer).num_shards  # datasets 5.0 shuffles many into one
+            workers["num_workers"] = min(num_workers, shards)  # the others would have nothing to read
+            self.epoch = StreamedImages(
+                stream, transform, batch_size, len(data.labels), seed, shuffle_buffer, skip_unreadable
             )
-            workers["num_workers"] = min(num_workers, stream.num_shards)  # the others would have nothing to read
-            self.epoch = StreamedImages(stream, transform, batch_size, len(data.labels), seed, skip_unreadable)
             self.loader = DataLoader(self.epoch, batch_size, worker_init_fn=leave_signals, **workers)
         else:
             self.epoch = EpochBatches(len(data.train), batch_size, num_batches, seed, repeats, rank, num_processes)

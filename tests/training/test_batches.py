@@ -244,6 +244,12 @@ def test_a_stream_goes_on_from_any_batch(stream, workers):
     assert pixels(loader(stream, **settings).batches(epoch=3)) != whole
 
 
+def test_workers_of_a_stream_do_not_move_each_other_on(stream):
+    shuffled = loader(stream, num_workers=2, shuffle_buffer=5, num_batches=9)
+    assert len(pixels(shuffled.batches(epoch=2))) == 9
+    assert shuffled.epoch.stream.epoch == 0  # lies in shared memory: where one worker sets it, it is set for all
+
+
 def test_processes_share_a_stream(stream):
     shown = []
     for rank in (0, 1):
