@@ -140,14 +140,14 @@ if _LINEAR_POINTWISE is not None and not (
 def _fuses(linear: nn.Module, activation: nn.Module, hidden_states: torch.Tensor) -> bool:
     """Whether one call can do both: in bfloat16 only, since torch's own product is the faster one in float32."""
     return (
-        _LINEAR_POINTWISE is not None
+        not torch.compiler.is_compiling()  # first, for torch.compile can not trace all of the rest
+        and _LINEAR_POINTWISE is not None
         and (isinstance(activation, StarReLU) or _is_gelu(activation))
         and hidden_states.dtype == torch.bfloat16
         and hidden_states.device.type == "cpu"
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
         # A plain layer, without an adapter, or weights in another format or place.
         and type(linear) is nn.Linear
         and type(linear.weight) is nn.Parameter
