@@ -168,7 +168,7 @@ def push_folder(
         repo_id: `namespace/name`, or a name in the namespace of who is logged in.
         private, create_pr, revision, tag: see `Target`.
         dry_run: read, compare and report only.
-        commit_message: the commit's title, or the pull request's.
+        commit_message: the commit's title, or the pull request's; that it adds or updates NAME when None.
         evaluations: folders that `scripts/evaluate_model.py` wrote; their figures and plots go onto the card.
         examples: pictures to show on the card, with what the model answers to them; those in the folder's `examples/`
             if there are none.
@@ -192,8 +192,7 @@ def push_folder(
     target = explained(repo_id, with_namespace, api, target)
     shown = [example_of(image, answer) for image, answer in zip(images, answers)]
     files = wanted_files(folder, target, shown, measured)
-    message = commit_message or f"Add {folder.parent.name if folder.name == 'model' else folder.name}"
-    return upload(api, files, target, message, dry_run)
+    return upload(api, files, target, commit_message, dry_run)
 
 
 def open_folder(folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -277,7 +276,9 @@ def wanted_files(
     return files
 
 
-def upload(api: HfApi, files: dict[str, Source], target: Target, message: str, dry_run: bool = False) -> Push:
+def upload(
+    api: HfApi, files: dict[str, Source], target: Target, message: str | None = None, dry_run: bool = False
+) -> Push:
     """Make the repo hold these files, in one commit; try again from what is there then when it may help.
 
     Raises:
@@ -295,7 +296,7 @@ def upload(api: HfApi, files: dict[str, Source], target: Target, message: str, d
 
 
 def attempt(
-    api: HfApi, files: dict[str, Source], target: Target, message: str, dry_run: bool, made: dict[str, bool]
+    api: HfApi, files: dict[str, Source], target: Target, message: str | None, dry_run: bool, made: dict[str, bool]
 ) -> Push:
     remote = look(api, target)
     if remote is None and not dry_run:
@@ -425,7 +426,7 @@ def digest_of(source: Source, hasher) -> str:
     return hasher.hexdigest()
 
 
-def commit(api: HfApi, files: dict[str, Source], push: Push, remote: Remote, message: str) -> None:
+def commit(api: HfApi, files: dict[str, Source], push: Push, remote: Remote, message: str | None) -> None:
     """Make the commit, or find the pull request that has it; then see that all of it arrived.
 
     Raises:
@@ -437,11 +438,12 @@ def commit(api: HfApi, files: dict[str, Source], push: Push, remote: Remote, mes
         if found:
             push.operations, (push.commit, push.url) = [], found
             return
+    does = "Update" if "config.json" in remote.files else "Add"
     try:
         info = api.create_commit(
             target.repo_id,
             push.operations,
-            commit_message=message,
+            commit_message=message or f"{does} {target.repo_id.split('/')[1]}",
             revision=target.revision,
             create_pr=target.create_pr,
             parent_commit=remote.head,

@@ -21,7 +21,7 @@ def progress_bar(accelerator: Accelerator) -> ProgressBar:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}  lr {task.fields[lr]:.2e}"),
+        TextColumn("{task.fields[last_step]}"),
         TimeRemainingColumn(),
     )
     return ProgressBar(*columns, console=console, disable=not accelerator.is_main_process)

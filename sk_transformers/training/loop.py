@@ -80,7 +80,7 @@ def train_to_the_end(setup: Setup, run: Path, progress: Progress) -> None:
         save_checkpoint(setup.accelerator, run, progress, ema, args.checkpoints_total_limit)
 
     with listen_for_stop() as stop, progress_bar(setup.accelerator) as bar:
-        task = bar.add_task("training", total=setup.total_steps, completed=progress.step, loss=math.nan, lr=0.0)
+        task = bar.add_task("training", total=setup.total_steps, completed=progress.step, last_step="")
         while evaluation_is_due(progress) or not is_over(setup, progress):
             train_epoch(setup, run, progress, stop, save, report=partial(bar.update, task))
             evaluate_epoch(setup, progress)
@@ -134,7 +134,7 @@ def train_epoch(
         progress.step += 1
         progress.epoch_losses.append(loss)
         progress.unreadable += unreadable
-        report(completed=progress.step, loss=loss, lr=learning_rate)
+        report(completed=progress.step, last_step=f"loss {loss:.4f}  lr {learning_rate:.2e}")
         setup.accelerator.log({"train_loss": loss, "learning_rate": learning_rate}, step=progress.step)
         if stops:
             save()

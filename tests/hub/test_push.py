@@ -47,7 +47,7 @@ def unchecked(monkeypatch):
 def push(folder, **options):
     """Push the folder to `org/tiny`, as it is."""
     target = Target("org/tiny", **options)
-    return upload(HfApi(), files_of(folder, target), target, "Add tiny")
+    return upload(HfApi(), files_of(folder, target), target)
 
 
 @cache
@@ -168,6 +168,7 @@ def test_an_edited_card_is_merged(hub, repo_folder, tmp_path):
     assert "I made it for ants" in merged and "To the ants." in merged and "- insects" in merged
     assert "Apache 2.0!" in merged and "were drawn" in merged
     assert done.kept == ["tags:", "## Intended use and limits"]
+    assert repo.history()[0].title == "Update tiny"
     assert "kept       tags of the card" in str(done) and "kept       Intended use and limits of the" in str(done)
     assert push(folder).is_empty
 
@@ -221,7 +222,7 @@ def test_the_card_speaks_of_the_files_that_are_there(hub, repo_folder, tmp_path)
 
 def push_files(folder):
     target = Target("org/tiny")
-    return upload(HfApi(), wanted_files(folder, target, [], []), target, "Add tiny")
+    return upload(HfApi(), wanted_files(folder, target, [], []), target)
 
 
 def card_on(hub):
@@ -249,7 +250,7 @@ def test_pull_request(hub, repo_folder):
     target = Target("bob/tiny", create_pr=True)  # alice may not write there
     files = wanted_files(repo_folder, target, [], [])
     for _ in range(2):
-        done = upload(HfApi(), files, target, "Add tiny")
+        done = upload(HfApi(), files, target)
         assert done.url == f"{hub.url}/bob/tiny/discussions/1"
     repo = hub.model("bob/tiny")
     assert len(repo.pull_requests) == 1 and list(repo.files()) == [".gitattributes"]
