@@ -167,7 +167,7 @@ def our_loop(task: Task, folder: Path) -> Loop:
 
     def train(tick: Tick) -> None:
         with progress_bar(setup.accelerator) as bar:
-            shown = bar.add_task("training", total=setup.total_steps, completed=progress.step, loss=0.0, lr=0.0)
+            shown = bar.add_task("training", total=setup.total_steps, completed=progress.step, last_step="")
 
             def report(**fields) -> None:
                 bar.update(shown, **fields)
