@@ -30,7 +30,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 
 from ..training.arguments import parse_arguments
 from ..training.checkpoints import Progress
-from ..training.display import progress_bar
+from ..training.display import add_training, progress_bar
 from ..training.interruptions import StopRequest
 from ..training.loop import train_epoch
 from ..training.model import fresh_image_processor
@@ -167,7 +167,7 @@ def our_loop(task: Task, folder: Path) -> Loop:
 
     def train(tick: Tick) -> None:
         with progress_bar(setup.accelerator) as bar:
-            shown = bar.add_task("training", total=setup.total_steps, completed=progress.step, last_step="")
+            shown = add_training(bar, setup, progress)
 
             def report(**fields) -> None:
                 bar.update(shown, **fields)

@@ -2,7 +2,7 @@
 
 from accelerate import Accelerator
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
 from .checkpoints import Progress
@@ -25,6 +25,11 @@ def progress_bar(accelerator: Accelerator) -> ProgressBar:
         TimeRemainingColumn(),
     )
     return ProgressBar(*columns, console=console, disable=not accelerator.is_main_process)
+
+
+def add_training(bar: ProgressBar, setup: Setup, progress: Progress) -> TaskID:
+    """The bar's line of training, from where the run is; `last_step` is what it says of a step."""
+    return bar.add_task("training", total=setup.total_steps, completed=progress.step, last_step="")
 
 
 def announce(setup: Setup, progress: Progress) -> None:

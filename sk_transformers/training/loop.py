@@ -19,7 +19,7 @@ from .checkpoints import (
     read_progress,
     save_checkpoint,
 )
-from .display import announce, progress_bar, say, say_epoch
+from .display import add_training, announce, progress_bar, say, say_epoch
 from .evaluation import accuracy, predict
 from .finish import finish
 from .interruptions import Stopped, StopRequest, TrainingError, clear_worker_errors, listen_for_stop
@@ -80,7 +80,7 @@ def train_to_the_end(setup: Setup, run: Path, progress: Progress) -> None:
         save_checkpoint(setup.accelerator, run, progress, ema, args.checkpoints_total_limit)
 
     with listen_for_stop() as stop, progress_bar(setup.accelerator) as bar:
-        task = bar.add_task("training", total=setup.total_steps, completed=progress.step, last_step="")
+        task = add_training(bar, setup, progress)
         while evaluation_is_due(progress) or not is_over(setup, progress):
             train_epoch(setup, run, progress, stop, save, report=partial(bar.update, task))
             evaluate_epoch(setup, progress)
