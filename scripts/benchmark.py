@@ -16,7 +16,6 @@ and with windows of them, in turn.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from dataclasses import asdict
@@ -29,8 +28,9 @@ import torch
 
 from sk_transformers import create_config, create_model, list_models
 from sk_transformers.benchmarks.measure import DTYPES, MODES, TASKS, peak_memory, take_turns
-from sk_transformers.command_line import one_sentence_errors
+from sk_transformers.cli.errors import one_sentence_errors
 from sk_transformers.complexity import count_macs, count_parameters
+from sk_transformers.files import write_json
 from sk_transformers.zoo import get_variant
 
 LARGE_SIZE = 384  # pixels, for networks made for 224
@@ -124,7 +124,10 @@ def run(model: torch.nn.Module, pixel_values: torch.Tensor) -> None:
 
 def print_speed(args: argparse.Namespace) -> None:
     """Measure, print a Markdown table, and write the figures after each of them, since all take long."""
-    from sk_transformers.benchmarks import kinds, speed  # timm is asked for only here
+    from sk_transformers.benchmarks import (
+        operators,
+        speed,  # timm is asked for only here
+    )
 
     pattern = "*" if args.models is None else args.models if "*" in args.models else f"*{args.models}*"
     contests = [contest for contest in speed.CONTESTS if fnmatch(contest.name, pattern)]
@@ -138,7 +141,7 @@ def print_speed(args: argparse.Namespace) -> None:
             for task, dtype in product((task for task in args.tasks if task in contest.tasks), args.dtypes):
                 batch = max(contest.batch_sizes)
                 times = speed.profile_kinds(contest, task, dtype, batch, args.rounds)
-                print(f"\n{task}, {dtype}, batch {batch}\n\n{kinds.to_table(times)}", flush=True)
+                print(f"\n{task}, {dtype}, batch {batch}\n\n{operators.to_table(times)}", flush=True)
         return
     if not any(set(contest.batch_sizes) & set(args.batch_sizes) for contest in contests):
         sizes = sorted({size for contest in contests for size in contest.batch_sizes})
@@ -148,23 +151,27 @@ def print_speed(args: argparse.Namespace) -> None:
     for result in speed.compare(contests, args.tasks, args.modes, args.dtypes, args.batch_sizes, args.rounds):
         results.append(result)
         print(speed.to_row(result), flush=True)
-        write_json(args.output, speed.to_json(results))
+        if args.output:
+            write_json(speed.to_json(results), args.output)
     print(f"\n{speed.to_table(results)}")
 
 
 def print_growth(args: argparse.Namespace) -> None:
-    from sk_transformers.benchmarks import growth
+    from sk_transformers.benchmarks import scaling
     from sk_transformers.benchmarks.speed import describe_machine
 
     points = []
-    for point in growth.measure_growth(args.rounds):
+    for point in scaling.measure_growth(args.rounds):
         points.append(point)
         print(point, flush=True)
         rows = [asdict(point) for point in points]
-        write_json(args.output, {"machine": describe_machine(), "points": rows, "exponents": growth.exponents(points)})
-    print(f"\n{growth.to_table(points)}\n\n{growth.to_exponent_table(points)}")
+        if args.output:
+            write_json(
+                {"machine": describe_machine(), "points": rows, "exponents": scaling.exponents(points)}, args.output
+            )
+    print(f"\n{scaling.to_table(points)}\n\n{scaling.to_exponent_table(points)}")
     if args.plot:
-        growth.plot_throughput(points, args.plot)
+        scaling.plot_throughput(points, args.plot)
 
 
 def print_startup(rounds: int) -> None:
@@ -173,13 +180,6 @@ def print_startup(rounds: int) -> None:
     print(f"import sk_transformers, after transformers: {import_seconds(rounds) * 1000:.0f} ms")
     ours, peer, ratio = loading_seconds(rounds)
     print(f"loading SKViT-Base: {ours:.3f} s; transformers' ViT-Base: {peer:.3f} s; ratio {ratio:.2f}")
-
-
-def write_json(file: Path | None, figures: dict) -> None:
-    if file is not None:
-        unfinished = file.with_name(f".{file.name}")
-        unfinished.write_text(json.dumps(figures, indent=1) + "\n")
-        unfinished.rename(file)
 
 
 def figure(value: float | None, spec: str = "g") -> str:

@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from sk_transformers.command_line import one_sentence_errors
+from sk_transformers.cli.errors import one_sentence_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -51,7 +51,7 @@ def table(figures: dict) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    from sk_transformers.benchmarks.training_loops import Task, compare_loops  # seconds of imports
+    from sk_transformers.benchmarks.training_speed import Task, compare_loops  # seconds of imports
 
     task = Task(args.model, args.batch_size, args.image_size, args.steps, args.images, args.workers)
     figures = compare_loops(task, args.rounds)

@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from sk_transformers.command_line import one_sentence_errors
+from sk_transformers.cli.errors import one_sentence_errors
 
 SCRIPTS = Path(__file__).parent
 
@@ -39,20 +39,18 @@ def run(args: argparse.Namespace) -> Path:
     """Do the plan's runs; the file of their results."""
     import torch
 
-    from sk_transformers.training.comparison import RESULTS, compare, read_plan
+    from sk_transformers.benchmarks.mixers import RESULTS, compare, read_plan
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     file = plan_file(args.plan)
     folder = Path(args.output_dir or Path("runs", file.stem))
-    compare(
-        read_plan(file), folder, SCRIPTS / "recipes", keep_weights=args.keep_weights, timed_rounds=args.timed_rounds
-    )
+    compare(read_plan(file), folder, keep_weights=args.keep_weights, timed_rounds=args.timed_rounds)
     return folder / RESULTS
 
 
 def report(file: Path) -> None:
-    from sk_transformers.training.comparison_report import markdown, plot_comparison
+    from sk_transformers.benchmarks.mixers_report import markdown, plot_comparison
 
     try:
         results = json.loads(file.read_text())
@@ -68,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from sk_transformers.training.interruptions import Stopped, TrainingError
+    from sk_transformers.training.signals import Stopped, TrainingError
 
     with one_sentence_errors(TrainingError):
         try:

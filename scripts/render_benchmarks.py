@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from sk_transformers.command_line import one_sentence_errors
+from sk_transformers.cli.errors import one_sentence_errors
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/performance.md")
@@ -24,16 +24,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def render_tables() -> dict[str, str]:
     """Tables by the names of the blocks that they stand in."""
-    from sk_transformers.benchmarks import growth, speed
+    from sk_transformers.benchmarks import scaling, speed
 
     measured = json.loads((ROOT / "docs" / "speed.json").read_text())
     results = speed.from_json(measured)
-    points = growth.from_json(json.loads((ROOT / "docs" / "growth.json").read_text()))
+    points = scaling.from_json(json.loads((ROOT / "docs" / "growth.json").read_text()))
     return {
         "machine": speed.to_sentence(measured["machine"]),
         "speed summary": speed.to_summary(results),
         "speed": speed.to_table(results),
-        "growth": growth.to_exponent_table(points),
+        "growth": scaling.to_exponent_table(points),
     }
 
 

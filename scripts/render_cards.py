@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from sk_transformers.command_line import one_sentence_errors
+from sk_transformers.cli.errors import one_sentence_errors
 
 FOLDER = Path(__file__).parents[1] / "model_cards"
 INDEX = "README.md"
@@ -26,7 +26,7 @@ def render_cards() -> dict[str, str]:
     from transformers import AutoModelForImageClassification
 
     from sk_transformers import create_config, list_models
-    from sk_transformers.hub.card import create_card
+    from sk_transformers.hub.cards.card import create_card
 
     cards = {}
     for name in list_models():

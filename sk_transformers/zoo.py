@@ -157,7 +157,8 @@ def create_config(name: str, **overrides) -> "PretrainedConfig":
         ValueError: if there is no such network, or no such field, or a value does not fit.
     """
     variant = get_variant(name)
-    from sk_transformers import SKFormerConfig, SKViTConfig
+    from .models.configuration_skformer import SKFormerConfig
+    from .models.configuration_skvit import SKViTConfig
 
     config_class = {"skvit": SKViTConfig, "skformer": SKFormerConfig}[variant.family]
     settings = dict(variant.settings)

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from ..models.static_key import ConvStaticKeyAttention, StaticKeyAttention
 from ..zoo import create_model
-from . import peers
-from .kinds import time_by_kind
+from . import baselines
 from .measure import DTYPES, MODES, TASKS, Work, count_module_macs, matmul_peak, median_ratio, peak_memory, take_turns
+from .operators import time_by_kind
 
 IMAGE = (3, 224, 224)
 LIBRARIES = ("torch", "transformers", "timm")
@@ -53,7 +53,7 @@ CONTESTS = (
         "SKA mixer, 320 wide, 14x14",
         "plain SKA",
         partial(StaticKeyAttention, 320, (14, 14), 10, 32, output_bias=False),
-        peers.PlainStaticKeyAttention,
+        baselines.PlainStaticKeyAttention,
         (196, 320),
         (32,),
     ),
@@ -61,7 +61,7 @@ CONTESTS = (
         "CSKA mixer, 128 wide, 28x28",
         "plain CSKA",
         partial(ConvStaticKeyAttention, 128, (28, 28), 8, 16, output_bias=False),
-        peers.PlainConvStaticKeyAttention,
+        baselines.PlainConvStaticKeyAttention,
         (784, 128),
         (8, 1),
     ),
@@ -69,7 +69,7 @@ CONTESTS = (
         "skvit-base-patch16-224",
         "transformers ViT-Base",
         partial(create_model, "skvit-base-patch16-224"),
-        lambda _: peers.transformers_vit_base(),
+        lambda _: baselines.transformers_vit_base(),
         tasks=TASKS,
     ),
     Contest(
@@ -85,7 +85,7 @@ CONTESTS = (
         "cskaformer-s18",
         "plain CSKAFormer-S18",
         partial(create_model, "cskaformer-s18"),
-        lambda _: peers.plain_cskaformer_s18(),
+        lambda _: baselines.plain_cskaformer_s18(),
         tasks=TASKS,
     ),
 )

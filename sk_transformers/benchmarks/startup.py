@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 from transformers import AutoModelForImageClassification, ViTForImageClassification
 
 from ..zoo import create_model
+from .baselines import transformers_vit_base
 from .measure import median_ratio, take_turns
-from .peers import transformers_vit_base
 
 IMPORT = """
 import time

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from ..hub.card import LICENSE, create_card
-from ..hub.export import check_free, export
+from ..files import check_free
+from ..hub.cards.card import LICENSE, create_card
+from ..hub.export import export
 from .checking import build_model, largest_difference, runnable
 from .configuration import Flags, give_class_token_a_position, infer_config
 from .errors import some

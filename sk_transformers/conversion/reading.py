@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from ..errors import first_line
 from ..hub.licenses import license_on_card
 from .errors import CheckpointError, some
 from .names import RECOGNIZED, TIMM_METAFORMER, TIMM_MIXERS, TIMM_VIT, TRANSFORMERS_VIT, CodeBase
@@ -139,7 +140,7 @@ def read_timm(name: str, random: bool) -> Source:
         model = timm.create_model(model_name, pretrained=not random).eval()
     except Exception as error:  # of timm, of the Hub's client, of the network between
         raise CheckpointError(
-            f"timm could not make {model_name} ({str(error).strip().splitlines()[0]}): check the name and the"
+            f"timm could not make {model_name} ({first_line(error)}): check the name and the"
             " connection, or pass --random for fresh weights."
         ) from error
     known = {
@@ -196,15 +197,14 @@ def read_transformers(name: str) -> Source:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{name} is no checkpoint file, and transformers finds no model there"
-            f" ({str(error).strip().splitlines()[0]})."
+            f"{name} is no checkpoint file, and transformers finds no model there ({first_line(error)})."
         ) from error
     if config.model_type not in ("vit", "deit"):
         raise CheckpointError(f"{name} is a {config.model_type!r} of transformers', expected a 'vit' or a 'deit'.")
     try:
         model, loading = AutoModelForImageClassification.from_pretrained(name, dtype="auto", output_loading_info=True)
     except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(f"transformers could not load {name} ({reason}).") from error
     if loading["missing_keys"]:
         raise CheckpointError(

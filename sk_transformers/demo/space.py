@@ -5,13 +5,11 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
 
-from ..hub.export import check_free
+from ..files import whole_folder
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"}
 PAGE_FILES = ("__init__.py", "mechanism.py", "page.py", "pictures.py")
@@ -129,7 +127,7 @@ def save_browser_space(exported: str | Path, folder: str | Path, examples: list[
     files = ("config.json", "preprocessor_config.json", "onnx/model_quantized.onnx")
     missing = next((name for name in files if not (exported / name).is_file()), None)
     if missing:
-        raise ValueError(f"{exported} has no {missing}: run scripts/export_onnx.py first.")
+        raise ValueError(f"{exported} has no {missing}: run sk-transformers export-onnx first.")
     with whole_folder(folder) as partial:
         for page in (HERE / "browser").iterdir():
             shutil.copyfile(page, partial / page.name)
@@ -180,18 +178,3 @@ def copy_examples(examples: list[Path], folder: Path) -> list[str]:
     """Copy images into `examples/`; their paths in the folder."""
     (folder / "examples").mkdir()
     return [str(Path(shutil.copyfile(path, folder / "examples" / path.name)).relative_to(folder)) for path in examples]
-
-
-@contextmanager
-def whole_folder(folder: str | Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `folder` at the end, or nothing if that failed."""
-    folder = Path(folder)
-    check_free(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield partial
-        partial.chmod(0o755)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

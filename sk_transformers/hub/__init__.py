@@ -6,7 +6,7 @@ preflight   whether a folder may be published; code_check, whether its Python fi
 push        a folder on the Hub, in one commit; card_completion and card_merge see to its card
 """
 
-from .card import create_card
+from .cards.card import create_card
 from .export import export
 from .push import push_folder
 

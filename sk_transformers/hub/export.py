@@ -1,9 +1,7 @@
 """A complete repo folder: weights, code, image processor, card and licence, loadable without this package."""
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -12,10 +10,11 @@ from huggingface_hub import ModelCard
 from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
+from ..files import whole_folder
 from ..registration import register_auto_classes
-from .card import create_card
+from .cards.card import create_card
 
-HANDLER = Path(__file__).with_name("handler.py")
+HANDLER = Path(__file__).parent / "templates" / "handler.py"
 
 
 def export(
@@ -47,11 +46,8 @@ def export(
     """
     folder = Path(folder)
     check_exportable(model)
-    check_free(folder)
     register_auto_classes()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with whole_folder(folder) as partial:
         model.save_pretrained(partial)
         complete_auto_map(partial / "config.json", model)
         image_processor.save_pretrained(partial)
@@ -63,10 +59,6 @@ def export(
             (partial / path).parent.mkdir(exist_ok=True)
             (partial / path).write_bytes(picture if isinstance(picture, bytes) else picture.read_bytes())
         make_readable(partial)
-        os.replace(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return folder
 
 
@@ -79,12 +71,6 @@ def check_exportable(model: PreTrainedModel) -> None:
             f"export takes an SKViT or SKFormer model, not {type(model).__name__}:"
             " unwrap it from DistributedDataParallel, torch.compile or PEFT first."
         )
-
-
-def check_free(folder: Path) -> None:
-    """Raise FileExistsError if something is there already."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists already: nothing was written. Choose another folder, or remove it.")
 
 
 def complete_auto_map(config_file: Path, model: PreTrainedModel) -> None:

@@ -22,9 +22,10 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
+from ..files import check_free
 from ..models.configuration_checks import size_pair
 from ..models.configuration_skformer import MIN_IMAGE_SIZE
-from .export import check_exportable, check_free, complete_auto_map, make_readable
+from .export import check_exportable, complete_auto_map, make_readable
 
 FLOAT_MODEL, QUANTIZED_MODEL, REPORT = "onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/export.json"
 TOLERANCE = 1e-4  # of logits, beside torch's

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForImageClassification
 
-from .card_merge import parse_card
+from .cards.merge import parse_card
 from .code_check import outside_reach
 from .fingerprint import fingerprint
 from .licenses import check_license
@@ -59,7 +59,7 @@ def check_folder(
     """
     check_files(folder)
     check_card((folder / "README.md").read_text(encoding="utf-8"))
-    outputs, answers = load_alone(folder, images or [])
+    outputs, answers = isolated_load(folder, images or [])
     compare_with_model_here(folder, outputs, fingerprint_of_run)
     return answers
 
@@ -186,8 +186,8 @@ def check_hub_id(key: str, value: str) -> None:
         raise PreflightError(f"README.md: {key} is {value!r}, expected the id of a repo on the Hub.") from error
 
 
-def load_alone(folder: Path, images: list[Path]) -> tuple[dict[str, torch.Tensor], list[list[dict[str, Any]]]]:
-    """What `load_alone.py` finds in a folder: `pixel_values` and `output`, and the answers to the images.
+def isolated_load(folder: Path, images: list[Path]) -> tuple[dict[str, torch.Tensor], list[list[dict[str, Any]]]]:
+    """What `isolated_load.py` finds in a folder: `pixel_values` and `output`, and the answers to the images.
 
     Raises:
         PreflightError: if the folder does not load there.
@@ -196,7 +196,7 @@ def load_alone(folder: Path, images: list[Path]) -> tuple[dict[str, torch.Tensor
         outputs, answers = Path(work, "outputs.safetensors"), Path(work, "answers.json")
         environment = {name: value for name, value in os.environ.items() if "TOKEN" not in name}
         environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": work, "HF_MODULES_CACHE": f"{work}/modules"}
-        script = Path(__file__).with_name("load_alone.py")
+        script = Path(__file__).parent / "templates" / "isolated_load.py"
         command = [sys.executable, "-P", script, folder.resolve(), outputs, answers, *(i.resolve() for i in images)]
         try:
             done = subprocess.run(

@@ -36,8 +36,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
 
-from .card_completion import EXAMPLES, complete_card, evaluation_of, example_of
-from .card_merge import INTRODUCTION, merge_cards
+from .cards.completion import EXAMPLES, complete_card, evaluation_of, example_of
+from .cards.merge import INTRODUCTION, merge_cards
 from .preflight import PICTURES, PreflightError, check_card, check_file, check_folder, read_object, repo_files
 
 CARD = "README.md"
@@ -164,12 +164,12 @@ def push_folder(
     """Check a run's folder or a repo folder, and bring it to the Hub in one commit.
 
     Args:
-        folder: a run's folder, as `scripts/finetune.py` leaves it, or a repo folder, as `export()` writes it.
+        folder: a run's folder, as `sk-transformers train` leaves it, or a repo folder, as `export()` writes it.
         repo_id: `namespace/name`, or a name in the namespace of who is logged in.
         private, create_pr, revision, tag: see `Target`.
         dry_run: read, compare and report only.
         commit_message: the commit's title, or the pull request's; that it adds or updates NAME when None.
-        evaluations: folders that `scripts/evaluate_model.py` wrote; their figures and plots go onto the card.
+        evaluations: folders that `sk-transformers evaluate` wrote; their figures and plots go onto the card.
         examples: pictures to show on the card, with what the model answers to them; those in the folder's `examples/`
             if there are none.
 
@@ -204,7 +204,7 @@ def open_folder(folder: Path) -> tuple[Path, dict[str, Any]]:
     else:
         raise PreflightError(
             f"{folder} is neither a run's folder (with model/ in it) nor a repo folder (with config.json in it): give"
-            " what scripts/finetune.py or scripts/convert_checkpoint.py wrote."
+            " what sk-transformers train or sk-transformers convert wrote."
         )
     if run is None or not (run / "metrics.json").is_file():
         return folder, {}

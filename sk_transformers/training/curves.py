@@ -4,6 +4,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from ..files import save_figure
+
 
 def plot_curves(history: list[dict[str, float]], file: Path) -> None:
     """Loss, accuracy and learning rate against epochs, side by side, as PNG."""
@@ -27,6 +29,4 @@ def plot_curves(history: list[dict[str, float]], file: Path) -> None:
             axes.legend(fontsize=8)
     losses.set_ylim(bottom=0)
     rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    partial = file.with_name(f".{file.name}.partial")
-    figure.savefig(partial, dpi=110, format="png")
-    partial.rename(file)
+    save_figure(figure, file, dpi=110)

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from transformers.utils import logging as transformers_logging
 
+from ..data.seeds import STEP, seed_of, seed_step
+from ..evaluation.predictions import accuracy, predict
 from .checkpoints import (
     Progress,
     bring_best_checkpoint,
@@ -20,11 +22,9 @@ from .checkpoints import (
     save_checkpoint,
 )
 from .display import add_training, announce, progress_bar, say, say_epoch
-from .evaluation import accuracy, predict
-from .finish import finish
-from .interruptions import Stopped, StopRequest, TrainingError, clear_worker_errors, listen_for_stop
-from .seeds import STEP, seed_of, seed_step
+from .results import finish
 from .setup import Setup, check_push, check_run_folder, set_up
+from .signals import Stopped, StopRequest, TrainingError, clear_worker_errors, listen_for_stop
 from .trackers import start_trackers
 
 BATCH = ("pixel_values", "labels")

@@ -7,8 +7,9 @@ from torch.nn import functional as F
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
-from .augmentation import image_size
-from .evaluation import map_labels
+from ..data.transforms import image_size
+from ..errors import first_line
+from ..evaluation.predictions import map_labels
 
 
 class Teacher(nn.Module):
@@ -32,7 +33,7 @@ class Teacher(nn.Module):
             self.model = AutoModelForImageClassification.from_pretrained(name, trust_remote_code=trust_remote_code)
             own = AutoImageProcessor.from_pretrained(name)
         except (OSError, ValueError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise ValueError(f"--teacher {name} could not be loaded: {reason}") from error
         try:
             classes = map_labels(labels, self.model.config.id2label)

@@ -9,7 +9,7 @@ from timm.scheduler import CosineLRScheduler, PolyLRScheduler, StepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
-from .arguments import KINDS
+from .options import KINDS
 
 LAYER = re.compile(r"(?:stages\.(\d+)\.)?layers\.(\d+)\.")
 STAGE = re.compile(r"stages\.(\d+)\.downsampling\.")

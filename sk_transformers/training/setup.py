@@ -15,13 +15,16 @@ from torch.utils.data import DataLoader
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
-from .augmentation import eval_transform, make_mixup, train_transform
-from .batches import TrainLoader, eval_loader
-from .model import add_lora, freeze_backbone, load_model, parse_overrides
+from ..data.loaders import TrainLoader, eval_loader
+from ..data.sources import ImageData, load_data
+from ..data.transforms import eval_transform, make_mixup, train_transform
+from ..devices import use_all_cores
+from ..pretrained import load_model
 from .objective import Objective, Teacher
 from .optimization import Schedule, make_optimizer
-from .sources import ImageData, load_image_data
+from .options import parse_overrides
 from .trackers import installed_trackers
+from .trainable import add_lora, freeze_backbone
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
@@ -135,31 +138,6 @@ def make_accelerator(args: argparse.Namespace) -> Accelerator:
             "gradient_clipping": args.max_grad_norm or 0.0,
         }
     return accelerator
-
-
-def use_all_cores(accelerator: Accelerator) -> None:
-    """Share the processor among this machine's processes, where `accelerate launch` gives each a single thread."""
-    if accelerator.device.type == "cpu" and os.environ.get("OMP_NUM_THREADS") == "1":
-        local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_processes))
-
-
-def load_data(args: argparse.Namespace, streaming: bool = False) -> ImageData:
-    """The data that the options name; `streaming` is for training."""
-    return load_image_data(
-        args.dataset,
-        args.train_val_split,
-        args.split_seed,
-        dataset_config=args.dataset_config,
-        dataset_revision=args.dataset_revision,
-        train_split=args.train_split,
-        validation_split=args.validation_split,
-        image_column=args.image_column,
-        label_column=args.label_column,
-        max_train_samples=args.max_train_samples,
-        max_eval_samples=args.max_eval_samples,
-        streaming=streaming,
-    )
 
 
 def global_batch_size(args: argparse.Namespace, accelerator: Accelerator) -> int:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from ..errors import first_line
+
 PROJECT = "sk_transformers"
 
 
@@ -36,5 +38,5 @@ def start_trackers(accelerator: Accelerator, args: argparse.Namespace, run: Path
             PROJECT, options, init_kwargs={name: settings[name] for name in args.report_to if name in settings}
         )
     except Exception as error:  # each tracker raises its own kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ValueError(f"--report_to {' '.join(args.report_to)}: no tracker could be opened: {reason}") from error

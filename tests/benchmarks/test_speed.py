@@ -9,7 +9,7 @@ import torch
 
 from sk_transformers import create_config, create_model, list_models
 from sk_transformers.benchmarks import speed
-from sk_transformers.benchmarks.peers import PlainStaticKeyAttention
+from sk_transformers.benchmarks.baselines import PlainStaticKeyAttention
 from sk_transformers.benchmarks.speed import CONTESTS, Contest, compare, from_json, to_json, to_summary, to_table
 from sk_transformers.complexity import count_macs
 from sk_transformers.models.static_key import StaticKeyAttention

@@ -14,7 +14,7 @@ from sk_transformers import (
 from sk_transformers.conversion import CheckpointError, convert
 from sk_transformers.models.configuration_checks import size_pair
 
-from .networks import assert_close, drawn, logits, metaformer_state_dict, small_vit_state_dict
+from ..support.networks import assert_close, drawn, logits, metaformer_state_dict, small_vit_state_dict
 
 STATIC = ("static_key", "conv_static_key")
 SAME_FORMER_FIELDS = (

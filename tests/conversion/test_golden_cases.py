@@ -4,7 +4,9 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification
 
-from .networks import assert_close, fill, load_script, logits
+from sk_transformers.cli import convert as command
+
+from ..support.networks import assert_close, fill, logits
 
 MIXERS = {
     "caformer_s18": ["separable_conv", "separable_conv", "attention", "attention"],
@@ -20,7 +22,7 @@ MIXERS = {
 def test_a_golden_case_converts_in_one_command(name, tmp_path, capsys):
     case, expected = fill.load_case(name)
     torch.save(fill.state_dict(case), tmp_path / "source.pth")
-    load_script().main([str(tmp_path / "source.pth"), str(tmp_path / "out"), "--license", "mit"])
+    command.main([str(tmp_path / "source.pth"), str(tmp_path / "out"), "--license", "mit"])
 
     tensors = len(case["state_dict"])
     report = capsys.readouterr().out

@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from transformers import AutoModelForImageClassification
 
 from sk_transformers import SKFormerConfig, SKFormerForImageClassification
+from sk_transformers.cli import convert as command
 from sk_transformers.conversion import convert
 
-from .networks import ROOT, drawn, load_script, logits, metaformer_state_dict
+from ..support.networks import ROOT, drawn, logits, metaformer_state_dict
 
 MIXERS = ["separable_conv", "conv_static_key", "static_key", "attention"]
 
@@ -84,7 +85,7 @@ def test_averaged_weights(tmp_path):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
 def test_dtype(dtype, tmp_path):
     torch.save(state_dict(), tmp_path / "source.pth")
-    load_script().main([str(tmp_path / "source.pth"), str(tmp_path / "out"), "--dtype", dtype, "--license", "mit"])
+    command.main([str(tmp_path / "source.pth"), str(tmp_path / "out"), "--dtype", dtype, "--license", "mit"])
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "out", trust_remote_code=True)
     assert model.dtype == getattr(torch, dtype)
 
@@ -156,7 +157,7 @@ def test_what_is_refused(case, tmp_path):
     (tmp_path / "source").mkdir()
     write_source(tmp_path / "source" / file)
     with pytest.raises(SystemExit, match=f"(?s)^error: .*{message}") as error:
-        load_script().main([source, str(tmp_path / "out"), *flags])
+        command.main([source, str(tmp_path / "out"), *flags])
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]  # nor a temporary folder
 
@@ -174,7 +175,7 @@ def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     with pytest.raises(SystemExit, match="exists already: nothing was written"):
-        load_script().main([str(tmp_path / "source.pth"), str(tmp_path / "out")])
+        command.main([str(tmp_path / "source.pth"), str(tmp_path / "out")])
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
@@ -209,7 +210,7 @@ def test_wrong_labels(file, text, message, tmp_path):
     torch.save(state_dict(), tmp_path / "source.pth")
     (tmp_path / file).write_text(text)
     with pytest.raises(SystemExit, match=message):
-        load_script().main([str(tmp_path / "source.pth"), str(tmp_path / "out"), "--labels", str(tmp_path / file)])
+        command.main([str(tmp_path / "source.pth"), str(tmp_path / "out"), "--labels", str(tmp_path / file)])
     assert not (tmp_path / "out").exists()
 
 
@@ -228,8 +229,8 @@ def test_a_source_without_a_licence_needs_one(tmp_path):
     unknown = "--license: the Hub knows no licence .* did you mean apache"
     for flags, said in (([], "and pass --license"), (["--license", "appache-2.0"], unknown)):
         with pytest.raises(SystemExit, match=said):
-            load_script().main([str(tmp_path / "source.pth"), str(tmp_path / "out"), *flags])
+            command.main([str(tmp_path / "source.pth"), str(tmp_path / "out"), *flags])
         assert not (tmp_path / "out").exists()
-    load_script().main([str(tmp_path / "source.pth"), str(tmp_path / "out"), "--license", "cc-by-nc-4.0"])
+    command.main([str(tmp_path / "source.pth"), str(tmp_path / "out"), "--license", "cc-by-nc-4.0"])
     card = (tmp_path / "out" / "README.md").read_text()
     assert "license: cc-by-nc-4.0" in card and "The weights are under the licence `cc-by-nc-4.0`" in card

@@ -15,7 +15,7 @@ from transformers import AutoImageProcessor
 
 from sk_transformers.conversion import CheckpointError, convert
 
-from .networks import assert_close, drawn, logits
+from ..support.networks import assert_close, drawn, logits
 
 BY_NAME = [
     "poolformerv2_s12", "convformer_s18", "caformer_s18", "vit_tiny_patch16_224", "deit_tiny_patch16_224",

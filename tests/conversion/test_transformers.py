@@ -17,7 +17,7 @@ from transformers import (
 from sk_transformers.conversion import CheckpointError, convert
 from sk_transformers.conversion.names import TRANSFORMERS_VIT_RULES, convert_state_dict
 
-from .networks import assert_close, drawn, logits
+from ..support.networks import assert_close, drawn, logits
 
 SMALL = {
     "image_size": 32, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,

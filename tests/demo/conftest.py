@@ -10,7 +10,7 @@ from transformers import ViTImageProcessor
 
 from sk_transformers.hub import export
 
-from ..models.small_models import small_model
+from ..support.small_models import small_model
 
 FLAGS = [
     "--headless",

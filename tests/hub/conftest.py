@@ -5,8 +5,8 @@ from transformers.utils import logging
 
 from sk_transformers.hub import export
 
-from ..hub_server import ALICE, HubServer
-from ..models.small_models import small_model
+from ..support.hub_server import ALICE, HubServer
+from ..support.small_models import small_model
 
 LABELS = {0: "ant", 1: "bee", 2: "cicada"}
 

@@ -11,13 +11,13 @@ from transformers import AutoModelForImageClassification
 
 from sk_transformers import SKFormerModel, create_config
 from sk_transformers.hub import create_card
-from sk_transformers.hub.card import SECTIONS, TEMPLATE
-from sk_transformers.hub.card_drawing import draw
-from sk_transformers.hub.card_merge import parse_card
+from sk_transformers.hub.cards.card import SECTIONS, TEMPLATE
+from sk_transformers.hub.cards.diagram import draw
+from sk_transformers.hub.cards.merge import parse_card
 from sk_transformers.hub.preflight import check_card
 from sk_transformers.zoo import VARIANTS
 
-from ..models.small_models import ALL, small_config, small_model
+from ..support.small_models import ALL, small_config, small_model
 
 ROOT = Path(__file__).parents[2]
 FACTS = {

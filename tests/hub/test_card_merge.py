@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from sk_transformers.hub.card_merge import merge_cards, parse_card, sign
+from sk_transformers.hub.cards.merge import merge_cards, parse_card, sign
 
 OLD = sign(
     "---\nlicense: mit\ntags:\n- a\n---\n\n# Tiny\n\nSmall.\n\n## Use\n\nUse it.\n\n## Gone\n\nOld.\n\n## End\n\nBye.\n"

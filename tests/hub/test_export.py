@@ -17,7 +17,7 @@ from transformers import ConvNextImageProcessor, ViTImageProcessor
 from sk_transformers import SKFormerModel
 from sk_transformers.hub import export
 
-from ..models.small_models import VITS, small_config, small_model
+from ..support.small_models import VITS, small_config, small_model
 
 LABELS = {0: "ant", 1: "bee", 2: "cicada"}
 

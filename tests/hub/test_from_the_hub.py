@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from transformers import AutoModelForImageClassification, pipeline
 
-from ..hub_server import ALICE, Fault, HubServer
+from ..support.hub_server import ALICE, Fault, HubServer
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 

@@ -15,9 +15,16 @@ from PIL import Image
 from transformers import ConvNextImageProcessor, pipeline
 
 from sk_transformers.hub import export
-from sk_transformers.hub.handler import MAX_ASPECT_RATIO, MAX_BYTES, MAX_IMAGES, MAX_PIXELS, EndpointHandler, read_image
+from sk_transformers.hub.templates.handler import (
+    MAX_ASPECT_RATIO,
+    MAX_BYTES,
+    MAX_IMAGES,
+    MAX_PIXELS,
+    EndpointHandler,
+    read_image,
+)
 
-from ..models.small_models import small_model
+from ..support.small_models import small_model
 
 LABELS = {0: "ant", 1: "bee", 2: "cicada", 3: "damselfly", 4: "earwig", 5: "flea", 6: "gnat"}
 

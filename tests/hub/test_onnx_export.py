@@ -12,13 +12,13 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from sk_transformers import SKViTModel, create_model
+from sk_transformers.data.loaders import decode
+from sk_transformers.data.sources import load_image_data
 from sk_transformers.hub import export
 from sk_transformers.hub.onnx_export import export_onnx, smallest_image
-from sk_transformers.training.batches import decode
-from sk_transformers.training.sources import load_image_data
 
-from ..models.small_models import small_config, small_model
-from ..training.image_files import write_images
+from ..support.image_files import write_images
+from ..support.small_models import small_config, small_model
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "export_onnx.py"
 PROCESSOR = ViTImageProcessor(size={"height": 16, "width": 16})

@@ -11,11 +11,11 @@ from huggingface_hub import HfApi
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from sk_transformers.hub.preflight import PreflightError, compare_with_model_here, load_alone, repo_files
+from sk_transformers.hub.preflight import PreflightError, compare_with_model_here, isolated_load, repo_files
 from sk_transformers.hub.push import PushError, Target, push_folder, upload, wanted_files
-from sk_transformers.training import finish
+from sk_transformers.training import results
 
-from ..hub_server import ALICE, ALICE_READS, BOB, EXPIRED, TOKENS, Fault
+from ..support.hub_server import ALICE, ALICE_READS, BOB, EXPIRED, TOKENS, Fault
 
 FOREVER = 10**9
 REQUESTS = [  # of a push into a new repo
@@ -419,12 +419,12 @@ def test_a_push_that_fails_after_training_says_that_the_run_is_done(monkeypatch)
     def fail(*_, **__):
         raise PushError("the Hub is in trouble.")
 
-    monkeypatch.setattr(finish, "push_folder", fail)
+    monkeypatch.setattr(results, "push_folder", fail)
     with pytest.raises(PushError) as error:
-        finish.push(Path("runs/tiny"), "org/tiny", private=True)
+        results.push(Path("runs/tiny"), "org/tiny", private=True)
     assert str(error.value) == (
         "the Hub is in trouble. The run is done and all of it is in runs/tiny; to push it:"
-        " python scripts/push_to_hub.py runs/tiny org/tiny --private"
+        " sk-transformers push runs/tiny org/tiny --private"
     )
 
 
@@ -479,7 +479,7 @@ def test_a_folder_that_does_not_load_elsewhere(repo_folder, tmp_path):
     code = folder / "modeling_common.py"
     code.write_text(code.read_text() + "\nimport sk_transformers.zoo\n")
     with pytest.raises(PreflightError, match="does not load where this package is not installed: .*sk_transformers"):
-        load_alone(folder, [])
+        isolated_load(folder, [])
 
 
 def test_outputs_must_be_those_of_the_package_and_of_the_run(repo_folder):

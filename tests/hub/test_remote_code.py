@@ -11,7 +11,7 @@ from sk_transformers.hub import export
 from sk_transformers.hub.code_check import outside_reach
 from sk_transformers.hub.preflight import PreflightError, check_files
 
-from ..models.small_models import small_model
+from ..support.small_models import small_model
 
 ALONE = "loads the folder that it lies in, with local_files_only, and downloads nothing that a revision could pin"
 NO_PASSWORD = "takes the name of a token mixer for a password, since it is kept under a name with 'token' in it"

@@ -11,7 +11,7 @@ from sk_transformers.models import activations
 from sk_transformers.models.configuration_checks import ATTENTION_MIXER_NAMES, SPATIAL_MIXER_NAMES
 from sk_transformers.models.token_mixers import ATTENTION_MIXERS, SPATIAL_MIXERS
 
-from .small_models import ALL, FORMERS, VITS, small_config, small_model
+from ..support.small_models import ALL, FORMERS, VITS, small_config, small_model
 
 
 def images(model, batch=2, **options):

@@ -5,7 +5,7 @@ import torch
 
 from sk_transformers.models.static_key import resize_grid
 
-from .small_models import FORMERS, VITS, small_model
+from ..support.small_models import FORMERS, VITS, small_model
 
 
 @pytest.mark.parametrize("name", FORMERS)

@@ -20,16 +20,16 @@ from torch._dynamo.utils import counters
 from transformers import AutoModelForImageClassification, ViTImageProcessor, pipeline
 
 from sk_transformers import create_model
+from sk_transformers.data.loaders import decode
+from sk_transformers.data.sources import load_image_data
 from sk_transformers.hub.export import export
+from sk_transformers.pretrained import fresh_image_processor
 from sk_transformers.training import loop
-from sk_transformers.training.arguments import parse_arguments
-from sk_transformers.training.batches import decode
-from sk_transformers.training.interruptions import Stopped, TrainingError
 from sk_transformers.training.loop import train
-from sk_transformers.training.model import fresh_image_processor
-from sk_transformers.training.sources import load_image_data
+from sk_transformers.training.options import RECIPES, parse_arguments
+from sk_transformers.training.signals import Stopped, TrainingError
 
-from .image_files import write_images
+from ..support.image_files import write_images
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 QUICK = ["--recipe", "digits", "--per_device_train_batch_size", "32", "--max_train_samples", "200",
@@ -41,14 +41,14 @@ def finetune(*options):
     for state in (AcceleratorState, GradientState, PartialState):
         state._reset_state()
     torch.set_num_threads(1)
-    return train(parse_arguments([*map(str, options)], SCRIPTS / "recipes"))
+    return train(parse_arguments([*map(str, options)]))
 
 
 def launch(*options, processes=1, config="two_cpus", kill_at_step=None, kill_with=signal.SIGKILL):
     """Train in other processes, on the processor; the first of them gets a signal before it takes that step."""
     launcher = ["accelerate.commands.launch"]
     if processes > 1:
-        file = SCRIPTS / "accelerate" / f"{config}.yaml"
+        file = RECIPES / "accelerate" / f"{config}.yaml"
         launcher += ["--config_file", str(file), "--num_processes", str(processes), "--main_process_port", "0",
                      "--mixed_precision", "no"]  # fmt: skip
     script = [Path(__file__).with_name("fsdp_run.py") if config == "fsdp" else SCRIPTS / "finetune.py"]
@@ -90,7 +90,7 @@ def test_a_run_says_how_it_was_made(tmp_path, monkeypatch):
     options = [*QUICK, "--max_train_steps", "1", "--seed", "7", "--output_dir", str(tmp_path / "run")]
     monkeypatch.setattr(sys, "argv", ["/somewhere/scripts/finetune.py", *options])
     metrics = metrics_of(finetune(*options))
-    assert metrics["command"] == f"python scripts/finetune.py {' '.join(options[:-1])} run"
+    assert metrics["command"] == f"sk-transformers train {' '.join(options[:-1])} run"
     git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=SCRIPTS, capture_output=True, text=True)
     assert (metrics["commit"] or "").removesuffix("+changes") == git.stdout.strip()  # none outside of a checkout
     assert metrics["versions"]["torch"] == version("torch") and set(metrics["versions"]) > {"transformers", "timm"}
@@ -255,7 +255,7 @@ MACHINES = {"one_gpu": ("NO", 1, 1), "eight_gpus": ("MULTI_GPU", 8, 1), "four_no
 @pytest.mark.parametrize("name", MACHINES)
 def test_accelerate_knows_what_its_configurations_set(name):
     """It refuses a field that it does not know, and takes any option in a section."""
-    config = load_config_from_file(str(SCRIPTS / "accelerate" / f"{name}.yaml"))
+    config = load_config_from_file(str(RECIPES / "accelerate" / f"{name}.yaml"))
     assert (config.distributed_type, config.num_processes, config.num_machines) == MACHINES[name]
     assert config.mixed_precision == "bf16"
     known = vars(launch_command_parser().parse_args(["script.py"]))
@@ -410,12 +410,12 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path, monkeypatch, loss):
 
 
 def test_a_loader_that_dies_ends_the_run(tmp_path, monkeypatch):
-    from sk_transformers.training import batches
+    from sk_transformers.data import loaders
 
     def die(image):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(batches, "decode", die)
+    monkeypatch.setattr(loaders, "decode", die)
     with pytest.raises(TrainingError, match="a process that loads images died: .* lower --num_workers"):
         finetune(*QUICK, "--num_workers", 1, "--output_dir", tmp_path / "run")
 
@@ -624,10 +624,10 @@ def test_broken_images_are_skipped_and_counted(tmp_path):
 
 # Recipes
 
-RECIPES = sorted(path.stem for path in (SCRIPTS / "recipes").glob("*.yaml"))
+NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", NAMES)
 def test_each_recipe_trains(tmp_path, recipe):
     """Two steps of each, with everything it sets but the size of network, images and batch."""
     folder = write_images(tmp_path / "images", classes=("ant", "bee"), images=12)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sk_transformers import create_model, list_models
-from sk_transformers.training.arguments import parse_arguments
 from sk_transformers.training.optimization import Schedule, kind_of, layer_indices, make_optimizer, parameter_groups
+from sk_transformers.training.options import parse_arguments
 
 
 def options(*given):

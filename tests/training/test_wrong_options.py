@@ -10,8 +10,8 @@ import pytest
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from sk_transformers.training.arguments import parse_arguments
 from sk_transformers.training.loop import train
+from sk_transformers.training.options import parse_arguments
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 DIGITS = ["--model", "skvit-nano-patch4-32", "--dataset", "digits"]
@@ -20,7 +20,7 @@ DIGITS = ["--model", "skvit-nano-patch4-32", "--dataset", "digits"]
 def finetune(*options):
     for state in (AcceleratorState, GradientState, PartialState):
         state._reset_state()
-    train(parse_arguments([*map(str, options)], SCRIPTS / "recipes"))
+    train(parse_arguments([*map(str, options)]))
 
 
 @pytest.mark.parametrize(

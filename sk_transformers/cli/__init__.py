@@ -1,0 +1,1 @@
+"""The commands of `sk-transformers`: each module parses, calls and prints."""

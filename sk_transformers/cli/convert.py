@@ -1,0 +1,62 @@
+"""Turn a checkpoint of MetaFormer, ViT, DeiT or of the static-key authors into a repo folder of this package.
+
+sk-transformers convert caformer_s18.pth caformer-s18 --license apache-2.0
+sk-transformers convert training-run/model_best.pth.tar cskaformer-s18 --use_ema --license mit
+sk-transformers convert timm:vit_base_patch16_224 vit-base
+sk-transformers convert google/vit-base-patch16-224 vit-base
+"""
+
+import argparse
+
+import torch
+from transformers.utils import logging
+
+from ..conversion import convert
+from .errors import one_sentence_errors
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", help="a checkpoint file, timm:NAME, or a folder or Hub id of transformers")
+    parser.add_argument("output_dir", help="the repo folder to write; it must not exist, or be empty")
+    parser.add_argument("--use_ema", action="store_true", help="take the averaged weights of a training run's file")
+    parser.add_argument("--random", action="store_true", help="with timm:NAME, fresh weights instead of pretrained")
+    parser.add_argument("--labels", metavar="FILE", help="names of the classes: JSON, or one in each line")
+    parser.add_argument("--dtype", choices=["float64", "float32", "bfloat16", "float16"], help="default: the source's")
+    parser.add_argument(
+        "--license", metavar="NAME", help="of the source's weights, as the Hub names it; default: what the source says"
+    )
+    told = parser.add_argument_group("what tensors may not tell (an error asks for it where it is needed)")
+    told.add_argument(
+        "--image_size", type=positive, nargs="+", metavar="PIXELS", help="one number, or height and width"
+    )
+    told.add_argument("--patch_size", type=positive, metavar="PIXELS", help="of a ViT with shifted patches")
+    told.add_argument(
+        "--head_dim", type=positive, metavar="CHANNELS", help="of attention; default 32 in MetaFormer, 64 in ViT"
+    )
+    told.add_argument("--token_mixers", nargs="+", metavar="NAME", help="of each stage, or one for all")
+    args = parser.parse_args(argv)
+    if args.image_size is not None:
+        if len(args.image_size) > 2:
+            parser.error("--image_size takes one number, or height and width")
+        args.image_size = (args.image_size[0], args.image_size[-1])
+    args.dtype = None if args.dtype is None else getattr(torch, args.dtype)
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    logging.disable_progress_bar()  # for one file there is nothing to see
+    with one_sentence_errors():
+        print(convert(**vars(args)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Write a classifier as ONNX, as ONNX Runtime, Optimum and transformers.js read it.
+
+sk-transformers export-onnx runs/skvit-nano-patch4-32-digits/model runs/skvit-nano-patch4-32-digits/onnx
+sk-transformers export-onnx path/to/repo path/to/repo                # adds the folder onnx/ to the repo
+sk-transformers export-onnx path/to/repo exported --dataset digits   # and measures both files on the validation split
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from .errors import one_sentence_errors
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a repo folder or a Hub id")
+    parser.add_argument("output_dir", help="the model's repo folder, or a new folder")
+    parser.add_argument("--dynamic_size", action="store_true", help="take images of all sizes from the trained one on")
+    parser.add_argument("--save_page", metavar="FOLDER", help="write a page that runs it in the browser (needs npm)")
+    parser.add_argument("--dataset", help="'digits', a folder of class folders, or a Hub dataset")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence_errors():
+        from ..evaluation.onnx import run_export
+        from ..files import check_free  # seconds of imports, which --help need not wait for
+
+        if args.save_page:
+            check_free(Path(args.save_page))
+        print(json.dumps(run_export(args.model, args.output_dir, args.dynamic_size, args.dataset), indent=2))
+        if args.save_page:
+            from ..demo.space import example_images, save_browser_space
+
+            print(save_browser_space(args.output_dir, args.save_page, example_images(Path(args.model, "examples"))))
+
+
+if __name__ == "__main__":
+    main()

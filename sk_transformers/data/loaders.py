@@ -1,0 +1,279 @@
+"""Images read and put into batches, in an order that depends on the seed and the epoch alone."""
+
+import io
+import itertools
+import logging
+import signal
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from datasets import Dataset, IterableDataset
+from datasets.distributed import split_dataset_by_node
+from PIL import Image as PILImage
+from PIL import ImageOps, UnidentifiedImageError
+from torch.utils.data import DataLoader, get_worker_info
+
+from .seeds import EPOCH, STREAM, seed_of, seed_sample
+from .sources import ImageData
+from .transforms import Transform
+
+UNREADABLE = -100  # the label of a blank image in the place of one that could not be read
+
+logger = logging.getLogger(__name__)
+
+
+class DataError(ValueError):
+    """An image or a label that is broken."""
+
+
+class Draw(NamedTuple):
+    """An image of the data set, and the seed of its augmentation."""
+
+    index: int
+    seed: int
+
+
+def decode(image: dict[str, Any]) -> PILImage.Image:
+    """An upright RGB image from the `path` or `bytes` that a data set holds; DataError names a broken file."""
+    try:
+        with PILImage.open(io.BytesIO(image["bytes"]) if image["bytes"] else image["path"]) as opened:
+            opened.load()  # some formats tell how the image lies after its pixels
+            if opened.info:
+                ImageOps.exif_transpose(opened, in_place=True)  # else it would copy those that are upright, too
+            if opened.mode.startswith("I;16"):  # converting cuts values off at 255
+                return opened.point(lambda value: value / 256).convert("L").convert("RGB")
+            return opened.convert("RGB")
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
+        raise DataError(
+            f"{image['path'] or 'an image'} is broken ({error}): mend or remove it, or pass --on_bad_image skip."
+        ) from error
+
+
+class TrainImages(torch.utils.data.Dataset):
+    """Augmented images by `Draw`. Where `skip` is set, the next image that can be read stands in for a broken one."""
+
+    def __init__(self, data: Dataset, transform: Transform, skip: bool = False) -> None:
+        self.data, self.transform, self.skip = data, transform, skip
+
+    def __getitems__(self, draws: list[Draw]) -> list[dict[str, Any]]:
+        rows = self.data[[draw.index for draw in draws]]
+        return [
+            self._example(draw, {"image": image, "label": label})
+            for draw, image, label in zip(draws, rows["image"], rows["label"])
+        ]
+
+    def _example(self, draw: Draw, row: dict[str, Any]) -> dict[str, Any]:
+        for unreadable in range(len(self.data)):
+            try:
+                image = decode(row["image"])
+            except DataError as error:
+                if not self.skip:
+                    raise
+                logger.warning("skipped: %s", error)
+                row = self.data[(draw.index + unreadable + 1) % len(self.data)]
+                continue
+            seed_sample(draw.seed)
+            return {"pixel_values": self.transform(image), "label": row["label"], "unreadable": unreadable}
+        raise DataError("not one training image can be read.")
+
+
+class EvalImages(torch.utils.data.Dataset):
+    """Images as the image processor makes them. Where `skip` is set, a broken one is blank, with label `UNREADABLE`."""
+
+    def __init__(self, data: Dataset, transform: Transform, skip: bool = False) -> None:
+        self.data, self.transform, self.skip = data, transform, skip
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.data[index]
+        try:
+            return {"pixel_values": self.transform(decode(row["image"])), "label": row["label"]}
+        except DataError as error:
+            if not self.skip:
+                raise
+            logger.warning("skipped: %s", error)
+            return {"pixel_values": self.transform(PILImage.new("RGB", (32, 32))), "label": UNREADABLE}
+
+
+class EpochBatches(torch.utils.data.Sampler):
+    """Lists of `Draw`, this process's share of an epoch's whole batches from `first_batch` on.
+
+    All processes share one order: of every `batch_size * num_processes` draws, each takes its `batch_size` in turn. So
+    the steps are those of one process with the whole batch. What is left of the images after the last whole step
+    waits for another epoch; fewer images than one step are drawn more than once.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        num_batches: int,
+        seed: int,
+        repeats: int = 1,
+        rank: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        self.num_images, self.batch_size, self.num_batches = num_images, batch_size, num_batches
+        self.seed, self.repeats, self.rank, self.num_processes = seed, repeats, rank, num_processes
+        self.epoch = self.first_batch = 0
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        draws = self._draws(self.num_batches * self.batch_size * self.num_processes)
+        for batch in range(self.first_batch, self.num_batches):
+            first = (batch * self.num_processes + self.rank) * self.batch_size
+            yield draws[first : first + self.batch_size]
+
+    def _draws(self, count: int) -> list[Draw]:
+        """`count` images in random order, each `repeats` times in a row (repeated augmentation, arXiv 1901.09335)."""
+        generator = torch.Generator().manual_seed(seed_of(EPOCH, self.seed, self.epoch))
+        order: list[int] = []
+        while len(order) < count:
+            order += torch.randperm(self.num_images, generator=generator).repeat_interleave(self.repeats).tolist()
+        seeds = torch.randint(2**63 - 1, (count,), generator=generator).tolist()
+        return [Draw(index, seed) for index, seed in zip(order, seeds)]
+
+
+class StreamedImages(torch.utils.data.IterableDataset):
+    """Augmented images of a stream, from `first_batch` of the epoch on, without an end: it starts over, shuffled anew.
+
+    A stream cannot jump: what a resumed run had already is read again, and comes as None.
+    """
+
+    def __init__(
+        self,
+        stream: IterableDataset,
+        transform: Transform,
+        batch_size: int,
+        num_labels: int,
+        seed: int,
+        shuffle_buffer: int,
+        skip: bool,
+    ) -> None:
+        self.stream, self.transform, self.batch_size = stream, transform, batch_size
+        self.num_labels, self.seed, self.shuffle_buffer, self.skip = num_labels, seed, shuffle_buffer, skip
+        self.epoch = self.first_batch = 0
+
+    def __iter__(self) -> Iterator[dict[str, Any] | None]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        # Workers deliver batches in turn; this one had its share of those before the first.
+        had = len(range(worker, self.first_batch, workers)) * self.batch_size
+        position = unreadable = 0
+        for row in self._rows():
+            image = None
+            if position >= had or self.skip:  # a broken image has no position, so all have to be tried
+                try:
+                    image = decode(row["image"])
+                except DataError as error:
+                    if not self.skip:
+                        raise
+                    logger.warning("skipped: %s", error)
+                    unreadable += 1
+                    continue
+            if position < had:
+                yield None
+            else:
+                seed_sample(seed_of(STREAM, self.seed, self.epoch, worker, position))
+                yield {"pixel_values": self.transform(image), "label": self._label(row), "unreadable": unreadable}
+            position += 1
+            unreadable = 0
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        """Rows of one pass after the other."""
+        for repetition in itertools.count():
+            # Not `set_epoch`: a stream's epoch lies in memory that all workers share, and each is in a pass of its own.
+            order = seed_of(STREAM, self.seed, self.epoch, repetition)
+            is_empty = True
+            for row in self.stream.shuffle(seed=order, buffer_size=self.shuffle_buffer):
+                is_empty = False
+                yield row
+            if is_empty:
+                raise DataError("the stream holds no image for one of the processes that read it.")
+
+    def _label(self, row: dict[str, Any]) -> int:
+        if row["label"] is None or not 0 <= row["label"] < self.num_labels:
+            raise DataError(f"the stream has label {row['label']}, expected classes 0 to {self.num_labels - 1}.")
+        return row["label"]
+
+
+# Loaders
+
+
+class TrainLoader:
+    """This process's training batches of any epoch, from any step of it on, on any device."""
+
+    def __init__(
+        self,
+        data: ImageData,
+        transform: Transform,
+        batch_size: int,
+        num_batches: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        num_processes: int = 1,
+        repeats: int = 1,
+        shuffle_buffer: int = 10000,
+        skip_unreadable: bool = False,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self.num_batches = num_batches
+        workers = {"num_workers": num_workers, "pin_memory": pin_memory, "collate_fn": collate}
+        if data.is_stream:
+            stream = split_dataset_by_node(data.train, rank, num_processes)
+            shards = stream.shuffle(buffer_size=shuffle_buffer).num_shards  # datasets 5.0 shuffles many into one
+            workers["num_workers"] = min(num_workers, shards)  # the others would have nothing to read
+            self.epoch = StreamedImages(
+                stream, transform, batch_size, len(data.labels), seed, shuffle_buffer, skip_unreadable
+            )
+            self.loader = DataLoader(self.epoch, batch_size, worker_init_fn=leave_signals, **workers)
+        else:
+            self.epoch = EpochBatches(len(data.train), batch_size, num_batches, seed, repeats, rank, num_processes)
+            self.loader = DataLoader(
+                TrainImages(data.train, transform, skip_unreadable),
+                batch_sampler=self.epoch,
+                worker_init_fn=leave_signals,
+                persistent_workers=num_workers > 0,
+                **workers,
+            )
+
+    def batches(self, epoch: int, first_batch: int = 0) -> Iterator[dict[str, torch.Tensor]]:
+        """The batches of an epoch: `pixel_values`, `labels`, and `unreadable`, how many images were passed over."""
+        self.epoch.epoch, self.epoch.first_batch = epoch, first_batch
+        wanted = (batch for batch in self.loader if batch is not None)
+        return itertools.islice(wanted, self.num_batches - first_batch)
+
+
+def eval_loader(
+    data: Dataset, transform: Transform, batch_size: int, num_workers: int = 0, skip_unreadable: bool = False
+) -> DataLoader:
+    """Batches of `pixel_values` and `labels` in the order of the data."""
+    return DataLoader(
+        EvalImages(data, transform, skip_unreadable),
+        batch_size,
+        num_workers=num_workers,
+        collate_fn=collate,
+        worker_init_fn=leave_signals,
+        persistent_workers=num_workers > 0,
+    )
+
+
+def collate(examples: list[dict[str, Any] | None]) -> dict[str, torch.Tensor] | None:
+    """`pixel_values` `(batch, channels, height, width)`, `labels` `(batch,)`, and how many images were `unreadable`."""
+    if examples[0] is None:
+        return None
+    return {
+        "pixel_values": torch.stack([example["pixel_values"] for example in examples]),
+        "labels": torch.tensor([example["label"] for example in examples]),
+        "unreadable": torch.tensor(sum(example.get("unreadable", 0) for example in examples)),
+    }
+
+
+def leave_signals(worker: int) -> None:
+    """Let the main process alone decide what happens on Ctrl-C, and be stopped by it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

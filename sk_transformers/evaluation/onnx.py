@@ -1,0 +1,60 @@
+"""An export to ONNX, from the options of `sk-transformers export-onnx` to the folder, and what it costs in accuracy."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers.utils import logging as transformers_logging
+
+from ..data.loaders import eval_loader
+from ..data.sources import load_image_data
+from ..data.transforms import eval_transform
+from ..files import write_json
+from ..hub.export import check_exportable
+from ..hub.onnx_export import FLOAT_MODEL, QUANTIZED_MODEL, REPORT, export_onnx, load_onnx
+from ..pretrained import load_classifier
+from .predictions import map_labels
+
+BATCH_SIZE = 128
+
+
+def run_export(model: str, output_dir: str, dynamic_size: bool = False, dataset: str | None = None) -> dict[str, Any]:
+    """Write a classifier as ONNX and measure it on a data set's validation split, if there is one.
+
+    Returns:
+        What `onnx/export.json` holds: the report of `export_onnx`, and under `top1` the data and the part of its
+        images that each file classifies right.
+
+    Raises:
+        ValueError: if model or data cannot be loaded or do not fit together.
+        FileExistsError: if the folder holds something else already.
+    """
+    transformers_logging.disable_progress_bar()
+    data = None if dataset is None else load_image_data(dataset)
+    network, processor = load_classifier(model)
+    label_map = None if data is None else map_labels(data.labels, network.config.id2label)
+    try:
+        check_exportable(network)
+    except TypeError as error:
+        kind = type(network).__name__
+        raise ValueError(f"model {model} is a {kind}, expected one of this package's networks.") from error
+    report = export_onnx(network.float(), processor, output_dir, dynamic_size)
+    if data is not None:
+        loader = eval_loader(data.validation, eval_transform(processor), BATCH_SIZE)
+        report["top1"] = {
+            "dataset": data.name,
+            "split": "validation",
+            "images": len(data.validation),
+            **{name: top1(Path(output_dir, name), loader, label_map) for name in (FLOAT_MODEL, QUANTIZED_MODEL)},
+        }
+        write_json(report, Path(output_dir, REPORT))
+    return report
+
+
+def top1(file: Path, loader, label_map) -> float:
+    """The part of the images that an ONNX file classifies right."""
+    run, right = load_onnx(file), []
+    for batch in loader:
+        classes = run(batch["pixel_values"].numpy()).argmax(axis=1)
+        right.append(classes == label_map[batch["labels"]].numpy())
+    return float(np.concatenate(right).mean())

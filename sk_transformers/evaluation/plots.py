@@ -1,0 +1,90 @@
+"""Pictures of an evaluation."""
+
+from pathlib import Path
+
+import matplotlib
+import torch
+from matplotlib.figure import Figure
+
+from ..files import save_figure
+from .predictions import CALIBRATION_BINS, Predictions
+from .robustness import baseline_top1
+
+matplotlib.use("agg")
+MAX_NAMED_CLASSES = 40  # more names than that cannot be read
+MAX_NUMBERED_CLASSES = 20  # nor more numbers
+MAX_CELLS = 1000  # a side, about as many as there are pixels
+
+
+def plot_confusion(predictions: Predictions, class_names: list[str], file: Path) -> None:
+    """The part of each class's images (rows) that was taken for each class (columns)."""
+    merged = -(-len(class_names) // MAX_CELLS)  # classes to a row
+    count = -(-len(class_names) // merged)
+    pairs = predictions.labels // merged * count + predictions.predicted // merged
+    counts = pairs.bincount(minlength=count * count).view(count, count).float()
+    parts = counts / counts.sum(1, keepdim=True).clamp(min=1)
+
+    side = 3.2 + 0.28 * min(count, MAX_NAMED_CLASSES)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
+    if count <= MAX_NAMED_CLASSES:
+        axes.set_xticks(range(count), class_names, rotation=90)
+        axes.set_yticks(range(count), class_names)
+    if count <= MAX_NUMBERED_CLASSES:
+        for row, column in (parts > 0).nonzero().tolist():
+            color = "white" if parts[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{parts[row, column]:.2f}", ha="center", va="center", color=color, fontsize=7)
+    unit = f" ({merged} classes to a cell)" if merged > 1 else ""
+    axes.set(xlabel=f"predicted{unit}", ylabel=f"right{unit}", title=f"Confusion of {counts.sum():.0f} images")
+    figure.colorbar(image, label="part of the right class's images", shrink=0.8)
+    save_figure(figure, file)
+
+
+def plot_reliability(predictions: Predictions, calibration_error: float, file: Path) -> None:
+    """How often predictions of a confidence are right, and how many of them there are."""
+    bins = (predictions.confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    counts = bins.bincount(minlength=CALIBRATION_BINS).float()
+    accuracy = torch.zeros(CALIBRATION_BINS).index_add_(0, bins, predictions.correct.float()) / counts
+    centers = (torch.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
+
+    figure = Figure(figsize=(5, 5.6), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    top.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1, label="as confident as right")
+    top.bar(centers, accuracy.nan_to_num(0), width=0.9 / CALIBRATION_BINS, color="tab:blue", label="measured")
+    top.set(ylabel="accuracy", ylim=(0, 1), title=f"Reliability: calibration error {calibration_error:.3f}")
+    bottom.bar(centers, counts, width=0.9 / CALIBRATION_BINS, color="tab:gray")
+    bottom.set(xlabel="confidence", ylabel="images", xlim=(0, 1))
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)  # inside, it would cover bars
+    save_figure(figure, file)
+
+
+def plot_robustness(robustness: dict, clean_top1: float, file: Path, baseline: dict | None = None) -> None:
+    """Accuracy against severity, a panel for each group of corruptions, from none on the left.
+
+    Args:
+        robustness: the figures of `summarize_robustness`.
+        clean_top1: accuracy without corruption.
+        file: to write.
+        baseline: the `evaluation.json` they compare with, drawn as the mean of each group.
+    """
+    corruptions = robustness["corruptions"]
+    severities = [0, *robustness["severities"]]
+    groups = list(dict.fromkeys(row["group"] for row in corruptions.values()))
+    figure = Figure(figsize=(0.8 + 2.9 * len(groups), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    for axes, group in zip(panels, groups):
+        names = [name for name, row in corruptions.items() if row["group"] == group]
+        for name in names:
+            axes.plot(severities, [clean_top1, *corruptions[name]["top1"]], marker="o", markersize=4, label=name)
+        if baseline is not None:
+            rows = [baseline_top1(baseline, name, severities[1:]) for name in names]
+            means = [sum(values) / len(values) for values in zip(*rows)]
+            axes.plot(severities, [baseline["top1"], *means], color="gray", linestyle="--", label="baseline, mean")
+        axes.set(title=group, xlabel="severity", xticks=severities, ylim=(0, 1.02))
+        axes.grid(alpha=0.3)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, frameon=False)
+    panels[0].set_ylabel("top-1 accuracy")
+    error = robustness["mean_error"]
+    figure.suptitle("Accuracy under corruption" + (f": mean error {error:.1%}" if error is not None else ""))
+    save_figure(figure, file)

@@ -1,0 +1,141 @@
+"""An evaluation, from the options of `sk-transformers evaluate` to a folder of figures and plots."""
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.utils import logging as transformers_logging
+
+from ..data.corruptions import CorruptingTransform, choose_corruptions, library_version, seen_image
+from ..data.loaders import eval_loader
+from ..data.sources import load_data
+from ..data.transforms import eval_transform
+from ..devices import use_all_cores
+from ..files import check_free, write_json
+from ..pretrained import load_classifier
+from ..provenance import provenance
+from .plots import plot_confusion, plot_reliability, plot_robustness
+from .predictions import Predictions, map_labels, predict, summarize
+from .robustness import check_same_images, corrupted_accuracy, load_baseline, summarize_robustness
+
+
+def evaluate_model(args: argparse.Namespace) -> tuple[Path | None, dict]:
+    """Evaluate a model as the options say.
+
+    Returns:
+        The folder, with `evaluation.json`, `confusion.png`, `reliability.png` and, under corruptions,
+        `robustness.png`; and the figures. No folder on processes that are not the main one.
+
+    Raises:
+        ValueError: if model, data or baseline cannot be loaded or do not fit each other.
+        FileExistsError: if the folder holds something already.
+        ImportError: if corruptions are asked for and their library is not installed.
+    """
+    folder = Path(args.output_dir or Path("evaluations", f"{model_title(args.model)}-{Path(args.dataset).name}"))
+    check_free(folder)
+    if args.corruptions is not None:
+        library_version()
+        args.corruptions = choose_corruptions(args.corruptions)
+    transformers_logging.disable_progress_bar()
+    accelerator = Accelerator(mixed_precision=args.mixed_precision)
+    use_all_cores(accelerator)
+    data = load_data(args)
+    images = data.split(args.split)
+    model, processor = load_classifier(args.model)
+    label_map = map_labels(data.labels, model.config.id2label)
+    class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    baseline = None
+    if args.baseline is not None:
+        baseline = load_baseline(args.baseline, args.corruptions, args.severities, seen_size(processor))
+
+    model, loader = accelerator.prepare(model, make_loader(args, images, eval_transform(processor)))
+    predictions = predict(accelerator, model, loader, label_map)
+    figures = summarize(predictions, class_names)
+    record = {
+        "model": args.model,
+        "dataset": args.dataset,
+        "dataset_revision": data.revision,
+        "split": args.split,
+        "labels_sha256": labels_digest(predictions, class_names),
+        **figures,
+        **provenance(),
+    }
+    if baseline is not None:
+        check_same_images(baseline, record)
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(record, folder / "evaluation.json")
+        plot_confusion(predictions, class_names, folder / "confusion.png")
+        plot_reliability(predictions, figures["calibration_error"], folder / "reliability.png")
+    if args.corruptions is not None:
+        figures["robustness"] = record["robustness"] = evaluate_robustness(
+            args, accelerator, model, processor, images, label_map, figures["top1"], baseline
+        )
+        if accelerator.is_main_process:
+            write_json(record, folder / "evaluation.json")
+            plot_robustness(record["robustness"], figures["top1"], folder / "robustness.png", baseline)
+    return (folder if accelerator.is_main_process else None), figures
+
+
+def evaluate_robustness(
+    args: argparse.Namespace,
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    processor: BaseImageProcessor,
+    images: Dataset,
+    label_map: torch.Tensor,
+    clean_top1: float,
+    baseline: dict | None,
+) -> dict[str, Any]:
+    """The figures of `summarize_robustness`, with what they depend on, after a pass for each of the conditions."""
+    transform = CorruptingTransform(processor)
+    loader = accelerator.prepare(make_loader(args, images, transform))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not accelerator.is_main_process) as bar:
+        task = bar.add_task("corruptions x severities", total=len(args.corruptions) * len(args.severities))
+        top1 = corrupted_accuracy(
+            accelerator,
+            model,
+            loader,
+            transform,
+            args.corruptions,
+            args.severities,
+            label_map,
+            report=lambda: bar.advance(task),
+        )
+    return {
+        "library": library_version(),
+        "image_size": seen_size(processor),
+        **summarize_robustness(clean_top1, top1, args.severities, baseline),
+    }
+
+
+def make_loader(args: argparse.Namespace, images: Dataset, transform) -> torch.utils.data.DataLoader:
+    skip = args.on_bad_image == "skip"
+    return eval_loader(images, transform, args.per_device_eval_batch_size, args.num_workers, skip)
+
+
+def seen_size(processor: BaseImageProcessor) -> list[int]:
+    """`[height, width]` of what the processor makes of a square image."""
+    return list(seen_image(processor, Image.new("RGB", (64, 64))).shape[:2])
+
+
+def labels_digest(predictions: Predictions, class_names: list[str]) -> str:
+    """Tells whether two evaluations are of the same images, wherever these lie and however the model orders classes."""
+    names = "\n".join(class_names[label] for label in predictions.labels.tolist())
+    return hashlib.sha256(names.encode()).hexdigest()
+
+
+def model_title(model: str) -> str:
+    """What to call a model's results: the run's name for the repo folder of a run."""
+    path = Path(model)
+    return path.parent.name if path.name == "model" else path.name

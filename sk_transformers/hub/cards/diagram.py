@@ -1,0 +1,119 @@
+"""A drawing of a network in plain text, which reads the same on the Hub, in a terminal and on a telephone."""
+
+from itertools import groupby, zip_longest
+
+from transformers import PretrainedConfig, PreTrainedModel
+
+from ...models.configuration_checks import size_pair
+
+STATIC_MIXERS = {"static_key": "static keys (SKA)", "conv_static_key": "convolutional static keys (CSKA)"}
+MIXERS = {
+    **STATIC_MIXERS,
+    "attention": "self-attention",
+    "separable_conv": "separable convolution",
+    "pooling": "pooling",
+    "identity": "no mixing",
+    "random": "random mixing",
+}
+KEYS, NO_KEYS = "K", "."  # a layer with static keys, and one without
+BAR = 18  # layers in a row of a bar
+
+
+def draw(model: PreTrainedModel) -> str:
+    """The network from image to classes, a line for each run of layers, a letter for each layer.
+
+        image    224 x 224
+        stem     56 x 56              convolution
+        stage 1  56 x 56 x 64   ...   separable convolution
+        stage 2  28 x 28 x 128  KKK   static keys (SKA)
+                                      4 heads, 784 keys of 32
+
+    Args:
+        model: an SKViT or SKFormer model.
+    """
+    config = model.config
+    height, width = size_pair("image_size", config.image_size)
+    rows = [("image", f"{height} x {width}", "", "")]
+    rows += _stages(model) if config.model_type == "skformer" else _layers(model)
+    if "ForImageClassification" in type(model).__name__:
+        rows.append(("classes", f"{config.num_labels}", "", ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0])).rstrip() for row in rows]
+    if any(KEYS in row[2] for row in rows):
+        lines += ["", f"{KEYS}  a layer with static keys    {NO_KEYS}  a layer without"]
+    return "\n".join(lines)
+
+
+def mixer_summary(config: PretrainedConfig) -> str:
+    """`"separable convolution in stage 1 and static keys (SKA) in stages 2 to 4"`."""
+    unit = "stage" if config.model_type == "skformer" else "layer"
+    runs = _runs(config.token_mixers)
+    if len(runs) == 1:
+        return f"{mixer_title(runs[0][0])} in all {unit}s"
+    parts = [f"{mixer_title(mixer)} in {unit}{_numbers(first, last)}" for mixer, first, last in runs]
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def mixer_title(mixer: str) -> str:
+    """What a card calls a mixer."""
+    return MIXERS.get(mixer, mixer.replace("_", " "))
+
+
+def _numbers(first: int, last: int) -> str:
+    return f" {first}" if first == last else f"s {first} {'and' if last == first + 1 else 'to'} {last}"
+
+
+def _runs(mixers: list[str]) -> list[tuple[str, int, int]]:
+    """Equal neighbours together: mixer, first and last number from 1 on."""
+    runs = []
+    for mixer, same in groupby(enumerate(mixers, 1), key=lambda pair: pair[1]):
+        numbers = [number for number, _ in same]
+        runs.append((mixer, numbers[0], numbers[-1]))
+    return runs
+
+
+def _stages(model: PreTrainedModel) -> list[tuple[str, str, str, str]]:
+    config, mixers = model.config, _static_mixers(model)
+    first_layer, rows = 0, [("stem", "{} x {}".format(*config.grid_sizes[0]), "", "convolution")]
+    for stage, (mixer, depth) in enumerate(zip(config.token_mixers, config.depths)):
+        grid, channels = config.grid_sizes[stage], config.hidden_sizes[stage]
+        keys = _keys(mixers[first_layer : first_layer + depth]) if mixer in STATIC_MIXERS else ""
+        first_layer += depth if mixer in STATIC_MIXERS else 0
+        rows += _row(f"stage {stage + 1}", f"{grid[0]} x {grid[1]} x {channels}", mixer, depth, keys)
+    return rows
+
+
+def _layers(model: PreTrainedModel) -> list[tuple[str, str, str, str]]:
+    config, mixers = model.config, _static_mixers(model)
+    patch = "{} x {}".format(*size_pair("patch_size", config.patch_size))
+    tokens = "{} x {}".format(*config.grid_size)
+    if config.num_class_tokens:
+        tokens = f"({tokens} + {config.num_class_tokens})"
+    what = [f"patches of {patch}", "the class token", "the distillation token"][: 1 + config.num_class_tokens]
+    rows = [("tokens", tokens.strip("()"), "", " and ".join(what))]
+    first_static = 0
+    for mixer, first, last in _runs(config.token_mixers):
+        depth = last - first + 1
+        keys = _keys(mixers[first_static : first_static + depth]) if mixer in STATIC_MIXERS else ""
+        first_static += depth if mixer in STATIC_MIXERS else 0
+        name = f"layer {first}" if depth == 1 else f"layers {first} to {last}"
+        rows += _row(name, f"{tokens} x {config.hidden_size}", mixer, depth, keys)
+    return rows
+
+
+def _row(name: str, shape: str, mixer: str, depth: int, keys: str) -> list[tuple[str, str, str, str]]:
+    bar = (KEYS if mixer in STATIC_MIXERS else NO_KEYS) * depth
+    bars = [bar[start : start + BAR] for start in range(0, depth, BAR)]
+    notes = [mixer_title(mixer)] + ([keys] if keys else [])
+    first, *more = zip_longest(bars, notes, fillvalue="")
+    return [(name, shape, *first), *(("", "", *rest) for rest in more)]
+
+
+def _static_mixers(model: PreTrainedModel) -> list:
+    """The modules with static keys, first layer first."""
+    return [module for module in model.modules() if hasattr(module, "static_keys")]
+
+
+def _keys(mixers: list) -> str:
+    heads, positions, channels = mixers[0].static_keys()[0].shape
+    return f"{heads} heads, {positions} keys of {channels}"

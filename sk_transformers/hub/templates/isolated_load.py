@@ -1,0 +1,49 @@
+"""Load a repo folder as a stranger does: in a process of its own, as remote code, without this package and the network.
+
+Run as a program by `preflight.py`: `python -P isolated_load.py FOLDER OUTPUTS.safetensors ANSWERS.json [IMAGE ...]`.
+It writes the pixel values of a picture made here and the model's outputs for it, and the answers to the images.
+"""
+
+import sys
+
+sys.modules["sk_transformers"] = None  # importing it now fails
+
+import json
+
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
+
+
+def main(folder: str, outputs_file: str, answers_file: str, images: list[str]) -> None:
+    options = {"trust_remote_code": True}
+    config = AutoConfig.from_pretrained(folder, **options)
+    is_classifier = "ForImageClassification" in (config.architectures or [""])[0]
+    auto_class = AutoModelForImageClassification if is_classifier else AutoModel
+    model, loading = auto_class.from_pretrained(folder, output_loading_info=True, **options)
+    wrong = [key for name in ("missing_keys", "mismatched_keys", "unexpected_keys") for key in loading[name]]
+    if wrong:
+        raise ValueError(f"its weights do not fit its configuration: {', '.join(map(str, wrong[:3]))}")
+    processor = AutoImageProcessor.from_pretrained(folder)
+    picture = Image.frombytes("RGB", (60, 40), bytes(i * 37 % 251 for i in range(60 * 40 * 3)))
+    pixel_values = processor(picture, return_tensors="pt").pixel_values
+    with torch.no_grad():
+        outputs = model.eval()(pixel_values.to(model.dtype))
+    output = outputs.logits if is_classifier else outputs.pooler_output
+    save_file({"pixel_values": pixel_values, "output": output.float().contiguous()}, outputs_file)
+    answers = []
+    if images and is_classifier:
+        classify = pipeline("image-classification", model=model, image_processor=processor)
+        answers = [classify(Image.open(image).convert("RGB")) for image in images]
+    with open(answers_file, "w", encoding="utf-8") as file:
+        json.dump(answers, file)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # what is compared is then the same number
+    try:
+        main(*sys.argv[1:4], sys.argv[4:])
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        sys.exit(f"{type(error).__name__}: {lines[0]}")

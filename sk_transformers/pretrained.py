@@ -1,0 +1,116 @@
+"""Load, resize and start classifiers, each with its image processor."""
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    ConvNextImageProcessor,
+    PretrainedConfig,
+    PreTrainedModel,
+    ViTImageProcessor,
+)
+from transformers.image_processing_utils import BaseImageProcessor
+
+from .errors import first_line
+from .hub.export import check_exportable
+from .models.configuration_checks import size_pair
+from .models.static_key import resize_grid
+from .zoo import VARIANTS, create_model, get_variant
+
+LOADING_ERRORS = (OSError, ValueError, SafetensorError)  # of what is no repo, and of damaged files
+
+
+def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """The classifier called `name`, with a head for these labels, and its image processor.
+
+    Args:
+        name: a repo folder or a Hub id to start from, or a name of the zoo for fresh weights. A head for another
+            number of classes is replaced by a fresh one.
+        id2label: the names of the classes.
+        overrides: fields of the configuration. With another `image_size`, pretrained positions and static keys are
+            resized.
+
+    Raises:
+        ValueError: if there is no such model, or no such field, or it is none of ours, so that its code would not
+            travel with it.
+    """
+    settings = {"id2label": id2label, "label2id": {label: i for i, label in id2label.items()}, **overrides}
+    if name in VARIANTS or not (Path(name).is_dir() or "/" in name):
+        get_variant(name)
+        model = create_model(name, **settings)
+        return model, fresh_image_processor(model.config)
+    image_size = settings.pop("image_size", None)
+    try:
+        model, report = AutoModelForImageClassification.from_pretrained(
+            name, ignore_mismatched_sizes=True, output_loading_info=True, **settings
+        )
+        processor = AutoImageProcessor.from_pretrained(name)
+    except LOADING_ERRORS as error:
+        raise ValueError(f"--model {name} could not be loaded: {first_line(error)}") from error
+    try:
+        check_exportable(model)
+    except TypeError as error:
+        raise ValueError(
+            f"--model {name} is a {type(model).__name__}, expected one of this package's networks: their code goes"
+            " with the weights. Others can be a --teacher."
+        ) from error
+    check_only_the_head_is_fresh(name, model, report)
+    return (model, processor) if image_size is None else resize(model, processor, image_size)
+
+
+def load_classifier(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """The trained classifier in a repo folder or of a Hub id, and its image processor; ValueError if there is none."""
+    try:
+        model, report = AutoModelForImageClassification.from_pretrained(name, output_loading_info=True)
+        processor = AutoImageProcessor.from_pretrained(name)
+    except LOADING_ERRORS as error:
+        raise ValueError(f"model {name} could not be loaded: {first_line(error)}") from error
+    if report["missing_keys"]:
+        raise ValueError(f"model {name} is no trained classifier, its weights lack {min(report['missing_keys'])}.")
+    return model, processor
+
+
+def check_only_the_head_is_fresh(name: str, model: PreTrainedModel, report: dict[str, Any]) -> None:
+    """Raise ValueError if pretrained weights of the backbone were dropped, as an overridden configuration does."""
+    fresh = [*report["missing_keys"], *(key if isinstance(key, str) else key[0] for key in report["mismatched_keys"])]
+    backbone = sorted(key for key in fresh if key.startswith(f"{model.base_model_prefix}."))
+    if backbone:
+        raise ValueError(
+            f"--model {name}: its weights do not fit the configuration asked for ({backbone[0]} and"
+            f" {len(backbone) - 1} more): leave such fields out, or start afresh from a name of the zoo."
+        )
+
+
+def resize(
+    model: PreTrainedModel, processor: BaseImageProcessor, image_size: int | list[int]
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """The same network for images of another size: positions and static keys are resized, everything else copied.
+
+    Raises:
+        ValueError: if a parameter is tied to the size in another way, as a random mixing matrix is.
+    """
+    resized = type(model)(type(model.config).from_dict({**model.config.to_dict(), "image_size": image_size}))
+    state, modules = model.state_dict(), dict(model.named_modules())
+    for name, module in resized.named_modules():
+        for own, parameter in module.named_parameters(recurse=False):
+            old = getattr(modules[name], own)
+            if old.shape != parameter.shape:
+                grids = (modules[name].grid_size, module.grid_size)
+                state[f"{name}.{own}"] = resize_grid(old.detach(), *grids, module.num_class_tokens)
+        for own, buffer in module.named_buffers(recurse=False):
+            if getattr(modules[name], own).shape != buffer.shape:
+                raise ValueError(f"image_size: {name}.{own} is made for one image size and cannot be resized.")
+    resized.load_state_dict(state)
+    processor.size = dict(fresh_image_processor(resized.config).size)
+    return resized, processor
+
+
+def fresh_image_processor(config: PretrainedConfig) -> BaseImageProcessor:
+    """The stock image processor that makes what a network of this configuration takes."""
+    height, width = size_pair("image_size", config.image_size)
+    if config.model_type == "skformer" and height == width:
+        return ConvNextImageProcessor(size={"shortest_edge": height}, crop_pct=1.0)  # MetaFormer's evaluation
+    return ViTImageProcessor(size={"height": height, "width": width})

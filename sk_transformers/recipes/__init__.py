@@ -1,0 +1,1 @@
+"""Options of `sk-transformers train` as YAML, and configurations of `accelerate launch`."""

@@ -1,0 +1,71 @@
+"""What a run leaves when it is done: figures, curves and the repo folder."""
+
+import shlex
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, pipeline
+
+from ..data.drawn_digits import draw_digits
+from ..files import write_json
+from ..hub import export, push_folder
+from ..hub.cards.completion import example_of
+from ..hub.preflight import PreflightError
+from ..hub.push import Push, PushError
+from .checkpoints import Progress, checkpoint_folder, load_checkpoint
+from .curves import plot_curves
+from .display import say
+from .run_record import run_card, run_record
+from .setup import Setup
+from .trainable import add_lora
+
+
+def finish(setup: Setup, run: Path, progress: Progress) -> None:
+    """Leave `metrics.json`, `curves.png`, and in `model` the repo folder with the weights of the best checkpoint."""
+    model = best_model(setup, checkpoint_folder(run, progress.best_step))
+    if setup.accelerator.is_main_process:
+        record = run_record(setup.args, model, setup.data, progress, setup.accelerator)
+        write_json(record, run / "metrics.json")
+        plot_curves(progress.history, run / "curves.png")
+        examples = answered_examples(model, setup)
+        card = run_card(model, run.name, record, examples)
+        pictures = {"curves.png": run / "curves.png"} | {one["file"]: one["picture"] for one in examples}
+        repo = export(model, setup.processor, run / "model", card, pictures)
+        say(setup.accelerator, f"Best top-1 {progress.best_top1:.2%}. Ready to push: {repo}")
+        if setup.args.push_to_hub:
+            say(setup.accelerator, str(push(run, setup.args.push_to_hub, setup.args.hub_private)))
+    setup.accelerator.wait_for_everyone()
+
+
+def push(run: Path, repo_id: str, private: bool) -> Push:
+    """Bring the run to the Hub; where that fails, say that the run itself is done."""
+    try:
+        return push_folder(run, repo_id, private=private)
+    except (PushError, PreflightError) as error:
+        command = shlex.join(["sk-transformers", "push", str(run), repo_id, *["--private"] * private])
+        raise type(error)(f"{error} The run is done and all of it is in {run}; to push it: {command}") from error
+
+
+def answered_examples(model: PreTrainedModel, setup: Setup) -> list[dict[str, Any]]:
+    """Pictures that anybody may show, and what the model answers to them; for digits only, which are drawn here."""
+    if setup.data.name != "digits":
+        return []
+    classify = pipeline("image-classification", model=model, image_processor=setup.processor, device="cpu")
+    with tempfile.TemporaryDirectory() as work:
+        return [example_of(file, classify(str(file))) for file in draw_digits(Path(work))]
+
+
+def best_model(setup: Setup, checkpoint: Path) -> PreTrainedModel:
+    """A copy with the weights of the checkpoint, averaged if the run averages them, and adapters merged in."""
+    load_checkpoint(setup.accelerator, checkpoint, setup.ema and setup.ema.module)
+    # Also where the weights are split among the processes, all of which have to take part.
+    state = setup.accelerator.get_state_dict(setup.model)
+    if setup.ema is not None:
+        state = setup.ema.module.state_dict()
+    model = setup.model_class(setup.config)
+    if setup.args.lora_rank:
+        model = add_lora(model, setup.args)
+    if setup.accelerator.is_main_process:
+        model.load_state_dict(state)
+    return (model.merge_and_unload() if setup.args.lora_rank else model).eval()

@@ -1,0 +1,56 @@
+"""What a run starts from: networks by name, or from a folder at another size."""
+
+import pytest
+import torch
+
+from sk_transformers import create_model
+from sk_transformers.hub import export
+from sk_transformers.pretrained import fresh_image_processor, load_model
+from sk_transformers.training.options import parse_overrides
+
+LABELS = dict(enumerate("abc"))
+
+
+@pytest.fixture(scope="module", params=["cskvit-nano-patch4-32", "skaformer-nano"])
+def repo(request, tmp_path_factory):
+    torch.manual_seed(0)
+    model = create_model(request.param, id2label=LABELS, image_size=32)
+    folder = export(model, fresh_image_processor(model.config), tmp_path_factory.mktemp("models") / "model")
+    return folder, model.eval()
+
+
+def test_another_image_size_resizes_positions_and_keys(repo):
+    folder, model = repo
+    resized, processor = load_model(str(folder), LABELS, image_size=64)
+    assert resized.config.image_size == 64
+    assert 64 in dict(processor.size).values()
+    images = torch.randn(2, 3, 64, 64)
+    options = {"interpolate_pos_encoding": True} if model.config.model_type == "skvit" else {}
+    with torch.no_grad():
+        expected = model(images, **options).logits  # which resizes them each time
+        torch.testing.assert_close(resized.eval()(images).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pretrained_weights_are_not_dropped_silently(repo):
+    folder, model = repo
+    field = "hidden_size" if model.config.model_type == "skvit" else "mlp_ratio"
+    value = 96 if field == "hidden_size" else 2
+    with pytest.raises(ValueError, match="its weights do not fit the configuration asked for"):
+        load_model(str(folder), LABELS, **{field: value})
+    other, _ = load_model(str(folder), dict(enumerate("abcde")))  # a fresh head is what is wanted
+    assert other.config.num_labels == 5
+
+
+def test_random_matrices_are_not_resized(tmp_path):
+    model = create_model("skaformer-nano", token_mixers=["separable_conv", "random", "random", "random"])
+    folder = export(model, fresh_image_processor(model.config), tmp_path / "model")
+    with pytest.raises(ValueError, match="matrix is made for one image size and cannot be resized"):
+        load_model(str(folder), model.config.id2label, image_size=96)
+
+
+def test_overrides():
+    assert parse_overrides(["depths=[1, 2]", "a=0.5", "b=x"]) == {"depths": [1, 2], "a": 0.5, "b": "x"}
+    with pytest.raises(ValueError, match="--config_overrides depths: expected field=value"):
+        parse_overrides(["depths"])
+    with pytest.raises(ValueError, match="SKViTConfig has no field 'hiden_size'. Did you mean 'hidden_size'"):
+        load_model("skvit-nano-patch4-32", LABELS, hiden_size=3)
