@@ -28,9 +28,9 @@ class StarReLU(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.empty(1))
         self.bias = nn.Parameter(torch.empty(1))
-        self.init_own_parameters()
+        self.reset_parameters()
 
-    def init_own_parameters(self, std: float = 0.02) -> None:
+    def reset_parameters(self, std: float = 0.02) -> None:
         init.ones_(self.scale)
         init.zeros_(self.bias)
 

@@ -28,8 +28,8 @@ class StaticKeyPreTrainedModel(PreTrainedModel):
             init.ones_(module.weight)
             if module.bias is not None:
                 init.zeros_(module.bias)
-        elif hasattr(module, "init_own_parameters"):
-            module.init_own_parameters(std)
+        elif hasattr(module, "reset_parameters"):
+            module.reset_parameters(std)
 
 
 class ChannelScale(nn.Module):
@@ -43,9 +43,9 @@ class ChannelScale(nn.Module):
         super().__init__()
         self.initial_value = initial_value
         self.scale = nn.Parameter(torch.empty(width))
-        self.init_own_parameters()
+        self.reset_parameters()
 
-    def init_own_parameters(self, std: float = 0.02) -> None:
+    def reset_parameters(self, std: float = 0.02) -> None:
         init.constant_(self.scale, self.initial_value)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:

@@ -84,9 +84,9 @@ class SKFormerResidual(nn.Module):
     def __init__(self, width: int, scaled: bool):
         super().__init__()
         self.scale = nn.Parameter(torch.empty(width)) if scaled else None
-        self.init_own_parameters()
+        self.reset_parameters()
 
-    def init_own_parameters(self, std: float = 0.02) -> None:
+    def reset_parameters(self, std: float = 0.02) -> None:
         if self.scale is not None:
             init.ones_(self.scale)
 
@@ -103,9 +103,9 @@ class MapNorm(nn.Module):
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.empty(width))
-        self.init_own_parameters()
+        self.reset_parameters()
 
-    def init_own_parameters(self, std: float = 0.02) -> None:
+    def reset_parameters(self, std: float = 0.02) -> None:
         init.ones_(self.weight)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:

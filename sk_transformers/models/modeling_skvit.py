@@ -81,9 +81,9 @@ class SKViTEmbeddings(nn.Module):
         self.distillation_token = nn.Parameter(torch.empty(one_token)) if config.distillation_token else None
         positions = self.grid_size[0] * self.grid_size[1] + self.num_class_tokens
         self.position_embeddings = nn.Parameter(torch.empty(1, positions, config.hidden_size))
-        self.init_own_parameters(config.initializer_range)
+        self.reset_parameters(config.initializer_range)
 
-    def init_own_parameters(self, std: float = 0.02) -> None:
+    def reset_parameters(self, std: float = 0.02) -> None:
         init.trunc_normal_(self.position_embeddings, std=std)
         for token in self._class_tokens():
             init.trunc_normal_(token, std=std)

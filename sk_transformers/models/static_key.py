@@ -76,12 +76,12 @@ class SelfAttention(nn.Module):
         self.learned_temperature = learned_temperature
         self.temperature = nn.Parameter(torch.empty(1)) if learned_temperature else None
         self._add_key(hidden_size, qkv_bias)
-        self.init_own_parameters()
+        self.reset_parameters()
 
     def _add_key(self, hidden_size: int, bias: bool) -> None:
         self.k_proj = nn.Linear(hidden_size, self.num_heads * self.head_dim, bias=bias)
 
-    def init_own_parameters(self, std: float = 0.02) -> None:
+    def reset_parameters(self, std: float = 0.02) -> None:
         """Draw the parameters that belong to no submodule; `std` is the scale of linear weights."""
         if self.temperature is not None:
             init.constant_(self.temperature, math.log(self.head_dim**-0.5))
@@ -165,8 +165,8 @@ class StaticKeyAttention(SelfAttention):
     def _add_static_key(self, positions: int) -> None:
         self.key = nn.Parameter(torch.empty(self.num_heads, positions, self.head_dim))
 
-    def init_own_parameters(self, std: float = 0.02) -> None:
-        super().init_own_parameters(std)
+    def reset_parameters(self, std: float = 0.02) -> None:
+        super().reset_parameters(std)
         init.normal_(self.key)
 
     def static_keys(self) -> list[nn.Parameter]:
@@ -239,8 +239,8 @@ class ConvStaticKeyAttention(StaticKeyAttention):
         if not self.num_class_tokens:
             self.temperature = None
 
-    def init_own_parameters(self, std: float = 0.02) -> None:
-        SelfAttention.init_own_parameters(self, std)
+    def reset_parameters(self, std: float = 0.02) -> None:
+        SelfAttention.reset_parameters(self, std)
         init.trunc_normal_(self.key, std=std)  # a convolution's weight, and drawn like one
         init.zeros_(self.key_bias)
         if self.class_key is not None:

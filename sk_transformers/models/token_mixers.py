@@ -54,9 +54,9 @@ class RandomMixing(nn.Module):
         self.grid_size = tuple(grid_size)
         positions = grid_size[0] * grid_size[1]
         self.register_buffer("matrix", torch.empty(positions, positions))  # a loaded parameter would be trained
-        self.init_own_parameters()
+        self.reset_parameters()
 
-    def init_own_parameters(self, std: float = 0.02) -> None:
+    def reset_parameters(self, std: float = 0.02) -> None:
         init.copy_(self.matrix, torch.rand_like(self.matrix).softmax(dim=-1))
 
     def forward(self, hidden_states: torch.Tensor, grid_size: tuple[int, int], **_) -> tuple[torch.Tensor, None]:
