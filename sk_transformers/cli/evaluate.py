@@ -9,46 +9,30 @@ With --baseline, the mean corruption error relative to another model's.
 import argparse
 import json
 
-from ..training.options import add_data
+from ..data.options import DataOptions
+from ..evaluation.options import EvaluationOptions
+from ..options import add_options, read_options
 from .errors import one_sentence_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="a repo folder or a Hub id")
-    parser.add_argument("--split", choices=["train", "validation"], default="validation")
-    parser.add_argument("--per_device_eval_batch_size", type=int, default=128)
-    parser.add_argument("--mixed_precision", choices=["no", "fp16", "bf16"], default="no")
-    parser.add_argument("--output_dir", help="folder for evaluation.json and the plots [evaluations/MODEL-DATASET]")
-    parser.add_argument(
-        "--corruptions",
-        nargs="*",
-        metavar="NAME",
-        help="accuracy under these corruptions: noise, blur, weather, digital, extra, all, or single ones"
-        " [without a name: the paper's 15]",
-    )
-    parser.add_argument("--severities", nargs="+", type=int, choices=range(1, 6), help="of corruption [1 2 3 4 5]")
-    parser.add_argument("--baseline", help="another model's evaluation.json to compare corruption errors with")
-    add_data(parser)
-    args = parser.parse_args(argv)
-    if args.dataset is None:
-        parser.error("--dataset is missing")
-    if args.corruptions is None and (args.severities or args.baseline):
-        parser.error("--severities and --baseline go with --corruptions")
-    args.severities = sorted(set(args.severities or range(1, 6)))
-    return args
+    add_options(parser, EvaluationOptions, "evaluation")
+    add_options(parser, DataOptions, "data")
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence_errors():
+        options, data = read_options(EvaluationOptions, args), read_options(DataOptions, args)
         # seconds of imports, which --help need not wait for
         from rich.console import Console
 
         from ..evaluation.robustness import robustness_table
         from ..evaluation.run import evaluate_model
 
-        folder, figures = evaluate_model(args)
+        folder, figures = evaluate_model(options, data)
         if folder is not None:
             overall = {name: value for name, value in figures.items() if name not in ("per_class", "robustness")}
             print(json.dumps(overall, indent=2))

@@ -9,6 +9,8 @@ import argparse
 import json
 from pathlib import Path
 
+from ..data.options import DataOptions
+from ..options import add_options, read_options
 from .errors import one_sentence_errors
 
 
@@ -18,7 +20,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("output_dir", help="the model's repo folder, or a new folder")
     parser.add_argument("--dynamic_size", action="store_true", help="take images of all sizes from the trained one on")
     parser.add_argument("--save_page", metavar="FOLDER", help="write a page that runs it in the browser (needs npm)")
-    parser.add_argument("--dataset", help="'digits', a folder of class folders, or a Hub dataset")
+    add_options(parser, DataOptions, "data to measure both files on, by its validation split")
     return parser.parse_args(argv)
 
 
@@ -30,7 +32,8 @@ def main(argv: list[str] | None = None) -> None:
 
         if args.save_page:
             check_free(Path(args.save_page))
-        print(json.dumps(run_export(args.model, args.output_dir, args.dynamic_size, args.dataset), indent=2))
+        data = None if args.dataset is None else read_options(DataOptions, args)
+        print(json.dumps(run_export(args.model, args.output_dir, args.dynamic_size, data), indent=2))
         if args.save_page:
             from ..demo.space import example_images, save_browser_space
 

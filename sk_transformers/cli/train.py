@@ -12,7 +12,8 @@ from .errors import one_sentence_errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_arguments(argv)
+    with one_sentence_errors():
+        args = parse_arguments(argv)
     # seconds of imports, which --help need not wait for
     from accelerate import PartialState
 

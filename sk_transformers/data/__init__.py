@@ -1,5 +1,6 @@
 """Images for training and evaluation.
 
+options       what a command line says of data
 sources       data sets by name: built in, folders, the Hub
 loaders       batches of a training run, which go on exactly after a stop, and of an evaluation
 transforms    what an image goes through, and Mixup

@@ -46,7 +46,7 @@ def decode(image: dict[str, Any]) -> PILImage.Image:
             return opened.convert("RGB")
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
         raise DataError(
-            f"{image['path'] or 'an image'} is broken ({error}): mend or remove it, or pass --on_bad_image skip."
+            f"{image['path'] or 'an image'} is broken ({error}): mend or remove it, or pass --on_unreadable skip."
         ) from error
 
 

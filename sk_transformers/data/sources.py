@@ -1,6 +1,5 @@
 """Where images and labels come from: scikit-learn, Debian, folders, parquet files and the Hub."""
 
-import argparse
 import gzip
 import re
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from datasets import (
 )
 
 from ..errors import first_line
+from .options import DataOptions
 
 VALIDATION_SPLITS = ("validation", "valid", "val", "test")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target")
@@ -308,19 +308,19 @@ def check_labels_in_range(name: str, labels: list[int], num_labels: int) -> None
         )
 
 
-def load_data(args: argparse.Namespace, streaming: bool = False) -> ImageData:
-    """The data that the options name; `streaming` is for training."""
+def load_data(options: DataOptions, streaming: bool = False) -> ImageData:
+    """Load the data that the options name; `streaming` is for training."""
     return load_image_data(
-        args.dataset,
-        args.train_val_split,
-        args.split_seed,
-        dataset_config=args.dataset_config,
-        dataset_revision=args.dataset_revision,
-        train_split=args.train_split,
-        validation_split=args.validation_split,
-        image_column=args.image_column,
-        label_column=args.label_column,
-        max_train_samples=args.max_train_samples,
-        max_eval_samples=args.max_eval_samples,
+        options.dataset,
+        options.train_val_split,
+        options.split_seed,
+        dataset_config=options.dataset_config,
+        dataset_revision=options.dataset_revision,
+        train_split=options.train_split,
+        validation_split=options.validation_split,
+        image_column=options.image_column,
+        label_column=options.label_column,
+        max_train_samples=options.max_train_samples,
+        max_eval_samples=options.max_eval_samples,
         streaming=streaming,
     )

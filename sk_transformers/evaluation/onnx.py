@@ -7,7 +7,8 @@ import numpy as np
 from transformers.utils import logging as transformers_logging
 
 from ..data.loaders import eval_loader
-from ..data.sources import load_image_data
+from ..data.options import DataOptions
+from ..data.sources import load_data
 from ..data.transforms import eval_transform
 from ..files import write_json
 from ..hub.export import check_exportable
@@ -18,7 +19,9 @@ from .predictions import map_labels
 BATCH_SIZE = 128
 
 
-def run_export(model: str, output_dir: str, dynamic_size: bool = False, dataset: str | None = None) -> dict[str, Any]:
+def run_export(
+    model: str, output_dir: str, dynamic_size: bool = False, data_options: DataOptions | None = None
+) -> dict[str, Any]:
     """Write a classifier as ONNX and measure it on a data set's validation split, if there is one.
 
     Returns:
@@ -30,7 +33,7 @@ def run_export(model: str, output_dir: str, dynamic_size: bool = False, dataset:
         FileExistsError: if the folder holds something else already.
     """
     transformers_logging.disable_progress_bar()
-    data = None if dataset is None else load_image_data(dataset)
+    data = None if data_options is None else load_data(data_options)
     network, processor = load_classifier(model)
     label_map = None if data is None else map_labels(data.labels, network.config.id2label)
     try:
@@ -40,7 +43,13 @@ def run_export(model: str, output_dir: str, dynamic_size: bool = False, dataset:
         raise ValueError(f"model {model} is a {kind}, expected one of this package's networks.") from error
     report = export_onnx(network.float(), processor, output_dir, dynamic_size)
     if data is not None:
-        loader = eval_loader(data.validation, eval_transform(processor), BATCH_SIZE)
+        loader = eval_loader(
+            data.validation,
+            eval_transform(processor),
+            BATCH_SIZE,
+            data_options.num_workers,
+            data_options.skip_unreadable,
+        )
         report["top1"] = {
             "dataset": data.name,
             "split": "validation",

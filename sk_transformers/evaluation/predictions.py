@@ -27,7 +27,7 @@ class Predictions:
         labels: `(images,)`, the right classes.
         seconds: spent in the model on the process that measured.
         measured_images: images in those seconds.
-        bad_images: images that could not be read, which none of the above has.
+        unreadable: images that could not be read, which none of the above has.
     """
 
     top: torch.Tensor
@@ -36,7 +36,7 @@ class Predictions:
     labels: torch.Tensor
     seconds: float
     measured_images: int
-    bad_images: int = 0
+    unreadable: int = 0
 
     @property
     def predicted(self) -> torch.Tensor:
@@ -79,9 +79,9 @@ def predict(accelerator: Accelerator, model: nn.Module, loader, label_map: torch
     readable = labels != UNREADABLE
     if not readable.any():
         raise ValueError(f"none of the {len(labels)} images could be read: there is nothing to measure.")
-    bad_images = len(labels) - int(readable.sum())
+    unreadable = len(labels) - int(readable.sum())
     return Predictions(
-        top[readable], confidence[readable], loss[readable], labels[readable], seconds, measured, bad_images
+        top[readable], confidence[readable], loss[readable], labels[readable], seconds, measured, unreadable
     )
 
 
@@ -114,14 +114,14 @@ def summarize(predictions: Predictions, class_names: list[str]) -> dict:
         class_names: of the model's classes.
 
     Returns:
-        `images` and `bad_images` that could not be read; of those that could, `top1`, `top5` and `per_class` as parts
+        `images` and `unreadable` that could not be read; of those that could, `top1`, `top5` and `per_class` as parts
         of 1, the mean cross-entropy `loss`, and the expected `calibration_error` (15 bins, arXiv 1706.04599); and
         `images_per_second` of one process, None if there was one batch.
     """
     correct, labels, measured = predictions.correct, predictions.labels, predictions.measured_images
     return {
         "images": len(labels),
-        "bad_images": predictions.bad_images,
+        "unreadable": predictions.unreadable,
         **accuracy(predictions),
         "calibration_error": binary_calibration_error(
             predictions.confidence, correct.long(), n_bins=CALIBRATION_BINS, norm="l1"

@@ -1,6 +1,5 @@
 """An evaluation, from the options of `sk-transformers evaluate` to a folder of figures and plots."""
 
-import argparse
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,20 @@ from transformers.utils import logging as transformers_logging
 
 from ..data.corruptions import CorruptingTransform, choose_corruptions, library_version, seen_image
 from ..data.loaders import eval_loader
+from ..data.options import DataOptions
 from ..data.sources import load_data
-from ..data.transforms import eval_transform
+from ..data.transforms import Transform, eval_transform
 from ..devices import use_all_cores
 from ..files import check_free, write_json
 from ..pretrained import load_classifier
 from ..provenance import provenance
+from .options import EvaluationOptions
 from .plots import plot_confusion, plot_reliability, plot_robustness
 from .predictions import Predictions, map_labels, predict, summarize
 from .robustness import check_same_images, corrupted_accuracy, load_baseline, summarize_robustness
 
 
-def evaluate_model(args: argparse.Namespace) -> tuple[Path | None, dict]:
+def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tuple[Path | None, dict]:
     """Evaluate a model as the options say.
 
     Returns:
@@ -39,31 +40,33 @@ def evaluate_model(args: argparse.Namespace) -> tuple[Path | None, dict]:
         FileExistsError: if the folder holds something already.
         ImportError: if corruptions are asked for and their library is not installed.
     """
-    folder = Path(args.output_dir or Path("evaluations", f"{model_title(args.model)}-{Path(args.dataset).name}"))
+    folder = Path(
+        options.output_dir or Path("evaluations", f"{model_title(options.model)}-{Path(data_options.dataset).name}")
+    )
     check_free(folder)
-    if args.corruptions is not None:
+    if options.corruptions is not None:
         library_version()
-        args.corruptions = choose_corruptions(args.corruptions)
+        options.corruptions = choose_corruptions(options.corruptions)
     transformers_logging.disable_progress_bar()
-    accelerator = Accelerator(mixed_precision=args.mixed_precision)
+    accelerator = Accelerator(mixed_precision=options.mixed_precision)
     use_all_cores(accelerator)
-    data = load_data(args)
-    images = data.split(args.split)
-    model, processor = load_classifier(args.model)
+    data = load_data(data_options)
+    images = data.split(options.split)
+    model, processor = load_classifier(options.model)
     label_map = map_labels(data.labels, model.config.id2label)
     class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     baseline = None
-    if args.baseline is not None:
-        baseline = load_baseline(args.baseline, args.corruptions, args.severities, seen_size(processor))
+    if options.baseline is not None:
+        baseline = load_baseline(options.baseline, options.corruptions, options.severities, seen_size(processor))
 
-    model, loader = accelerator.prepare(model, make_loader(args, images, eval_transform(processor)))
+    model, loader = accelerator.prepare(model, make_loader(options, data_options, images, eval_transform(processor)))
     predictions = predict(accelerator, model, loader, label_map)
     figures = summarize(predictions, class_names)
     record = {
-        "model": args.model,
-        "dataset": args.dataset,
+        "model": options.model,
+        "dataset": data_options.dataset,
         "dataset_revision": data.revision,
-        "split": args.split,
+        "split": options.split,
         "labels_sha256": labels_digest(predictions, class_names),
         **figures,
         **provenance(),
@@ -75,9 +78,9 @@ def evaluate_model(args: argparse.Namespace) -> tuple[Path | None, dict]:
         write_json(record, folder / "evaluation.json")
         plot_confusion(predictions, class_names, folder / "confusion.png")
         plot_reliability(predictions, figures["calibration_error"], folder / "reliability.png")
-    if args.corruptions is not None:
+    if options.corruptions is not None:
         figures["robustness"] = record["robustness"] = evaluate_robustness(
-            args, accelerator, model, processor, images, label_map, figures["top1"], baseline
+            options, data_options, accelerator, model, processor, images, label_map, figures["top1"], baseline
         )
         if accelerator.is_main_process:
             write_json(record, folder / "evaluation.json")
@@ -86,7 +89,8 @@ def evaluate_model(args: argparse.Namespace) -> tuple[Path | None, dict]:
 
 
 def evaluate_robustness(
-    args: argparse.Namespace,
+    options: EvaluationOptions,
+    data_options: DataOptions,
     accelerator: Accelerator,
     model: torch.nn.Module,
     processor: BaseImageProcessor,
@@ -97,31 +101,34 @@ def evaluate_robustness(
 ) -> dict[str, Any]:
     """The figures of `summarize_robustness`, with what they depend on, after a pass for each of the conditions."""
     transform = CorruptingTransform(processor)
-    loader = accelerator.prepare(make_loader(args, images, transform))
+    loader = accelerator.prepare(make_loader(options, data_options, images, transform))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not accelerator.is_main_process) as bar:
-        task = bar.add_task("corruptions x severities", total=len(args.corruptions) * len(args.severities))
+        task = bar.add_task("corruptions x severities", total=len(options.corruptions) * len(options.severities))
         top1 = corrupted_accuracy(
             accelerator,
             model,
             loader,
             transform,
-            args.corruptions,
-            args.severities,
+            options.corruptions,
+            options.severities,
             label_map,
             report=lambda: bar.advance(task),
         )
     return {
         "library": library_version(),
         "image_size": seen_size(processor),
-        **summarize_robustness(clean_top1, top1, args.severities, baseline),
+        **summarize_robustness(clean_top1, top1, options.severities, baseline),
     }
 
 
-def make_loader(args: argparse.Namespace, images: Dataset, transform) -> torch.utils.data.DataLoader:
-    skip = args.on_bad_image == "skip"
-    return eval_loader(images, transform, args.per_device_eval_batch_size, args.num_workers, skip)
+def make_loader(
+    options: EvaluationOptions, data_options: DataOptions, images: Dataset, transform: Transform
+) -> torch.utils.data.DataLoader:
+    return eval_loader(
+        images, transform, options.per_device_eval_batch_size, data_options.num_workers, data_options.skip_unreadable
+    )
 
 
 def seen_size(processor: BaseImageProcessor) -> list[int]:

@@ -199,8 +199,8 @@ def evaluate_epoch(setup: Setup, progress: Progress) -> None:
     if setup.ema is not None:
         averaged = accuracy(predict(setup.accelerator, setup.ema.module, setup.eval_loader))
         metrics |= {f"ema_{name}": value for name, value in averaged.items()}
-    if setup.args.on_bad_image == "skip":
-        metrics |= {"unreadable": progress.unreadable, "unreadable_validation": predictions.bad_images}
+    if setup.args.on_unreadable == "skip":
+        metrics |= {"unreadable": progress.unreadable, "unreadable_validation": predictions.unreadable}
     entry = {
         "epoch": progress.step / setup.steps_per_epoch,
         "step": progress.step,

@@ -7,6 +7,9 @@ from typing import Any
 
 import yaml
 
+from ..data.options import DataOptions
+from ..options import add_options
+
 RECIPES = Path(__file__).parents[1] / "recipes"
 KINDS = ("norms", "biases", "positions", "keys")  # of parameters that weight decay may leave alone
 Flag = argparse.BooleanOptionalAction  # --name and --no-name, so that the command line can undo a recipe
@@ -22,8 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--recipe", help="the name of a recipe (`sk-transformers list --recipes`) or a YAML file that sets options"
     )
+    add_options(parser, DataOptions, "data")
     for add_group in (
-        add_data,
         add_streaming,
         add_model,
         add_augmentation,
@@ -35,27 +38,6 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         add_group(parser)
     return parser
-
-
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Also of `sk-transformers evaluate`."""
-    add = parser.add_argument_group("data").add_argument
-    add(
-        "--dataset",
-        help="'digits', 'fashion-mnist', a folder with one folder of images a class, parquet, or a Hub dataset",
-    )
-    add("--dataset_config", help="configuration of a Hub dataset")
-    add("--dataset_revision", help="commit, branch or tag of a Hub dataset")
-    add("--train_split", help="name of the training split [train]")
-    add("--validation_split", help="name of the validation split [validation, or test]")
-    add("--image_column", help="column of the images [the first that holds images]")
-    add("--label_column", help="column of the classes [label, labels, fine_label or target]")
-    add("--train_val_split", type=float, default=0.2, help="part held out when there is no validation split")
-    add("--split_seed", type=int, default=0, help="seed of that split, apart from the run's")
-    add("--max_train_samples", type=int, help="train on so many images, chosen at random")
-    add("--max_eval_samples", type=int, help="evaluate on so many images, chosen at random")
-    add("--on_bad_image", choices=["error", "skip"], default="error", help="what to do with a broken image")
-    add("--num_workers", type=int, default=0, help="processes that load images")
 
 
 def add_streaming(parser: argparse.ArgumentParser) -> None:
@@ -256,8 +238,6 @@ def check_arguments(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 0:
             raise ValueError(f"--{name} is {value}, expected at least 0.")
-    if not 0 < args.train_val_split < 1:
-        raise ValueError(f"--train_val_split is {args.train_val_split}, expected a part between 0 and 1.")
     if not 0 < args.crop_scale[0] <= args.crop_scale[1] <= 1:
         raise ValueError(
             f"--crop_scale is {args.crop_scale}, expected two parts of the area, smaller first, of at most 1."
@@ -293,8 +273,6 @@ AT_LEAST_ONE = (
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
     "gradient_accumulation_steps",
-    "max_train_samples",
-    "max_eval_samples",
     "shuffle_buffer",
     "image_size",
     "lora_rank",
@@ -319,8 +297,6 @@ PARTS = (
 POSITIVE = ("learning_rate", "layer_decay", "distillation_temperature", "max_grad_norm", "opt_eps", "lora_alpha")
 NOT_NEGATIVE = (
     "seed",
-    "split_seed",
-    "num_workers",
     "weight_decay",
     "crop_padding",
     "rotation",

@@ -16,9 +16,11 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..data.loaders import TrainLoader, eval_loader
+from ..data.options import DataOptions
 from ..data.sources import ImageData, load_data
 from ..data.transforms import eval_transform, make_mixup, train_transform
 from ..devices import use_all_cores
+from ..options import read_options
 from ..pretrained import load_model
 from .objective import Objective, Teacher
 from .optimization import Schedule, make_optimizer
@@ -73,7 +75,7 @@ def set_up(args: argparse.Namespace) -> Setup:
     accelerator = make_accelerator(args)
     set_seed(args.seed)
     with accelerator.local_main_process_first():  # the others find the data in the cache
-        data = load_data(args, args.streaming)
+        data = load_data(read_options(DataOptions, args), args.streaming)
     steps_per_epoch = count_steps(args, data, global_batch_size(args, accelerator))
     total_steps = args.max_train_steps or round((args.num_train_epochs + args.cooldown_epochs) * steps_per_epoch)
 
@@ -93,7 +95,7 @@ def set_up(args: argparse.Namespace) -> Setup:
         eval_transform(processor),
         args.per_device_eval_batch_size,
         args.num_workers,
-        args.on_bad_image == "skip",
+        args.on_unreadable == "skip",
     )
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     return Setup(
@@ -241,7 +243,7 @@ def make_train_loader(
         num_processes=accelerator.num_processes,
         repeats=args.repeated_augmentation,
         shuffle_buffer=args.shuffle_buffer,
-        skip_unreadable=args.on_bad_image == "skip",
+        skip_unreadable=args.on_unreadable == "skip",
         num_workers=args.num_workers,
         pin_memory=accelerator.device.type == "cuda",
     )

@@ -14,7 +14,8 @@ from PIL import Image
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from sk_transformers import create_model
-from sk_transformers.cli.evaluate import parse_args
+from sk_transformers.data.options import DataOptions
+from sk_transformers.evaluation.options import EvaluationOptions
 from sk_transformers.evaluation.plots import plot_confusion, plot_reliability
 from sk_transformers.evaluation.predictions import Predictions, map_labels, predict, reduce_logits, summarize
 from sk_transformers.evaluation.run import evaluate_model
@@ -41,7 +42,7 @@ def test_figures(logits_and_labels):
     rows = list(zip(logits.double(), labels.tolist()))
     ranks = [sorted(range(6), key=lambda index: -logits[index].item()) for logits, _ in rows]
     right = [ranked[0] == label for ranked, (_, label) in zip(ranks, rows)]
-    assert (figures["images"], figures["bad_images"]) == (500, 0)
+    assert (figures["images"], figures["unreadable"]) == (500, 0)
     assert figures["top1"] == pytest.approx(sum(right) / 500)
     assert figures["top5"] == pytest.approx(sum(label in ranked[:5] for ranked, (_, label) in zip(ranks, rows)) / 500)
     assert figures["loss"] == pytest.approx(-sum(x.log_softmax(0)[y].item() for x, y in rows) / 500)
@@ -83,7 +84,7 @@ def test_unreadable_images_count_in_no_figure(logits_and_labels, label_map):
     without = predict(Accelerator(cpu=True), Echo(), batches(logits[~bad], labels[~bad]), label_map)
     assert with_bad.labels.tolist() == [y if label_map is None else label_map[y] for y in labels[~bad].tolist()]
     figures, expected = summarize(with_bad, LABELS), summarize(without, LABELS)
-    assert (figures.pop("bad_images"), expected.pop("bad_images")) == (bad.sum(), 0)
+    assert (figures.pop("unreadable"), expected.pop("unreadable")) == (bad.sum(), 0)
     for record in (figures, expected):
         del record["images_per_second"]
     assert figures == expected
@@ -177,7 +178,7 @@ def test_script(repo, tmp_path):
     ],
 )
 def test_wrong_data(repo, tmp_path, dataset, sentence):
-    args = parse_args(["--model", str(repo), "--dataset", dataset, "--output_dir", str(tmp_path / "out")])
+    options = EvaluationOptions(model=str(repo), output_dir=str(tmp_path / "out"))
     with pytest.raises(ValueError, match=sentence):
-        evaluate_model(args)
+        evaluate_model(options, DataOptions(dataset))
     assert not (tmp_path / "out").exists()

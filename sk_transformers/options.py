@@ -1,0 +1,78 @@
+"""Options as fields of dataclasses: type, default, rule and help of each stand in one place.
+
+A dataclass is a group of options. Python code makes one by its constructor, a command line by `add_options` and
+`read_options`; the name of a field is the name of its option.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import MISSING, Field, field, fields
+from typing import Any, TypeVar
+
+Group = TypeVar("Group")
+
+
+def option(default: Any = MISSING, help: str = "", **settings: Any) -> Any:
+    """Return a field of a dataclass that is an option of the command line, too.
+
+    Args:
+        default: its value where none is given; an option without one is required.
+        help: its line of `--help`, to which the default is added.
+        settings: more of what `add_argument` takes, such as `type`, `choices` and `nargs`.
+    """
+    if isinstance(default, bool):  # --name and --no-name, so that the command line can undo a recipe
+        settings["action"] = argparse.BooleanOptionalAction
+    elif default is not MISSING and default is not None and default != []:
+        help = f"{help} (default: {' '.join(map(str, default)) if isinstance(default, list) else default})".strip()
+    metadata = {"help": help.replace("%", "%%"), **settings}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def add_options(parser: argparse.ArgumentParser, group: type, title: str) -> None:
+    """Add the options of a group to a parser, under a title of their own in `--help`."""
+    section = parser.add_argument_group(title)
+    for member in fields(group):
+        section.add_argument(f"--{member.name}", default=_default(member), **member.metadata)
+
+
+def read_options(group: type[Group], args: argparse.Namespace) -> Group:
+    """Return the group with the values that a parser read; ValueError if one that is required is missing."""
+    values = {member.name: getattr(args, member.name) for member in fields(group)}
+    for member in fields(group):
+        if values[member.name] is None and _default(member, required := object()) is required:
+            raise ValueError(f"--{member.name} is missing.")
+    return group(**values)
+
+
+def _default(member: Field, required: Any = None) -> Any:
+    if member.default_factory is not MISSING:
+        return member.default_factory()
+    return required if member.default is MISSING else member.default
+
+
+# Rules, each the `type` of an option
+
+
+def number(kind: type[int] | type[float], name: str, fits: Callable[[float], bool]) -> Callable[[str], Any]:
+    """Return a function that reads a number for which `fits` is true, and else says that the text is not `name`."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not fits(value):
+            raise argparse.ArgumentTypeError(f"{text} is not {name}")
+        return value
+
+    return read
+
+
+positive_int = number(int, "a whole number of at least 1", lambda value: value >= 1)
+non_negative_int = number(int, "a whole number of at least 0", lambda value: value >= 0)
+positive = number(float, "a number greater than 0", lambda value: value > 0)
+non_negative = number(float, "a number of at least 0", lambda value: value >= 0)
+fraction = number(float, "a fraction between 0 and 1", lambda value: 0 <= value <= 1)
+proper_fraction = number(float, "a fraction greater than 0 and less than 1", lambda value: 0 < value < 1)
