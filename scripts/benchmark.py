@@ -28,7 +28,7 @@ import torch
 
 from sk_transformers import create_config, create_model, list_models
 from sk_transformers.benchmarks.measure import DTYPES, MODES, TASKS, peak_memory, take_turns
-from sk_transformers.cli.errors import one_sentence_errors
+from sk_transformers.cli.errors import exit_on_user_error
 from sk_transformers.complexity import count_macs, count_parameters
 from sk_transformers.files import write_json
 from sk_transformers.zoo import get_variant
@@ -203,5 +203,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with one_sentence_errors():
+    with exit_on_user_error():
         main()

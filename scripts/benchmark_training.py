@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from sk_transformers.cli.errors import one_sentence_errors
+from sk_transformers.cli.errors import exit_on_user_error
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -63,5 +63,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with one_sentence_errors():
+    with exit_on_user_error():
         main()

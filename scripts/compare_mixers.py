@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from sk_transformers.cli.errors import one_sentence_errors
+from sk_transformers.cli.errors import exit_on_user_error
 
 SCRIPTS = Path(__file__).parent
 
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
 if __name__ == "__main__":
     from sk_transformers.training.signals import Stopped, TrainingError
 
-    with one_sentence_errors(TrainingError):
+    with exit_on_user_error(TrainingError):
         try:
             main()
         except Stopped as stopped:

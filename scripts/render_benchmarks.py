@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from sk_transformers.cli.errors import one_sentence_errors
+from sk_transformers.cli.errors import exit_on_user_error
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/performance.md")
@@ -59,5 +59,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with one_sentence_errors():
+    with exit_on_user_error():
         main()

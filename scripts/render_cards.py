@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from sk_transformers.cli.errors import one_sentence_errors
+from sk_transformers.cli.errors import exit_on_user_error
 
 FOLDER = Path(__file__).parents[1] / "model_cards"
 INDEX = "README.md"
@@ -58,5 +58,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with one_sentence_errors():
+    with exit_on_user_error():
         main()

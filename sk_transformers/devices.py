@@ -7,7 +7,7 @@ from accelerate import Accelerator
 
 
 def use_all_cores(accelerator: Accelerator) -> None:
-    """Share the processor among this machine's processes, where `accelerate launch` gives each a single thread."""
+    """Share the CPU among this machine's processes, where `accelerate launch` gives each a single thread."""
     if accelerator.device.type == "cpu" and os.environ.get("OMP_NUM_THREADS") == "1":
-        local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
+        local_processes = int(os.environ.get("LOCAL_WORLD_SIZE") or accelerator.num_processes)
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_processes))

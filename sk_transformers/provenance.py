@@ -6,59 +6,96 @@ import re
 import shlex
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .version import __version__
+
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "timm")
+ALL_LIBRARIES = (
+    *LIBRARIES,
+    *("torchvision", "huggingface_hub", "safetensors", "pillow", "numpy", "evaluate", "scikit-learn", "torchmetrics"),
+    *("peft", "onnx", "onnxruntime", "onnxscript", "gradio", "deepspeed"),
+)
 
 
 def provenance() -> dict[str, Any]:
-    """Which command, code and machine a figure comes from."""
+    """Return which command, code and machine a figure comes from."""
     return {
         "command": command_line(),
         "commit": git_commit(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "versions": {"python": platform.python_version(), **installed(LIBRARIES)},
         "hardware": hardware(),
     }
 
 
+def environment() -> dict[str, str]:
+    """Return what a bug report needs to know of code, libraries and machine, without paths."""
+    commit = git_commit()
+    return {
+        "sk_transformers": __version__ if commit is None else f"{__version__}, commit {commit}",
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **installed(ALL_LIBRARIES),
+        "hardware": hardware(),
+        "threads": f"{torch.get_num_threads()} of torch",
+        "CUDA": f"{torch.version.cuda or 'not in this torch'}, devices: {torch.cuda.device_count()}",
+    }
+
+
+def installed(libraries: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions of those distributions that are installed."""
+    versions = {}
+    for name in libraries:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
 def hardware() -> str:
-    """The processors of this machine, as their makers call them."""
+    """Return the GPU and the CPU of this machine, as their makers call them."""
     try:
         names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
     except OSError:
         names = []
-    processor = f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}"
-    return f"{torch.cuda.get_device_name()}, {processor}" if torch.cuda.is_available() else processor
+    cpu = f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}"
+    return f"{torch.cuda.get_device_name()}, {cpu}" if torch.cuda.is_available() else cpu
 
 
 def command_line() -> str:
-    """The command that repeats what this process does, without the folders of this machine.
+    """Return the command that repeats what this process does, without the folders of this machine.
 
     A run that was resumed is repeated by starting it.
     """
     program = Path(sys.argv[0])
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
-    if program.parent.name == "cli":
-        start = f"{'accelerate launch' if launched else 'python'} -m sk_transformers.cli.{program.stem}"
-    elif program.name == "sk-transformers":
-        start = program.name
-    else:
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ  # set by accelerate launch
+    if program.parent.name == "cli" and program.stem != "main" and launched:
+        start = f"accelerate launch -m sk_transformers.cli.{program.stem}"
+    elif program.parent.name == "cli":
+        start = "sk-transformers" if program.stem == "main" else f"sk-transformers {program.stem.replace('_', '-')}"
+    elif program.parent.name == "scripts":
         start = f"{'accelerate launch' if launched else 'python'} scripts/{program.name}"
-    command = f"{start} {shlex.join(map(shown, sys.argv[1:]))}"
+    else:
+        start = program.name
+    command = f"{start} {shlex.join(map(without_local_folder, sys.argv[1:]))}".strip()
     return re.sub(r" --resume_from_checkpoint[ =]\S+", "", command)
 
 
-def shown(value: Any) -> Any:
-    """An option as others may see it: of an absolute path, its name."""
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+def without_local_folder(value: Any) -> Any:
+    """Return an option as others may see it: of an absolute path, also in `--name=path`, the last part."""
+    if not isinstance(value, str):
+        return value
+    option, equals, path = value.partition("=") if value.startswith("--") else ("", "", value)
+    return f"{option}{equals}{Path(path).name}" if Path(path).is_absolute() else value
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that this file is in, with `+changes` if it was changed; None outside of one."""
+    """Return the commit of the checkout that this file is in, with `+changes` if it was changed, or None."""
     folder = Path(__file__).parent
 
     def git(*command: str) -> str:

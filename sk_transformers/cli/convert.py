@@ -7,23 +7,16 @@ sk-transformers convert google/vit-base-patch16-224 vit-base
 """
 
 import argparse
+from collections.abc import Sequence
 
-import torch
-from transformers.utils import logging
-
-from ..conversion import convert
-from .errors import one_sentence_errors
+from ..options import positive_int
+from .errors import exit_on_user_error
 
 
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="sk-transformers convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", help="a checkpoint file, timm:NAME, or a folder or Hub id of transformers")
     parser.add_argument("output_dir", help="the repo folder to write; it must not exist, or be empty")
     parser.add_argument("--use_ema", action="store_true", help="take the averaged weights of a training run's file")
@@ -35,11 +28,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     told = parser.add_argument_group("what tensors may not tell (an error asks for it where it is needed)")
     told.add_argument(
-        "--image_size", type=positive, nargs="+", metavar="PIXELS", help="one number, or height and width"
+        "--image_size", type=positive_int, nargs="+", metavar="PIXELS", help="one number, or height and width"
     )
-    told.add_argument("--patch_size", type=positive, metavar="PIXELS", help="of a ViT with shifted patches")
+    told.add_argument("--patch_size", type=positive_int, metavar="PIXELS", help="of a ViT with shifted patches")
     told.add_argument(
-        "--head_dim", type=positive, metavar="CHANNELS", help="of attention; default 32 in MetaFormer, 64 in ViT"
+        "--head_dim", type=positive_int, metavar="CHANNELS", help="of attention; default 32 in MetaFormer, 64 in ViT"
     )
     told.add_argument("--token_mixers", nargs="+", metavar="NAME", help="of each stage, or one for all")
     args = parser.parse_args(argv)
@@ -47,15 +40,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if len(args.image_size) > 2:
             parser.error("--image_size takes one number, or height and width")
         args.image_size = (args.image_size[0], args.image_size[-1])
-    args.dtype = None if args.dtype is None else getattr(torch, args.dtype)
     return args
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    logging.disable_progress_bar()  # for one file there is nothing to see
-    with one_sentence_errors():
-        print(convert(**vars(args)))
+    with exit_on_user_error():
+        import torch  # seconds of imports, which --help need not wait for
+        from transformers.utils import logging
+
+        from ..conversion import convert
+
+        logging.disable_progress_bar()  # for one file there is nothing to see
+        dtype = None if args.dtype is None else getattr(torch, args.dtype)
+        print(convert(**{**vars(args), "dtype": dtype}))
 
 
 if __name__ == "__main__":

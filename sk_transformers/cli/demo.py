@@ -5,13 +5,16 @@ sk-transformers demo runs/skvit/model runs/cskvit/model runs/vit/model --save_sp
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import one_sentence_errors
+from .errors import exit_on_user_error
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="sk-transformers demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("models", nargs="+", help="repo folders, or Hub ids, of classifiers")
     parser.add_argument("--images", help="a folder of example images [that of the first repo, if any]")
     parser.add_argument("--port", type=int, help="of the loopback [the first that is free from 7860 on]")
@@ -22,9 +25,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    with one_sentence_errors():
+    with exit_on_user_error():
         from ..demo.mechanism import load_network  # seconds of imports, which --help need not wait for
         from ..demo.page import build_page
         from ..demo.space import example_images, save_space

@@ -1,4 +1,4 @@
-"""Measure a classifier on labelled images.
+"""Measure a classifier on labeled images.
 
 sk-transformers evaluate --model runs/skvit-nano-patch4-32-digits/model --dataset digits
 
@@ -8,23 +8,26 @@ With --baseline, the mean corruption error relative to another model's.
 
 import argparse
 import json
+from collections.abc import Sequence
 
 from ..data.options import DataOptions
 from ..evaluation.options import EvaluationOptions
 from ..options import add_options, read_options
-from .errors import one_sentence_errors
+from .errors import exit_on_user_error
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="sk-transformers evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_options(parser, EvaluationOptions, "evaluation")
     add_options(parser, DataOptions, "data")
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    with one_sentence_errors():
+    with exit_on_user_error():
         options, data = read_options(EvaluationOptions, args), read_options(DataOptions, args)
         # seconds of imports, which --help need not wait for
         from rich.console import Console

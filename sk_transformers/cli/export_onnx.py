@@ -7,15 +7,18 @@ sk-transformers export-onnx path/to/repo exported --dataset digits   # and measu
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.options import DataOptions
 from ..options import add_options, read_options
-from .errors import one_sentence_errors
+from .errors import exit_on_user_error
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="sk-transformers export-onnx", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", help="a repo folder or a Hub id")
     parser.add_argument("output_dir", help="the model's repo folder, or a new folder")
     parser.add_argument("--dynamic_size", action="store_true", help="take images of all sizes from the trained one on")
@@ -24,9 +27,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    with one_sentence_errors():
+    with exit_on_user_error():
         from ..evaluation.onnx import run_export
         from ..files import check_free  # seconds of imports, which --help need not wait for
 

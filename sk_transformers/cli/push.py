@@ -7,12 +7,15 @@ Log in first with `hf auth login`. If it fails, run the same command again: it c
 """
 
 import argparse
+from collections.abc import Sequence
 
-from .errors import one_sentence_errors
+from .errors import exit_on_user_error
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="sk-transformers push", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", help="a run's folder, or a repo folder")
     parser.add_argument("repo_id", help="namespace/name, or a name in your own namespace")
     parser.add_argument("--private", action="store_true", help="make the repo private, if it is made now")
@@ -34,9 +37,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    with one_sentence_errors():
+    with exit_on_user_error():
         from transformers.utils import logging  # seconds of imports, which --help need not wait for
 
         from ..hub.push import push_folder

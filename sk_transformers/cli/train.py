@@ -8,19 +8,18 @@ import sys
 from collections.abc import Sequence
 
 from ..training.options import parse_arguments
-from .errors import one_sentence_errors
+from ..training.signals import Stopped, TrainingError
+from .errors import exit_on_user_error
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    with one_sentence_errors():
-        args = parse_arguments(argv)
-    # seconds of imports, which --help need not wait for
-    from accelerate import PartialState
+    args = parse_arguments(argv)
+    with exit_on_user_error(TrainingError):
+        # seconds of imports, which --help need not wait for
+        from accelerate import PartialState
 
-    from ..training.loop import train
-    from ..training.signals import Stopped, TrainingError
+        from ..training.loop import train
 
-    with one_sentence_errors(TrainingError):
         try:
             train(args)
         except Stopped as stopped:

@@ -18,6 +18,7 @@ Flag = argparse.BooleanOptionalAction  # --name and --no-name, so that the comma
 def build_parser() -> argparse.ArgumentParser:
     """The options, in groups; the defaults suit fine-tuning on a few thousand images."""
     parser = argparse.ArgumentParser(
+        prog="sk-transformers train",
         description="Train or fine-tune an image classifier, and leave a repo folder that is ready to push."
         " Without --recipe, --model and --dataset it is the digits recipe.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

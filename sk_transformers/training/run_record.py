@@ -16,7 +16,7 @@ from ..hub.cards.card import LICENSE, create_card
 from ..hub.fingerprint import fingerprint
 from ..hub.licenses import license_on_card
 from ..models.configuration_checks import size_pair
-from ..provenance import provenance, shown
+from ..provenance import provenance, without_local_folder
 from ..zoo import VARIANTS
 from .checkpoints import Progress
 
@@ -112,7 +112,7 @@ def run_card(
         license=LICENSE if fresh else license_on_card(started_from) or "other",
         base_model=started_from if is_hub_id(started_from) and not fresh else None,
         datasets=[dataset] if is_hub_id(dataset) and dataset not in BUILT_IN else None,
-        recipe={option: shown(value) for option, value in arguments.items() if value is not None},
+        recipe={option: without_local_folder(value) for option, value in arguments.items() if value is not None},
         training_plots={"curves.png": "Loss, accuracy and learning rate by epoch"},
         speeds={
             "One image at a time": f"{1000 * record['seconds_an_image']:.3g} ms each on the processor, in"
