@@ -11,9 +11,10 @@ import torch
 from datasets import Dataset, IterableDataset
 from datasets.distributed import split_dataset_by_node
 from PIL import Image as PILImage
-from PIL import ImageOps, UnidentifiedImageError
 from torch.utils.data import DataLoader, get_worker_info
 
+from ..errors import first_line
+from .decoding import UnreadableImage, decode
 from .seeds import EPOCH, STREAM, seed_of, seed_sample
 from .sources import ImageData
 from .transforms import Transform
@@ -34,19 +35,17 @@ class Draw(NamedTuple):
     seed: int
 
 
-def decode(image: dict[str, Any]) -> PILImage.Image:
-    """An upright RGB image from the `path` or `bytes` that a data set holds; DataError names a broken file."""
+def read_image(stored: dict[str, Any] | None) -> PILImage.Image:
+    """Return the decoded image of the `path` or `bytes` that a data set holds; DataError names an unreadable one."""
+    path, content = (stored or {}).get("path"), (stored or {}).get("bytes")
+    if path is None and content is None:
+        raise DataError("an image is missing: remove its row, or pass --on_unreadable skip.")
     try:
-        with PILImage.open(io.BytesIO(image["bytes"]) if image["bytes"] else image["path"]) as opened:
-            opened.load()  # some formats tell how the image lies after its pixels
-            if opened.info:
-                ImageOps.exif_transpose(opened, in_place=True)  # else it would copy those that are upright, too
-            if opened.mode.startswith("I;16"):  # converting cuts values off at 255
-                return opened.point(lambda value: value / 256).convert("L").convert("RGB")
-            return opened.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
+        with open(path, "rb") if content is None else io.BytesIO(content) as file:
+            return decode(file)
+    except (UnreadableImage, OSError) as error:
         raise DataError(
-            f"{image['path'] or 'an image'} is broken ({error}): mend or remove it, or pass --on_unreadable skip."
+            f"{path or 'an image'} is unreadable ({first_line(error)}): mend or remove it, or pass --on_unreadable skip."
         ) from error
 
 
@@ -66,7 +65,7 @@ class TrainImages(torch.utils.data.Dataset):
     def _example(self, draw: Draw, row: dict[str, Any]) -> dict[str, Any]:
         for unreadable in range(len(self.data)):
             try:
-                image = decode(row["image"])
+                image = read_image(row["image"])
             except DataError as error:
                 if not self.skip:
                     raise
@@ -90,7 +89,7 @@ class EvalImages(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.data[index]
         try:
-            return {"pixel_values": self.transform(decode(row["image"])), "label": row["label"]}
+            return {"pixel_values": self.transform(read_image(row["image"])), "label": row["label"]}
         except DataError as error:
             if not self.skip:
                 raise
@@ -166,7 +165,7 @@ class StreamedImages(torch.utils.data.IterableDataset):
             image = None
             if position >= had or self.skip:  # a broken image has no position, so all have to be tried
                 try:
-                    image = decode(row["image"])
+                    image = read_image(row["image"])
                 except DataError as error:
                     if not self.skip:
                         raise

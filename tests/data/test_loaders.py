@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision import transforms
 from transformers import ViTImageProcessor
 
-from sk_transformers.data.loaders import DataError, TrainLoader, decode, eval_loader
+from sk_transformers.data.loaders import DataError, TrainLoader, eval_loader, read_image
 from sk_transformers.data.sources import load_image_data
 from sk_transformers.data.transforms import Scaling, eval_transform, image_size, make_mixup, train_transform
 from sk_transformers.training.options import parse_arguments
@@ -58,12 +58,12 @@ def test_scaling_is_that_of_torchvision(size):
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "LA", "CMYK"])
 def test_every_kind_of_image_becomes_rgb(mode):
     image = Image.new(mode, (5, 4))
-    assert decode(encoded(image, format="TIFF" if mode == "CMYK" else "PNG")).mode == "RGB"
+    assert read_image(encoded(image, format="TIFF" if mode == "CMYK" else "PNG")).mode == "RGB"
 
 
 def test_sixteen_bits_are_scaled_and_not_cut_off():
     values = np.array([[0, 256, 32768, 65535]], dtype=np.uint16)
-    decoded = np.asarray(decode(encoded(Image.fromarray(values), format="PNG")))
+    decoded = np.asarray(read_image(encoded(Image.fromarray(values), format="PNG")))
     assert decoded[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
@@ -72,7 +72,7 @@ def test_a_photograph_taken_sideways_is_upright():
     exif[0x0112] = 6  # turn by 90 degrees, clockwise
     image = Image.new("RGB", (6, 4))
     image.paste((255, 0, 0), (0, 0, 3, 4))  # left half, which is the upper half once upright
-    decoded = decode(encoded(image, format="PNG", exif=exif))
+    decoded = read_image(encoded(image, format="PNG", exif=exif))
     assert decoded.size == (4, 6)
     assert decoded.getpixel((1, 0)) == (255, 0, 0) and decoded.getpixel((1, 5)) == (0, 0, 0)
 
@@ -81,7 +81,7 @@ def test_a_photograph_taken_sideways_is_upright():
 def test_broken_images_are_named(tmp_path, damage):
     file = break_one(write_images(tmp_path), damage)
     data = load_image_data(str(tmp_path), train_val_split=0.2)
-    with pytest.raises(DataError, match=rf"{file.parent.name}/3.png is broken \(.+\): mend or remove it"):
+    with pytest.raises(DataError, match=rf"{file.parent.name}/3.png is unreadable \(.+\): mend or remove it"):
         for split in (data.train, data.validation):
             list(eval_loader(split, eval_transform(PROCESSOR), 4))
 
@@ -101,7 +101,7 @@ def test_broken_images_can_be_skipped(tmp_path, caplog):
     loader = TrainLoader(data, eval_transform(PROCESSOR), 5, num_batches=4, seed=0, skip_unreadable=True)
     batches = list(loader.batches(epoch=0))
     assert sum(int(batch["unreadable"]) for batch in batches) == 1
-    assert "cat/3.png is broken" in caplog.text
+    assert "cat/3.png is unreadable" in caplog.text
     shown = {image.numpy().tobytes() for batch in batches for image in batch["pixel_values"]}
     assert len(shown) == 19  # the next image stood in
     labels = torch.cat([batch["labels"] for batch in eval_loader(data.train, eval_transform(PROCESSOR), 6, 0, True)])

@@ -9,7 +9,7 @@ from datasets import Dataset
 from PIL import Image
 
 from sk_transformers.data import sources
-from sk_transformers.data.loaders import decode
+from sk_transformers.data.loaders import read_image
 from sk_transformers.data.sources import check_labels_in_range, load_image_data
 from sk_transformers.evaluation.metrics import TopKAccuracy
 
@@ -27,7 +27,7 @@ def test_digits():
     digits = load_digits()
     known = {image.tobytes(): label for image, label in zip((digits.images * 255 / 16).astype("uint8"), digits.target)}
     for example in [*data.train.select(range(50)), *data.validation.select(range(50))]:
-        pixels = np.asarray(decode(example["image"]))[..., 0]
+        pixels = np.asarray(read_image(example["image"]))[..., 0]
         assert known[pixels.tobytes()] == example["label"]
 
 
@@ -104,7 +104,7 @@ def fashion_mnist(tmp_path, monkeypatch):
 def test_fashion_mnist(fashion_mnist):
     data = load_image_data("fashion-mnist")
     assert (len(data.train), len(data.validation), data.labels[9]) == (30, 10, "ankle boot")
-    assert np.array_equal(np.asarray(decode(data.train[7]["image"]))[..., 0], fashion_mnist[7])
+    assert np.array_equal(np.asarray(read_image(data.train[7]["image"]))[..., 0], fashion_mnist[7])
     assert list(data.train["label"])[:12] == [*range(10), 0, 1]
 
 
@@ -138,7 +138,7 @@ def test_columns_by_name(tmp_path):
     data = load_image_data(str(file), 0.25, image_column="photo", label_column="animal")
     assert data.labels == ["a", "b"] and len(data.validation) == 2
     for row in data.train:
-        value = decode(row["image"]).getpixel((0, 0))[0]
+        value = read_image(row["image"]).getpixel((0, 0))[0]
         assert row["label"] == 1 - value % 2
     assert load_image_data(str(file), 0.5, image_column="photo", label_column="place").labels == ["1", "2", "3", "4"]
 

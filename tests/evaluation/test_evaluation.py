@@ -162,11 +162,11 @@ def test_script(repo, tmp_path):
     from transformers import pipeline
 
     classify = pipeline("image-classification", model=str(repo))
-    from sk_transformers.data.loaders import decode
+    from sk_transformers.data.loaders import read_image
     from sk_transformers.data.sources import load_image_data
 
     data = load_image_data(str(images))
-    pairs = [(classify(decode(row["image"]))[0]["label"], data.labels[row["label"]]) for row in data.train]
+    pairs = [(classify(read_image(row["image"]))[0]["label"], data.labels[row["label"]]) for row in data.train]
     assert one["top1"] == pytest.approx(sum(predicted == label for predicted, label in pairs) / len(pairs))
 
 

@@ -25,7 +25,7 @@ from sk_transformers.data.corruptions import (
     corrupt,
     library_version,
 )
-from sk_transformers.data.loaders import decode, eval_loader
+from sk_transformers.data.loaders import eval_loader, read_image
 from sk_transformers.data.sources import load_image_data
 from sk_transformers.data.transforms import eval_transform
 from sk_transformers.evaluation.plots import plot_robustness
@@ -145,7 +145,7 @@ def test_accuracy_against_a_calculation_by_hand(tmp_path, num_workers):
         for severity in conditions[1]:
             hits = []
             for row in data.train:
-                image = decode(row["image"])
+                image = read_image(row["image"])
                 seed = zlib.crc32(image.tobytes() + f"{name} {severity}".encode())
                 seen = processor(image, do_rescale=False, do_normalize=False).pixel_values[0]
                 values = by_hand(np.asarray(seen).transpose(1, 2, 0), name, severity, seed) / 255 * 2 - 1

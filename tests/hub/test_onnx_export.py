@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from sk_transformers import SKViTModel, create_model
-from sk_transformers.data.loaders import decode
+from sk_transformers.data.loaders import read_image
 from sk_transformers.data.sources import load_image_data
 from sk_transformers.hub import export
 from sk_transformers.hub.onnx_export import export_onnx, smallest_image
@@ -180,7 +180,7 @@ def test_the_script_measures_both_graphs(tmp_path, capsys):
 
     data = load_image_data(str(tmp_path / "images")).validation
     assert report["top1"]["images"] == len(data) == 6
-    pixel_values = processor([decode(image) for image in data["image"]], return_tensors="np").pixel_values
+    pixel_values = processor([read_image(image) for image in data["image"]], return_tensors="np").pixel_values
     for name in ("onnx/model.onnx", "onnx/model_quantized.onnx"):
         classes = session(repo / name).run(None, {"pixel_values": pixel_values})[0].argmax(axis=1)
         assert report["top1"][name] == np.mean(classes == np.array(data["label"]))

@@ -20,7 +20,7 @@ from torch._dynamo.utils import counters
 from transformers import AutoModelForImageClassification, ViTImageProcessor, pipeline
 
 from sk_transformers import create_model
-from sk_transformers.data.loaders import decode
+from sk_transformers.data.loaders import read_image
 from sk_transformers.data.sources import load_image_data
 from sk_transformers.hub.export import export
 from sk_transformers.pretrained import fresh_image_processor
@@ -81,7 +81,7 @@ def test_a_run_leaves_everything(tmp_path):
     card = (run / "model" / "README.md").read_text()
     assert f"value: {round(metrics['best']['top1'], 4)}" in card and "no trained weights" not in card
     data = load_image_data("digits")
-    image = decode(data.validation[0]["image"])
+    image = read_image(data.validation[0]["image"])
     answers = pipeline("image-classification", model=str(run / "model"))(image, top_k=3)
     assert {answer["label"] for answer in answers} <= set(data.labels)
 
@@ -103,7 +103,7 @@ def test_the_exported_model_has_the_reported_accuracy(tmp_path):
     run = finetune(*QUICK, "--num_train_epochs", 2, "--output_dir", tmp_path / "run")
     classify = pipeline("image-classification", model=str(run / "model"))
     data = load_image_data("digits", max_eval_samples=60)
-    images = [decode(image) for image in data.validation["image"]]
+    images = [read_image(image) for image in data.validation["image"]]
     right = [
         answers[0]["label"] == data.labels[label]
         for answers, label in zip(classify(images, top_k=1, batch_size=64), data.validation["label"])
@@ -415,7 +415,7 @@ def test_a_loader_that_dies_ends_the_run(tmp_path, monkeypatch):
     def die(image):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(loaders, "decode", die)
+    monkeypatch.setattr(loaders, "read_image", die)
     with pytest.raises(TrainingError, match="a process that loads images died: .* lower --num_workers"):
         finetune(*QUICK, "--num_workers", 1, "--output_dir", tmp_path / "run")
 
@@ -510,7 +510,7 @@ def test_a_teacher_is_learnt_from(tmp_path):
                    "--distillation_temperature", 2, "--output_dir", tmp_path / "run")  # fmt: skip
     student = AutoModelForImageClassification.from_pretrained(run / "model").eval()
     pixels = ViTImageProcessor(size={"height": 32, "width": 32})(
-        [decode(image) for image in data.train["image"]], return_tensors="pt"
+        [read_image(image) for image in data.train["image"]], return_tensors="pt"
     ).pixel_values
     with torch.no_grad():
         logits, soft = (model(pixel_values=pixels).logits for model in (student, teacher))
