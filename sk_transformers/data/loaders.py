@@ -44,9 +44,8 @@ def read_image(stored: dict[str, Any] | None) -> PILImage.Image:
         with open(path, "rb") if content is None else io.BytesIO(content) as file:
             return decode(file)
     except (UnreadableImage, OSError) as error:
-        raise DataError(
-            f"{path or 'an image'} is unreadable ({first_line(error)}): mend or remove it, or pass --on_unreadable skip."
-        ) from error
+        name, reason = path or "an image", first_line(error)
+        raise DataError(f"{name} is unreadable ({reason}): mend or remove it, or pass --on_unreadable skip.") from error
 
 
 class TrainImages(torch.utils.data.Dataset):
