@@ -22,7 +22,7 @@ def option(default: Any = MISSING, help: str = "", **settings: Any) -> Any:
     """
     if isinstance(default, bool):  # --name and --no-name, so that the command line can undo a recipe
         settings["action"] = argparse.BooleanOptionalAction
-    elif default is not MISSING and default is not None and default != []:
+    elif default not in (MISSING, None, "", []):
         help = f"{help} (default: {' '.join(map(str, default)) if isinstance(default, list) else default})".strip()
     metadata = {"help": help.replace("%", "%%"), **settings}
     if isinstance(default, list):

@@ -3,7 +3,6 @@
 A plan is data, a YAML file such as `scripts/comparisons/mixers.yaml`; its runs are those of `sk-transformers train`.
 """
 
-import argparse
 import json
 import shutil
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from ..complexity import count_macs, count_parameters
 from ..files import write_json
 from ..provenance import provenance
 from ..training.checkpoints import PREFIX
+from ..training.command_line import parse_options, to_tokens
 from ..training.loop import train
-from ..training.options import parse_arguments, to_tokens
+from ..training.options import TrainOptions
 from ..zoo import create_config
 from .step_time import measure_steps
 
@@ -141,8 +141,8 @@ def check_same_plan(plan: Plan, folder: Path) -> None:
     file = folder / PLAN
     known = json.loads(file.read_text()) if file.exists() else {}
     for network in plan.networks:
-        args = vars(run_arguments(network, plan.seeds[0], folder))
-        options = {name: value for name, value in args.items() if name not in OF_A_RUN}
+        every = run_options(network, plan.seeds[0], folder).to_dict()
+        options = {name: value for name, value in every.items() if name not in OF_A_RUN}
         before = known.setdefault(network.name, options)
         for name in sorted(options | before):
             if options.get(name) != before.get(name):
@@ -153,8 +153,8 @@ def check_same_plan(plan: Plan, folder: Path) -> None:
     write_json(known, file)
 
 
-def run_arguments(network: Network, seed: int, run: Path) -> argparse.Namespace:
-    """The options of one run."""
+def run_options(network: Network, seed: int, run: Path) -> TrainOptions:
+    """Return the options of one run."""
     overrides = [f"{field}={json.dumps(value)}" for field, value in network.overrides.items()]
     options = {
         **network.options,
@@ -163,17 +163,17 @@ def run_arguments(network: Network, seed: int, run: Path) -> argparse.Namespace:
         "seed": seed,
         "output_dir": str(run),
     }
-    return parse_arguments([token for name, value in options.items() for token in to_tokens(name, value)])
+    return parse_options([token for name, value in options.items() for token in to_tokens(name, value)])
 
 
 def run_once(network: Network, seed: int, run: Path, keep_weights: bool) -> dict[str, Any]:
     """The record of a run, which is begun, gone on with, or read, as far as it is."""
     metrics = run / "metrics.json"
     if not metrics.exists():
-        args = run_arguments(network, seed, run)
+        options = run_options(network, seed, run)
         if any(run.glob(f"{PREFIX}*")):
-            args.resume_from_checkpoint = "latest"
-        train(args)
+            options.run.resume_from_checkpoint = "latest"
+        train(options)
     if not keep_weights:
         for weights in (run / "model", *run.glob(f"{PREFIX}*")):
             shutil.rmtree(weights, ignore_errors=True)

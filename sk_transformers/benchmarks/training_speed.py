@@ -29,10 +29,10 @@ from torchvision import transforms
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from ..pretrained import fresh_image_processor
-from ..training.checkpoints import Progress
+from ..training.checkpoints import RunState
+from ..training.command_line import parse_options
 from ..training.display import add_training, progress_bar
 from ..training.loop import train_epoch
-from ..training.options import parse_arguments
 from ..training.setup import Setup, set_up
 from ..training.signals import StopRequest
 from ..zoo import create_model
@@ -163,18 +163,18 @@ def fresh_model(task: Task, folder: Path) -> PreTrainedModel:
 def our_loop(task: Task, folder: Path) -> Loop:
     """`sk-transformers train`: its own set-up, and its own epoch with the progress bar."""
     setup = our_setup(task, folder)
-    progress, stop = Progress(), StopRequest()
+    state, stop = RunState(), StopRequest()
 
     def train(tick: Tick) -> None:
         with progress_bar(setup.accelerator) as bar:
-            shown = add_training(bar, setup, progress)
+            shown = add_training(bar, setup, state)
 
             def report(**fields) -> None:
                 bar.update(shown, **fields)
                 tick()
 
-            train_epoch(setup, folder, progress, stop, save=lambda: None, report=report)
-        progress.epoch_losses.clear()  # as an evaluation does
+            train_epoch(setup, folder, state, stop, save=lambda: None, report=report)
+        state.epoch_losses.clear()  # as an evaluation does
 
     return train
 
@@ -194,7 +194,7 @@ def our_setup(task: Task, folder: Path) -> Setup:
         "--num_train_epochs": [1000],
         "--output_dir": [folder / "run"],
     }
-    return set_up(parse_arguments([str(token) for name, values in options.items() for token in (name, *values)]))
+    return set_up(parse_options([str(token) for name, values in options.items() for token in (name, *values)]))
 
 
 class TickAfterStep(TrainerCallback):

@@ -7,21 +7,21 @@ accelerate launch -m sk_transformers.cli.train --recipe ...  # several devices o
 import sys
 from collections.abc import Sequence
 
-from ..training.options import parse_arguments
+from ..training.command_line import parse_options
 from ..training.signals import Stopped, TrainingError
 from .errors import exit_on_user_error
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_arguments(argv)
     with exit_on_user_error(TrainingError):
+        options = parse_options(argv)
         # seconds of imports, which --help need not wait for
         from accelerate import PartialState
 
         from ..training.loop import train
 
         try:
-            train(args)
+            train(options)
         except Stopped as stopped:
             if PartialState().is_main_process:
                 print(f"{stopped} Go on with --resume_from_checkpoint latest.", file=sys.stderr)

@@ -1,9 +1,9 @@
-"""The options on data, which training, evaluation and export share."""
+"""The options on data, which training, evaluation and export share, and those on augmentation."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from ..options import non_negative_int, option, positive_int, proper_fraction
+from ..options import fraction, non_negative, non_negative_int, option, positive_int, proper_fraction
 
 
 @dataclass
@@ -34,3 +34,44 @@ class DataOptions:
     def skip_unreadable(self) -> bool:
         """Whether unreadable images are left out, rather than an error."""
         return self.on_unreadable == "skip"
+
+
+@dataclass
+class AugmentationOptions:
+    """What happens to training images at random."""
+
+    crop_scale: list[float] = option([0.35, 1.0], "area of random crops", type=float, nargs=2, metavar=("MIN", "MAX"))
+    crop_ratio: list[float] = option(
+        [0.75, 4 / 3], "their width over their height", type=float, nargs=2, metavar=("MIN", "MAX")
+    )
+    crop_padding: int = option(0, "instead: resize, pad by so many pixels, and crop", type=non_negative_int)
+    hflip: float = option(0.5, "probability of a left-right flip", type=fraction)
+    vflip: float = option(0.0, "probability of an up-down flip", type=fraction)
+    rotation: float = option(0.0, "largest random rotation, degrees", type=non_negative)
+    color_jitter: float = option(0.0, "largest change of brightness, contrast and saturation", type=non_negative)
+    auto_augment: str | None = option(None, "of timm, such as rand-m9-mstd0.5-inc1", metavar="POLICY")
+    random_erasing: float = option(0.0, "probability of erasing a rectangle", type=fraction)
+    mixup: float = option(0.0, "of the beta distribution that images are mixed by", type=non_negative, metavar="ALPHA")
+    cutmix: float = option(0.0, "of the beta distribution that areas are cut by", type=non_negative, metavar="ALPHA")
+    mixup_prob: float = option(1.0, "probability that a batch is mixed or cut", type=fraction)
+    mixup_switch_prob: float = option(0.5, "probability of CutMix where both are on", type=fraction)
+    mixup_mode: Literal["batch", "pair", "elem"] = option(
+        "batch", "what shares a draw", choices=["batch", "pair", "elem"]
+    )
+    mixup_off_epoch: float | None = option(None, "epoch from which nothing is mixed or cut", type=non_negative)
+    repeated_augmentation: int = option(1, "times that each image comes in a row", type=positive_int)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError(
+                f"--crop_scale is {self.crop_scale}, expected two fractions of the area, smaller first, of at most 1."
+            )
+        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+            raise ValueError(
+                f"--crop_ratio is {self.crop_ratio}, expected two ratios of width to height, smaller first."
+            )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether Mixup or CutMix is on."""
+        return bool(self.mixup or self.cutmix)

@@ -1,6 +1,5 @@
 """What happens to images on their way to the model: timm's augmentation, or the image processor in evaluation."""
 
-import argparse
 import re
 from collections.abc import Callable, Sequence
 
@@ -13,13 +12,15 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from transformers.image_processing_utils import BaseImageProcessor
 
+from .options import AugmentationOptions
+
 Transform = Callable[[PILImage.Image], torch.Tensor]
 # PIL's numbers, which image processors hold
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 
 def image_size(processor: BaseImageProcessor) -> tuple[int, int]:
-    """`(height, width)` of what the processor makes."""
+    """`(height, width)` of what the image processor makes."""
     size = processor.size
     if "shortest_edge" in size:
         return size["shortest_edge"], size["shortest_edge"]
@@ -46,50 +47,50 @@ class Scaling:
         return pixels.to(torch.float32, memory_format=torch.contiguous_format).sub_(self.mean).mul_(self.factor)
 
 
-def train_transform(processor: BaseImageProcessor, args: argparse.Namespace) -> Transform:
-    """Random changes, then the processor's own scaling of values; `(channels, height, width)`.
+def train_transform(processor: BaseImageProcessor, options: AugmentationOptions) -> Transform:
+    """Random changes, then the image processor's own scaling of values; `(channels, height, width)`.
 
     In order: rotation, crop (resized, or padded), flips, color jitter, RandAugment or the like, scaling, erasing.
 
     Args:
         processor: whose size, interpolation, mean and standard deviation the images get.
-        args: the options of `arguments.py` on augmentation.
+        options: which changes, and how much.
 
     Raises:
         ValueError: if timm does not know the `auto_augment` policy.
     """
-    if args.auto_augment is not None:
-        check_policy(args.auto_augment)
+    if options.auto_augment is not None:
+        check_policy(options.auto_augment)
     size = image_size(processor)
     interpolation = INTERPOLATIONS[int(processor.resample)]
     try:
         crop, colors, _ = create_transform(
             (3, *size),
             is_training=True,
-            scale=tuple(args.crop_scale),
-            ratio=tuple(args.crop_ratio),
-            hflip=args.hflip,
-            vflip=args.vflip,
+            scale=tuple(options.crop_scale),
+            ratio=tuple(options.crop_ratio),
+            hflip=options.hflip,
+            vflip=options.vflip,
             color_jitter=None,
-            auto_augment=args.auto_augment,
+            auto_augment=options.auto_augment,
             interpolation=interpolation,
             mean=tuple(processor.image_mean),  # which fills what RandAugment leaves empty
             std=tuple(processor.image_std),
             separate=True,
         )
     except (AssertionError, KeyError) as error:
-        raise ValueError(describe_bad_policy(args.auto_augment)) from error
+        raise ValueError(describe_bad_policy(options.auto_augment)) from error
     steps = [crop, colors, Scaling(processor.image_mean, processor.image_std)]
-    if args.random_erasing:
-        steps.append(RandomErasing(args.random_erasing, mode="pixel", device="cpu"))
-    if args.color_jitter:  # timm leaves it out beside RandAugment
-        steps.insert(1, transforms.ColorJitter(*[args.color_jitter] * 3))
-    if args.crop_padding:
+    if options.random_erasing:
+        steps.append(RandomErasing(options.random_erasing, mode="pixel", device="cpu"))
+    if options.color_jitter:  # timm leaves it out beside RandAugment
+        steps.insert(1, transforms.ColorJitter(*[options.color_jitter] * 3))
+    if options.crop_padding:
         flips = crop.transforms[1:]
         resize = transforms.Resize(size, InterpolationMode(interpolation))
-        steps[:1] = [resize, transforms.RandomCrop(size, padding=args.crop_padding), *flips]
-    if args.rotation:
-        steps.insert(0, transforms.RandomRotation(args.rotation, InterpolationMode.BILINEAR))
+        steps[:1] = [resize, transforms.RandomCrop(size, padding=options.crop_padding), *flips]
+    if options.rotation:
+        steps.insert(0, transforms.RandomRotation(options.rotation, InterpolationMode.BILINEAR))
     return transforms.Compose(steps)
 
 
@@ -101,21 +102,21 @@ def check_policy(policy: str) -> None:
 
 def describe_bad_policy(policy: str) -> str:
     return (
-        f"--auto_augment {policy} is no policy of timm: expected one such as rand-m9-mstd0.5-inc1, augmix-m3-w3 or"
+        f"--auto_augment {policy} is not a policy of timm: expected one such as rand-m9-mstd0.5-inc1, augmix-m3-w3 or"
         " original."
     )
 
 
-def make_mixup(args: argparse.Namespace, num_labels: int) -> Mixup | None:
-    """timm's Mixup and CutMix as the options say, None if neither is on."""
-    if not (args.mixup or args.cutmix):
+def make_mixup(options: AugmentationOptions, num_labels: int, label_smoothing: float = 0.0) -> Mixup | None:
+    """Return timm's Mixup and CutMix as the options say, None if neither is on."""
+    if not options.mixes:
         return None
     return Mixup(
-        mixup_alpha=args.mixup,
-        cutmix_alpha=args.cutmix,
-        prob=args.mixup_prob,
-        switch_prob=args.mixup_switch_prob,
-        mode=args.mixup_mode,
-        label_smoothing=args.label_smoothing,
+        mixup_alpha=options.mixup,
+        cutmix_alpha=options.cutmix,
+        prob=options.mixup_prob,
+        switch_prob=options.mixup_switch_prob,
+        mode=options.mixup_mode,
+        label_smoothing=label_smoothing,
         num_classes=num_labels,
     )

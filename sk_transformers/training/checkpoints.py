@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 PREFIX = "checkpoint-"
-PROGRESS = "progress.json"
+STATE = "progress.json"
 EMA = "ema.safetensors"
 
 
 @dataclass
-class Progress:
+class RunState:
     """How far a run is, and what it measured: saved with every checkpoint."""
 
     step: int = 0  # optimizer steps
@@ -25,9 +25,17 @@ class Progress:
     evaluations_since_best: int = 0
     seconds: float = 0.0  # of all processes that worked on the run one after the other
     epoch_losses: list[float] = field(default_factory=list)  # of the steps since the last evaluation
-    unreadable: int = 0  # images passed over since the last evaluation
+    unreadable: int = 0  # images skipped since the last evaluation
     history: list[dict[str, float]] = field(default_factory=list)  # an entry for each evaluation
     batches: dict[str, int] = field(default_factory=dict)  # what the next batch depends on, beside the step
+
+    def add_evaluation(self, entry: dict[str, float], top1: float) -> None:
+        """Note the figures of an evaluation, and whether its accuracy is the best so far."""
+        self.history.append(entry)
+        self.epoch_losses, self.unreadable = [], 0
+        self.evaluations_since_best += 1
+        if top1 > self.best_top1:
+            self.best_top1, self.best_step, self.evaluations_since_best = top1, self.step, 0
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
@@ -35,10 +43,10 @@ def checkpoint_folder(run: Path, step: int) -> Path:
 
 
 def save_checkpoint(
-    accelerator: Accelerator, run: Path, progress: Progress, ema: nn.Module | None = None, limit: int = 1
+    accelerator: Accelerator, run: Path, state: RunState, ema: nn.Module | None = None, limit: int = 1
 ) -> None:
     """Save the state of all that the accelerator prepared; keep the best and the `limit` latest checkpoints."""
-    folder = checkpoint_folder(run, progress.step)
+    folder = checkpoint_folder(run, state.step)
     partial = folder.with_name(f".{folder.name}.partial")
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
@@ -48,34 +56,36 @@ def save_checkpoint(
     if accelerator.is_main_process:
         if ema is not None:
             save_file({name: tensor.contiguous() for name, tensor in ema.state_dict().items()}, partial / EMA)
-        (partial / PROGRESS).write_text(json.dumps(asdict(progress)) + "\n")
+        (partial / STATE).write_text(json.dumps(asdict(state)) + "\n")
         if folder.exists():  # saved in mid-epoch, and again after the evaluation
             shutil.rmtree(folder)
         partial.rename(folder)
-        best = checkpoint_folder(run, progress.best_step)
+        best = checkpoint_folder(run, state.best_step)
         for other in sorted(run.glob(f"{PREFIX}*"))[:-limit]:
             if other != best:
                 shutil.rmtree(other)
     accelerator.wait_for_everyone()
 
 
-def load_checkpoint(accelerator: Accelerator, checkpoint: Path, ema: nn.Module | None = None) -> Progress:
+def load_checkpoint(accelerator: Accelerator, checkpoint: Path, ema: nn.Module | None = None) -> RunState:
     """Load what `save_checkpoint` saved; ValueError if it is not a checkpoint of such a run."""
-    progress = read_progress(checkpoint)
+    state = read_state(checkpoint)
     if ema is not None:
         if not (checkpoint / EMA).is_file():
             raise ValueError(f"{checkpoint} has no averaged weights: leave --ema_decay out, as the run did.")
         ema.load_state_dict(load_file(checkpoint / EMA))
     accelerator.load_state(str(checkpoint))
-    return progress
+    return state
 
 
-def read_progress(checkpoint: Path) -> Progress:
-    """How far the run was at a checkpoint."""
+def read_state(checkpoint: Path) -> RunState:
+    """Return how far the run was at a checkpoint; ValueError if it is not one."""
     try:
-        return Progress(**json.loads((checkpoint / PROGRESS).read_text()))
+        return RunState(**json.loads((checkpoint / STATE).read_text()))
     except (OSError, TypeError, ValueError) as error:
-        raise ValueError(f"{checkpoint} is no checkpoint of this script: {PROGRESS} cannot be read.") from error
+        raise ValueError(
+            f"{checkpoint} is not a checkpoint of sk-transformers train: {STATE} cannot be read."
+        ) from error
 
 
 def check_same_batches(checkpoint: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -88,15 +98,15 @@ def check_same_batches(checkpoint: Path, before: dict[str, Any], now: dict[str, 
             )
 
 
-def bring_best_checkpoint(accelerator: Accelerator, run: Path, checkpoint: Path, progress: Progress) -> None:
-    """Copy the best checkpoint of the run that is gone on with into this run's folder, if that is another.
+def bring_best_checkpoint(accelerator: Accelerator, run: Path, checkpoint: Path, state: RunState) -> None:
+    """Copy the best checkpoint of the resumed run into this run's folder, if that is another.
 
     Where it is lost, the best is found anew.
     """
-    best = checkpoint_folder(checkpoint.parent, progress.best_step)
-    here = checkpoint_folder(run, progress.best_step)
+    best = checkpoint_folder(checkpoint.parent, state.best_step)
+    here = checkpoint_folder(run, state.best_step)
     if not best.is_dir():
-        progress.best_top1, progress.best_step, progress.evaluations_since_best = -1.0, 0, 0
+        state.best_top1, state.best_step, state.evaluations_since_best = -1.0, 0, 0
     elif accelerator.is_main_process and not here.exists():
         partial = here.with_name(f".{here.name}.partial")
         shutil.copytree(best, partial, dirs_exist_ok=True)
@@ -104,7 +114,7 @@ def bring_best_checkpoint(accelerator: Accelerator, run: Path, checkpoint: Path,
 
 
 def find_checkpoint(run: Path, which: str) -> Path:
-    """The checkpoint at the path `which`, or, if that is `"latest"`, the one furthest on in the run's folder."""
+    """Return the checkpoint at the path `which`, or, if that is `"latest"`, the one furthest on in the run's folder."""
     if which != "latest":
         if not Path(which).is_dir():
             raise FileNotFoundError(f"--resume_from_checkpoint {which}: there is no such folder.")

@@ -2,21 +2,22 @@
 
 from accelerate import Accelerator
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as ProgressBar
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from .checkpoints import Progress
+from .checkpoints import RunState
 from .setup import Setup
 
 console = Console(stderr=True)
 
 
 def say(accelerator: Accelerator, line: str) -> None:
+    """Print a line once, whatever number of processes there are."""
     if accelerator.is_main_process:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def progress_bar(accelerator: Accelerator) -> ProgressBar:
+def progress_bar(accelerator: Accelerator) -> Progress:
+    """Return the bar of a run, of the main process alone."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -24,29 +25,30 @@ def progress_bar(accelerator: Accelerator) -> ProgressBar:
         TextColumn("{task.fields[last_step]}"),
         TimeRemainingColumn(),
     )
-    return ProgressBar(*columns, console=console, disable=not accelerator.is_main_process)
+    return Progress(*columns, console=console, disable=not accelerator.is_main_process)
 
 
-def add_training(bar: ProgressBar, setup: Setup, progress: Progress) -> TaskID:
-    """The bar's line of training, from where the run is; `last_step` is what it says of a step."""
-    return bar.add_task("training", total=setup.total_steps, completed=progress.step, last_step="")
+def add_training(bar: Progress, setup: Setup, state: RunState) -> TaskID:
+    """Add the bar's line of training, from where the run is; `last_step` is what it says of a step."""
+    return bar.add_task("training", total=setup.total_steps, completed=state.step, last_step="")
 
 
-def announce(setup: Setup, progress: Progress) -> None:
+def announce(setup: Setup, state: RunState) -> None:
+    """Print what is trained, on which data and where, before the first step."""
     accelerator, data, parameters = setup.accelerator, setup.data, list(setup.model.parameters())
     total, trained = sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
     part = "" if trained == total else f" ({trained / 1e6:.2f} M of them trained)"
     images = "a stream of" if data.train_images is None else data.train_images
     say(
         accelerator,
-        f"{setup.args.model}: {total / 1e6:.2f} M parameters{part}, {len(data.labels)} classes. {data.name}:"
-        f" {images} training and {len(data.validation)} validation images. Steps {progress.step} to"
+        f"{setup.options.model.model}: {total / 1e6:.2f} M parameters{part}, {len(data.labels)} classes. {data.name}:"
+        f" {images} training and {len(data.validation)} validation images. Steps {state.step} to"
         f" {setup.total_steps} on {accelerator.num_processes} x {accelerator.device.type}.",
     )
 
 
 def say_epoch(accelerator: Accelerator, entry: dict[str, float]) -> None:
-    """The line of an evaluation."""
+    """Print the line of an evaluation."""
     averaged = f"  averaged {entry['ema_top1']:.2%}" if "ema_top1" in entry else ""
     counts = [entry.get("unreadable"), entry.get("unreadable_validation")]
     unreadable = f"  unreadable images {counts[0]}, in validation {counts[1]}" if any(counts) else ""

@@ -1,6 +1,5 @@
 """A training run, from the options to the repo folder."""
 
-import argparse
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -13,25 +12,24 @@ from transformers.utils import logging as transformers_logging
 from ..data.seeds import STEP, seed_of, seed_step
 from ..evaluation.predictions import accuracy, predict
 from .checkpoints import (
-    Progress,
+    RunState,
     bring_best_checkpoint,
     check_same_batches,
     find_checkpoint,
     load_checkpoint,
-    read_progress,
+    read_state,
     save_checkpoint,
 )
 from .display import add_training, announce, progress_bar, say, say_epoch
+from .options import TrainOptions
 from .results import finish
-from .setup import Setup, check_push, check_run_folder, set_up
-from .signals import Stopped, StopRequest, TrainingError, clear_worker_errors, listen_for_stop
+from .setup import Setup, check_repo_id, check_run_folder, set_up
+from .signals import Stopped, StopRequest, TrainingError, explain_dead_process, listen_for_stop
 from .trackers import start_trackers
 
-BATCH = ("pixel_values", "labels")
 
-
-def train(args: argparse.Namespace) -> Path:
-    """Train a model as the options of `arguments.py` say.
+def train(options: TrainOptions) -> Path:
+    """Train a model as the options say.
 
     Returns:
         The run's folder: `model/`, a repo folder with the best weights, `metrics.json`, `curves.png`, and the
@@ -39,148 +37,163 @@ def train(args: argparse.Namespace) -> Path:
 
     Raises:
         Stopped: if a signal ended the run, after it was saved.
-        TrainingError: if the loss is no number, or a process died.
+        TrainingError: if the loss is not finite, or a process died.
         ValueError, OSError, ImportError: if an option does not fit; the message says which.
     """
     transformers_logging.disable_progress_bar()  # ours is enough
-    run = Path(args.output_dir)
-    checkpoint = args.resume_from_checkpoint and find_checkpoint(run, args.resume_from_checkpoint)
+    run = Path(options.run.output_dir)
+    resumed = options.run.resume_from_checkpoint
+    checkpoint = None if resumed is None else find_checkpoint(run, resumed)
     if checkpoint is None or (run / "model").exists():
         check_run_folder(run)
-    check_push(args.push_to_hub)
-    with clear_worker_errors():
-        setup = set_up(args)
-        start_trackers(setup.accelerator, args, run, resumed=checkpoint is not None)
-        progress = start(setup, run, checkpoint)
-        announce(setup, progress)
-        train_to_the_end(setup, run, progress)
-        finish(setup, run, progress)
+    check_repo_id(options.run.push_to_hub)
+    with explain_dead_process():
+        setup = set_up(options)
+        start_trackers(setup.accelerator, options.run.report_to, run, options.to_dict(), resumed=checkpoint is not None)
+        state = start(setup, run, checkpoint)
+        announce(setup, state)
+        train_to_the_end(setup, run, state)
+        finish(setup, run, state)
         setup.accelerator.end_training()
     return run
 
 
-def start(setup: Setup, run: Path, checkpoint: Path | None) -> Progress:
-    """Where the run is: at its start, or at a checkpoint, which is loaded."""
+def start(setup: Setup, run: Path, checkpoint: Path | None) -> RunState:
+    """Return where the run is: at its start, or at a checkpoint, which is loaded."""
     if checkpoint is None:
-        return Progress(batches=setup.batches)
-    progress = read_progress(checkpoint)
-    check_same_batches(checkpoint, progress.batches, setup.batches)
-    load_checkpoint(setup.accelerator, checkpoint, setup.ema and setup.ema.module)
-    bring_best_checkpoint(setup.accelerator, run, checkpoint, progress)
-    return progress
+        return RunState(batches=setup.batch_order)
+    state = read_state(checkpoint)
+    check_same_batches(checkpoint, state.batches, setup.batch_order)
+    load_checkpoint(setup.accelerator, checkpoint, setup.averaged_model)
+    bring_best_checkpoint(setup.accelerator, run, checkpoint, state)
+    return state
 
 
-def train_to_the_end(setup: Setup, run: Path, progress: Progress) -> None:
+def train_to_the_end(setup: Setup, run: Path, state: RunState) -> None:
     """Train, evaluate and save, epoch by epoch, to the last step or the end of patience."""
-    args, started = setup.args, time.time() - progress.seconds
+    started = time.time() - state.seconds
 
     def save() -> None:
-        progress.seconds = time.time() - started
-        ema = setup.ema and setup.ema.module
-        save_checkpoint(setup.accelerator, run, progress, ema, args.checkpoints_total_limit)
+        state.seconds = time.time() - started
+        limit = setup.options.run.checkpoints_total_limit
+        save_checkpoint(setup.accelerator, run, state, setup.averaged_model, limit)
 
     with listen_for_stop() as stop, progress_bar(setup.accelerator) as bar:
-        task = add_training(bar, setup, progress)
-        while evaluation_is_due(progress) or not is_over(setup, progress):
-            train_epoch(setup, run, progress, stop, save, report=partial(bar.update, task))
-            evaluate_epoch(setup, progress)
+        task = add_training(bar, setup, state)
+        while evaluation_is_due(state) or not is_over(setup, state):
+            train_epoch(setup, run, state, stop, save, report=partial(bar.update, task))
+            evaluate_epoch(setup, state)
             save()
-            if is_anywhere(setup, stop.signal != 0):  # since the last step
-                raise stopped(setup, progress, stop)
-    if progress.step < setup.total_steps:
+            if any_process(setup, stop.requested):  # since the last step
+                raise stopped_error(setup, state, stop)
+    if state.step < setup.total_steps:
         say(
             setup.accelerator,
-            f"No better for {progress.evaluations_since_best} evaluations: stopped early at step {progress.step} of"
+            f"No better for {state.evaluations_since_best} evaluations: stopped early at step {state.step} of"
             f" {setup.total_steps}.",
         )
 
 
-def evaluation_is_due(progress: Progress) -> bool:
-    """Whether the run was saved after the last step of an epoch and before its evaluation."""
-    return bool(progress.epoch_losses)
+def evaluation_is_due(state: RunState) -> bool:
+    """Return whether the run was saved after the last step of an epoch and before its evaluation."""
+    return bool(state.epoch_losses)
 
 
-def is_over(setup: Setup, progress: Progress) -> bool:
-    """Whether all steps are done or patience is at its end, also of a run that is resumed."""
-    patience = setup.args.early_stopping_patience
-    return progress.step >= setup.total_steps or (patience is not None and progress.evaluations_since_best >= patience)
+def is_over(setup: Setup, state: RunState) -> bool:
+    """Return whether all steps are done or patience is at its end, also of a run that is resumed."""
+    patience = setup.options.run.early_stopping_patience
+    return state.step >= setup.total_steps or (patience is not None and state.evaluations_since_best >= patience)
 
 
-def is_anywhere(setup: Setup, fact: bool) -> bool:
-    """Whether it is so on any process."""
-    return setup.accelerator.reduce(torch.tensor(float(fact), device=setup.accelerator.device), "sum").item() > 0
+def any_process(setup: Setup, flag: bool) -> bool:
+    """Return whether the flag is set on any process; each has to call it."""
+    return setup.accelerator.reduce(torch.tensor(float(flag), device=setup.accelerator.device), "sum").item() > 0
 
 
-def stopped(setup: Setup, progress: Progress, stop: StopRequest) -> Stopped:
-    return Stopped(f"Stopped and saved at step {progress.step} of {setup.total_steps}.", stop.status)
+def stopped_error(setup: Setup, state: RunState, stop: StopRequest) -> Stopped:
+    return Stopped(f"Stopped and saved at step {state.step} of {setup.total_steps}.", stop.status)
 
 
 def train_epoch(
-    setup: Setup, run: Path, progress: Progress, stop: StopRequest, save: Callable[[], None], report: Callable
+    setup: Setup, run: Path, state: RunState, stop: StopRequest, save: Callable[[], None], report: Callable[..., None]
 ) -> None:
-    """Train to the end of the epoch, or of the run, from wherever in it the run is."""
-    epoch, done = divmod(progress.step, setup.steps_per_epoch)
-    if done == 0 and evaluation_is_due(progress):
+    """Train to the end of the epoch, or of the run, from wherever in it the run is.
+
+    Args:
+        setup: what is trained.
+        run: the run's folder, named where the loss is not finite.
+        state: where the run is, which moves on with every step.
+        stop: looked at after each step.
+        save: called where a checkpoint is due.
+        report: called after each step with `completed` and `last_step`, for the progress bar.
+    """
+    epoch, done = divmod(state.step, setup.steps_per_epoch)
+    if done == 0 and evaluation_is_due(state):
         return
-    every = 0 if setup.args.checkpointing_steps == "epoch" else int(setup.args.checkpointing_steps)
+    every = setup.options.run.checkpointing_steps
     end = min(setup.total_steps, (epoch + 1) * setup.steps_per_epoch)
-    batches = setup.train_loader.batches(epoch, done * setup.args.gradient_accumulation_steps)
+    batches = setup.train_loader.batches(epoch, done * setup.options.optimization.gradient_accumulation_steps)
     setup.model.train()
-    while progress.step < end:
-        learning_rate = setup.schedule.set(progress.step)
-        loss, unreadable, stops = train_step(setup, batches, progress.step, stop)
+    while state.step < end:
+        learning_rate = setup.schedule.set(state.step)
+        loss, unreadable, stops = train_step(setup, batches, state.step, stop)
         if not math.isfinite(loss):
-            raise TrainingError(describe_bad_loss(run, loss, progress.step, learning_rate))
-        progress.step += 1
-        progress.epoch_losses.append(loss)
-        progress.unreadable += unreadable
-        report(completed=progress.step, last_step=f"loss {loss:.4f}  lr {learning_rate:.2e}")
-        setup.accelerator.log({"train_loss": loss, "learning_rate": learning_rate}, step=progress.step)
+            raise TrainingError(describe_bad_loss(run, loss, state.step, learning_rate))
+        state.step += 1
+        state.epoch_losses.append(loss)
+        state.unreadable += unreadable
+        report(completed=state.step, last_step=f"loss {loss:.4f}  lr {learning_rate:.2e}")
+        setup.accelerator.log({"train_loss": loss, "learning_rate": learning_rate}, step=state.step)
         if stops:
             save()
-            raise stopped(setup, progress, stop)
-        if every and progress.step % every == 0 and progress.step < end:
+            raise stopped_error(setup, state, stop)
+        if every != "epoch" and state.step % every == 0 and state.step < end:
             save()
 
 
 def train_step(
     setup: Setup, batches: Iterator[dict[str, torch.Tensor]], step: int, stop: StopRequest
 ) -> tuple[float, int, bool]:
-    """One step of the optimizer, unless the loss is no number.
+    """Take one step of the optimizer, unless the loss is not finite.
 
     Returns:
-        The mean loss over all processes, the number of unreadable images that were passed over, and whether any
-        process was asked to stop.
+        The mean loss over all processes, the number of unreadable images that were skipped, and whether any process
+        was asked to stop.
     """
-    args, accelerator, model, optimizer = setup.args, setup.accelerator, setup.model, setup.optimizer
-    mixes = args.mixup_off_epoch is None or step < args.mixup_off_epoch * setup.steps_per_epoch
-    facts = torch.tensor([0.0, 0.0, float(stop.signal != 0)], device=accelerator.device)
-    for part in range(args.gradient_accumulation_steps):
+    options, accelerator, model, optimizer = setup.options, setup.accelerator, setup.model, setup.optimizer
+    accumulation, device = options.optimization.gradient_accumulation_steps, accelerator.device
+    mixing_ends = options.augmentation.mixup_off_epoch
+    mixes = mixing_ends is None or step < mixing_ends * setup.steps_per_epoch
+    loss_sum, skipped = torch.zeros((), device=device), torch.zeros((), device=device)
+    for part in range(accumulation):
         batch = next(batches)
-        pixel_values, labels = (batch[name].to(accelerator.device, non_blocking=True) for name in BATCH)
-        if args.channels_last:
+        pixel_values, labels = (batch[name].to(device, non_blocking=True) for name in ("pixel_values", "labels"))
+        if options.hardware.channels_last:
             pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-        seed_step(seed_of(STEP, args.seed, step, part, accelerator.process_index), accelerator.device)
+        seed_step(seed_of(STEP, options.run.seed, step, part, accelerator.process_index), device)
         with accelerator.accumulate(model):
             loss = setup.objective(model, pixel_values, labels, mixes)
             accelerator.backward(loss)
-            facts[0] += loss.detach() / args.gradient_accumulation_steps / accelerator.num_processes
-            facts[1] += batch["unreadable"]
+            loss_sum += loss.detach()
+            skipped += batch["unreadable"]
             if accelerator.sync_gradients:
-                mean_loss, unreadable, stops = accelerator.reduce(facts, "sum").tolist()
+                # One reduction for all three, and one wait for the device.
+                asked = torch.tensor(float(stop.requested), device=device)
+                sums = accelerator.reduce(torch.stack([loss_sum, skipped, asked]), "sum").tolist()
+                mean_loss = sums[0] / accumulation / accelerator.num_processes
                 if not math.isfinite(mean_loss):  # before it reaches the weights
                     return mean_loss, 0, False
-                if args.max_grad_norm is not None:
-                    accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+                if options.optimization.max_grad_norm is not None:
+                    accelerator.clip_grad_norm_(model.parameters(), options.optimization.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
     if setup.ema is not None:
         setup.ema.update(accelerator.unwrap_model(model), step=step + 1)
-    return mean_loss, int(unreadable), stops > 0
+    return mean_loss, int(sums[1]), sums[2] > 0
 
 
 def describe_bad_loss(run: Path, loss: float, step: int, learning_rate: float) -> str:
-    """What happened, and where to go on from."""
+    """Return a sentence of what happened, and where to go on from."""
     try:
         last_good = f"{find_checkpoint(run, 'latest')} is the last good checkpoint"
     except FileNotFoundError:
@@ -191,27 +204,22 @@ def describe_bad_loss(run: Path, loss: float, step: int, learning_rate: float) -
     )
 
 
-def evaluate_epoch(setup: Setup, progress: Progress) -> None:
+def evaluate_epoch(setup: Setup, state: RunState) -> None:
     """Measure the model, and its average if there is one; the average is what counts then, and what is exported."""
-    metrics = {"train_loss": sum(progress.epoch_losses) / len(progress.epoch_losses)}
+    metrics = {"train_loss": sum(state.epoch_losses) / len(state.epoch_losses)}
     predictions = predict(setup.accelerator, setup.model, setup.eval_loader)
     metrics |= accuracy(predictions)
-    if setup.ema is not None:
-        averaged = accuracy(predict(setup.accelerator, setup.ema.module, setup.eval_loader))
+    if setup.averaged_model is not None:
+        averaged = accuracy(predict(setup.accelerator, setup.averaged_model, setup.eval_loader))
         metrics |= {f"ema_{name}": value for name, value in averaged.items()}
-    if setup.args.on_unreadable == "skip":
-        metrics |= {"unreadable": progress.unreadable, "unreadable_validation": predictions.unreadable}
+    if setup.options.data.skip_unreadable:
+        metrics |= {"unreadable": state.unreadable, "unreadable_validation": predictions.unreadable}
     entry = {
-        "epoch": progress.step / setup.steps_per_epoch,
-        "step": progress.step,
+        "epoch": state.step / setup.steps_per_epoch,
+        "step": state.step,
         "learning_rate": setup.optimizer.param_groups[0]["lr"],
         **metrics,
     }
-    progress.history.append(entry)
-    progress.epoch_losses, progress.unreadable = [], 0
-    progress.evaluations_since_best += 1
-    judged = metrics.get("ema_top1", metrics["top1"])
-    if judged > progress.best_top1:
-        progress.best_top1, progress.best_step, progress.evaluations_since_best = judged, progress.step, 0
-    setup.accelerator.log({f"eval_{name}": value for name, value in metrics.items()}, step=progress.step)
+    state.add_evaluation(entry, top1=metrics.get("ema_top1", metrics["top1"]))
+    setup.accelerator.log({f"eval_{name}": value for name, value in metrics.items()}, step=state.step)
     say_epoch(setup.accelerator, entry)

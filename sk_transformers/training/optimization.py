@@ -1,6 +1,5 @@
 """What the optimizer does with each parameter, and how fast at each step."""
 
-import argparse
 import re
 
 import torch
@@ -9,7 +8,7 @@ from timm.scheduler import CosineLRScheduler, PolyLRScheduler, StepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
-from .options import KINDS
+from .options import KINDS, OptimizationOptions, ScheduleOptions
 
 LAYER = re.compile(r"(?:stages\.(\d+)\.)?layers\.(\d+)\.")
 STAGE = re.compile(r"stages\.(\d+)\.downsampling\.")
@@ -84,25 +83,34 @@ def parameter_groups(
     return list(groups.values())
 
 
-def make_optimizer(args: argparse.Namespace, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+def make_optimizer(options: OptimizationOptions, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
     """timm's optimizer of the name, over `parameter_groups`; ValueError if there is none."""
-    if args.opt not in list_optimizers():
-        raise ValueError(f"--opt {args.opt} is no optimizer of timm: expected one such as adamw, lamb, sgd or lion.")
-    groups = parameter_groups(model, args.weight_decay, args.no_weight_decay, args.layer_decay)
-    info, settings = get_optimizer_info(args.opt), {}
-    if args.opt_betas is not None:
+    if options.opt not in list_optimizers():
+        raise ValueError(
+            f"--opt {options.opt} is not an optimizer of timm: expected one such as adamw, lamb, sgd or lion."
+        )
+    groups = parameter_groups(model, options.weight_decay, options.no_weight_decay, options.layer_decay)
+    info, settings = get_optimizer_info(options.opt), {}
+    if options.opt_betas is not None:
         expected = info.num_betas if info.has_betas else 0
-        if len(args.opt_betas) != expected:
-            raise ValueError(f"--opt_betas has {len(args.opt_betas)} of them, and --opt {args.opt} has {expected}.")
-        settings["betas"] = tuple(args.opt_betas)
-    if args.opt_eps is not None:
+        if len(options.opt_betas) != expected:
+            raise ValueError(
+                f"--opt_betas has {len(options.opt_betas)} of them, and --opt {options.opt} has {expected}."
+            )
+        settings["betas"] = tuple(options.opt_betas)
+    if options.opt_eps is not None:
         if not info.has_eps:
-            raise ValueError(f"--opt_eps {args.opt_eps}: --opt {args.opt} has none; leave it out.")
-        settings["eps"] = args.opt_eps
+            raise ValueError(f"--opt_eps {options.opt_eps}: --opt {options.opt} has none; leave it out.")
+        settings["eps"] = options.opt_eps
     if info.opt_class in (torch.optim.Adam, torch.optim.AdamW):
         settings["fused"] = True  # one kernel in place of ten a parameter
     return create_optimizer_v2(
-        groups, opt=args.opt, lr=learning_rate, weight_decay=args.weight_decay, momentum=args.momentum, **settings
+        groups,
+        opt=options.opt,
+        lr=learning_rate,
+        weight_decay=options.weight_decay,
+        momentum=options.momentum,
+        **settings,
     )
 
 
@@ -112,7 +120,7 @@ class Schedule:
     It depends on the step alone, so a resumed run needs no state of it.
 
     Args:
-        args: the options on the schedule.
+        options: its course; the learning rate is the next argument, which may be scaled.
         optimizer: whose groups' `lr` is set.
         learning_rate: at the peak.
         steps_per_epoch: optimizer steps.
@@ -121,28 +129,32 @@ class Schedule:
 
     def __init__(
         self,
-        args: argparse.Namespace,
+        options: ScheduleOptions,
         optimizer: torch.optim.Optimizer,
         learning_rate: float,
         steps_per_epoch: int,
         total_steps: int,
     ) -> None:
         self.optimizer = optimizer
-        self.unit = steps_per_epoch if args.schedule_by == "epoch" else 1  # steps between changes
-        cooldown = round(args.cooldown_epochs * steps_per_epoch)
-        warmup = round(args.warmup_epochs * steps_per_epoch) if args.warmup_epochs is not None else args.warmup_steps
+        self.unit = steps_per_epoch if options.schedule_by == "epoch" else 1  # steps between changes
+        cooldown = round(options.cooldown_epochs * steps_per_epoch)
+        warmup = (
+            round(options.warmup_epochs * steps_per_epoch)
+            if options.warmup_epochs is not None
+            else options.warmup_steps
+        )
         duration = max(1, total_steps - cooldown)
         common = {
             "warmup_t": min(warmup, duration - 1),
-            "warmup_lr_init": args.warmup_learning_rate * learning_rate,
+            "warmup_lr_init": options.warmup_learning_rate * learning_rate,
             "t_in_epochs": False,
         }
-        lowest = args.final_learning_rate * learning_rate
+        lowest = options.final_learning_rate * learning_rate
         self.scheduler: Scheduler = {
             "cosine": lambda: CosineLRScheduler(optimizer, t_initial=duration, lr_min=lowest, **common),
             "linear": lambda: PolyLRScheduler(optimizer, t_initial=duration, power=1.0, lr_min=lowest, **common),
             "constant": lambda: StepLRScheduler(optimizer, decay_t=duration, decay_rate=1.0, **common),
-        }[args.schedule]()
+        }[options.schedule]()
 
     def set(self, step: int) -> float:
         """Set the learning rate of this step, counted from 0, and return the highest of the groups'."""

@@ -13,7 +13,7 @@ from ..hub import export, push_folder
 from ..hub.cards.completion import example_of
 from ..hub.preflight import PreflightError
 from ..hub.push import Push, PushError
-from .checkpoints import Progress, checkpoint_folder, load_checkpoint
+from .checkpoints import RunState, checkpoint_folder, load_checkpoint
 from .curves import plot_curves
 from .display import say
 from .run_record import run_card, run_record
@@ -21,20 +21,21 @@ from .setup import Setup
 from .trainable import add_lora
 
 
-def finish(setup: Setup, run: Path, progress: Progress) -> None:
+def finish(setup: Setup, run: Path, state: RunState) -> None:
     """Leave `metrics.json`, `curves.png`, and in `model` the repo folder with the weights of the best checkpoint."""
-    model = best_model(setup, checkpoint_folder(run, progress.best_step))
+    model = best_model(setup, checkpoint_folder(run, state.best_step))
     if setup.accelerator.is_main_process:
-        record = run_record(setup.args, model, setup.data, progress, setup.accelerator)
+        record = run_record(setup.options, model, setup.data, state, setup.accelerator)
         write_json(record, run / "metrics.json")
-        plot_curves(progress.history, run / "curves.png")
+        plot_curves(state.history, run / "curves.png")
         examples = answered_examples(model, setup)
         card = run_card(model, run.name, record, examples)
         pictures = {"curves.png": run / "curves.png"} | {one["file"]: one["picture"] for one in examples}
         repo = export(model, setup.processor, run / "model", card, pictures)
-        say(setup.accelerator, f"Best top-1 {progress.best_top1:.2%}. Ready to push: {repo}")
-        if setup.args.push_to_hub:
-            say(setup.accelerator, str(push(run, setup.args.push_to_hub, setup.args.hub_private)))
+        say(setup.accelerator, f"Best top-1 {state.best_top1:.2%}. Ready to push: {repo}")
+        options = setup.options.run
+        if options.push_to_hub is not None:
+            say(setup.accelerator, str(push(run, options.push_to_hub, options.hub_private)))
     setup.accelerator.wait_for_everyone()
 
 
@@ -48,7 +49,7 @@ def push(run: Path, repo_id: str, private: bool) -> Push:
 
 
 def answered_examples(model: PreTrainedModel, setup: Setup) -> list[dict[str, Any]]:
-    """Pictures that anybody may show, and what the model answers to them; for digits only, which are drawn here."""
+    """Return pictures that anybody may show, with the model's answers: of digits only, which are drawn here."""
     if setup.data.name != "digits":
         return []
     classify = pipeline("image-classification", model=model, image_processor=setup.processor, device="cpu")
@@ -57,15 +58,16 @@ def answered_examples(model: PreTrainedModel, setup: Setup) -> list[dict[str, An
 
 
 def best_model(setup: Setup, checkpoint: Path) -> PreTrainedModel:
-    """A copy with the weights of the checkpoint, averaged if the run averages them, and adapters merged in."""
-    load_checkpoint(setup.accelerator, checkpoint, setup.ema and setup.ema.module)
+    """Return a copy with the weights of the checkpoint, averaged if the run averages them, and adapters merged in."""
+    load_checkpoint(setup.accelerator, checkpoint, setup.averaged_model)
     # Also where the weights are split among the processes, all of which have to take part.
-    state = setup.accelerator.get_state_dict(setup.model)
-    if setup.ema is not None:
-        state = setup.ema.module.state_dict()
+    weights = setup.accelerator.get_state_dict(setup.model)
+    if setup.averaged_model is not None:
+        weights = setup.averaged_model.state_dict()
     model = setup.model_class(setup.config)
-    if setup.args.lora_rank:
-        model = add_lora(model, setup.args)
+    lora = setup.options.lora
+    if lora.lora_rank:
+        model = add_lora(model, lora)
     if setup.accelerator.is_main_process:
-        model.load_state_dict(state)
-    return (model.merge_and_unload() if setup.args.lora_rank else model).eval()
+        model.load_state_dict(weights)
+    return (model.merge_and_unload() if lora.lora_rank else model).eval()

@@ -1,6 +1,5 @@
 """What a run says of itself: the record in `metrics.json`, and the card made from it."""
 
-import argparse
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -18,7 +17,8 @@ from ..hub.licenses import license_on_card
 from ..models.configuration_checks import size_pair
 from ..provenance import provenance, without_local_folder
 from ..zoo import VARIANTS
-from .checkpoints import Progress
+from .checkpoints import RunState
+from .options import TrainOptions
 
 KNOWN_DATA = {
     "digits": "scikit-learn's handwritten digits of 8 x 8 pixels (from UCI, CC BY 4.0)",
@@ -28,19 +28,19 @@ TIMED_IMAGES = 9
 
 
 def run_record(
-    args: argparse.Namespace, model: PreTrainedModel, data: ImageData, progress: Progress, accelerator: Accelerator
+    options: TrainOptions, model: PreTrainedModel, data: ImageData, state: RunState, accelerator: Accelerator
 ) -> dict[str, Any]:
-    """Everything that is needed to repeat the run, and what it measured."""
-    best = next(entry for entry in progress.history if entry["step"] == progress.best_step)
+    """Return everything that is needed to repeat the run, and what it measured."""
+    best = next(entry for entry in state.history if entry["step"] == state.best_step)
     exported = {name.removeprefix("ema_"): value for name, value in best.items() if name.startswith("ema_")}
     return {
         **provenance(),
         "processes": accelerator.num_processes,
         "device": accelerator.device.type,
         "mixed_precision": accelerator.mixed_precision,
-        "seconds": round(progress.seconds, 1),
-        "seed": args.seed,
-        "arguments": dict(vars(args)),
+        "seconds": round(state.seconds, 1),
+        "seed": options.run.seed,
+        "arguments": options.to_dict(),
         "data": {
             "name": data.name,
             "revision": data.revision,
@@ -53,13 +53,13 @@ def run_record(
         "seconds_an_image": seconds_an_image(model),
         "threads": torch.get_num_threads(),
         "best": {**best, **exported},
-        "history": progress.history,
+        "history": state.history,
     }
 
 
 @torch.inference_mode()
 def seconds_an_image(model: PreTrainedModel) -> float:
-    """How long a model on the processor takes for one image: the median of some times."""
+    """Return how long a model on the CPU takes for one image: the median of some times."""
     size = size_pair("image_size", model.config.image_size)
     image = torch.zeros(1, model.config.num_channels, *size, dtype=model.dtype)
     times = []
@@ -73,7 +73,7 @@ def seconds_an_image(model: PreTrainedModel) -> float:
 def run_card(
     model: PreTrainedModel, name: str, record: dict[str, Any], examples: list[dict[str, Any]] | None = None
 ) -> ModelCard:
-    """The card of a run's model: how it was trained, the validation accuracy of its best checkpoint, and examples."""
+    """Return the card of a run's model: how it was trained, its validation accuracy, and examples."""
     data, best, arguments = record["data"], record["best"], record["arguments"]
     results = [
         EvalResult(
@@ -115,7 +115,7 @@ def run_card(
         recipe={option: without_local_folder(value) for option, value in arguments.items() if value is not None},
         training_plots={"curves.png": "Loss, accuracy and learning rate by epoch"},
         speeds={
-            "One image at a time": f"{1000 * record['seconds_an_image']:.3g} ms each on the processor, in"
+            "One image at a time": f"{1000 * record['seconds_an_image']:.3g} ms each on the CPU, in"
             f" {record['threads']} thread{'s' if record['threads'] > 1 else ''} ({record['hardware']})"
         },
         examples=examples,
@@ -123,6 +123,7 @@ def run_card(
 
 
 def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.3g} {unit}"
@@ -130,5 +131,5 @@ def duration(seconds: float) -> str:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether it names something on the Hub, rather than here."""
+    """Return whether it names something on the Hub, rather than here."""
     return not Path(name).exists() and not Path(name).is_absolute()

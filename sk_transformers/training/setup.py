@@ -1,6 +1,5 @@
 """Everything that a run consists of, made from its options and prepared for the processes and devices there are."""
 
-import argparse
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,13 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..data.loaders import TrainLoader, eval_loader
-from ..data.options import DataOptions
 from ..data.sources import ImageData, load_data
 from ..data.transforms import eval_transform, make_mixup, train_transform
 from ..devices import use_all_cores
-from ..options import read_options
 from ..pretrained import load_model
 from .objective import Objective, Teacher
 from .optimization import Schedule, make_optimizer
-from .options import parse_overrides
+from .options import OptimizationOptions, ScheduleOptions, TrainOptions
 from .trackers import installed_trackers
 from .trainable import add_lora, freeze_backbone
 
@@ -39,7 +36,7 @@ class Setup:
     None unless the weights are averaged. Steps are those of the optimizer.
     """
 
-    args: argparse.Namespace
+    options: TrainOptions
     accelerator: Accelerator
     data: ImageData
     processor: BaseImageProcessor
@@ -56,50 +53,64 @@ class Setup:
     total_steps: int
 
     @property
-    def batches(self) -> dict[str, int]:
+    def averaged_model(self) -> nn.Module | None:
+        """The model with averaged weights, None unless they are averaged."""
+        return None if self.ema is None else self.ema.module
+
+    @property
+    def batch_order(self) -> dict[str, int]:
         """What decides which images the next step takes, beside its number."""
         return {
-            "--seed": self.args.seed,
-            "a global batch of": global_batch_size(self.args, self.accelerator),
+            "--seed": self.options.run.seed,
+            "a global batch of": global_batch_size(self.options.optimization, self.accelerator),
             "steps in an epoch:": self.steps_per_epoch,
         }
 
 
-def set_up(args: argparse.Namespace) -> Setup:
+def set_up(options: TrainOptions) -> Setup:
     """Load data and model, and make what trains them.
 
     Raises:
         ValueError: if an option does not fit the data, the model or the machine.
         ImportError: if an option needs a package that is not installed.
     """
-    accelerator = make_accelerator(args)
-    set_seed(args.seed)
+    optimization, hardware = options.optimization, options.hardware
+    accelerator = make_accelerator(options)
+    set_seed(options.run.seed)
     with accelerator.local_main_process_first():  # the others find the data in the cache
-        data = load_data(read_options(DataOptions, args), args.streaming)
-    steps_per_epoch = count_steps(args, data, global_batch_size(args, accelerator))
-    total_steps = args.max_train_steps or round((args.num_train_epochs + args.cooldown_epochs) * steps_per_epoch)
+        data = load_data(options.data, options.streaming.streaming)
+    global_batch = global_batch_size(optimization, accelerator)
+    steps_per_epoch = options.streaming.steps_per_epoch or steps_in_a_pass(data, global_batch)
+    epochs = optimization.num_train_epochs + options.schedule.cooldown_epochs
+    total_steps = optimization.max_train_steps or round(epochs * steps_per_epoch)
 
-    network, processor = make_network(args, data)
+    network, processor = load_model(options.model.model, data.id2label, **options.model.config_fields)
     model_class, config = type(network), network.config
-    model = choose_trainable(args, network)
-    ema = make_ema(args, accelerator, model)
-    objective = make_objective(args, accelerator, data, processor)
-    learning_rate = scaled_learning_rate(args, accelerator)
-    optimizer = make_optimizer(args, model, learning_rate)
+    if hardware.gradient_checkpointing:
+        network.gradient_checkpointing_enable()
+    if hardware.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    if options.model.freeze_backbone:
+        freeze_backbone(network)
+    model = add_lora(network, options.lora) if options.lora.lora_rank else network
+    ema = make_ema(optimization, accelerator, model)
+    objective = make_objective(options, accelerator, data, processor)
+    learning_rate = scaled_learning_rate(options.schedule, global_batch)
+    optimizer = make_optimizer(optimization, model, learning_rate)
     if accelerator.distributed_type in SHARDED:
         prepare_to_shard(accelerator, model, network)
-    if args.compile:
+    if hardware.compile:
         model.compile()
     loader = eval_loader(
         data.validation,
         eval_transform(processor),
-        args.per_device_eval_batch_size,
-        args.num_workers,
-        args.on_unreadable == "skip",
+        optimization.per_device_eval_batch_size,
+        options.data.num_workers,
+        options.data.skip_unreadable,
     )
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     return Setup(
-        args=args,
+        options=options,
         accelerator=accelerator,
         data=data,
         processor=processor,
@@ -108,98 +119,79 @@ def set_up(args: argparse.Namespace) -> Setup:
         config=config,
         ema=ema,
         optimizer=optimizer,
-        schedule=Schedule(args, optimizer, learning_rate, steps_per_epoch, total_steps),
+        schedule=Schedule(options.schedule, optimizer, learning_rate, steps_per_epoch, total_steps),
         objective=objective,
-        train_loader=make_train_loader(args, accelerator, data, processor, steps_per_epoch),
+        train_loader=make_train_loader(options, accelerator, data, processor, steps_per_epoch),
         eval_loader=loader,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
     )
 
 
-def make_accelerator(args: argparse.Namespace) -> Accelerator:
-    """The accelerator, which also keeps the trackers; ImportError if one of those is not installed.
+def make_accelerator(options: TrainOptions) -> Accelerator:
+    """Return the accelerator, which also keeps the trackers.
 
-    ValueError if the device does not compute with the precision.
+    Raises:
+        ImportError: if a tracker is not installed.
+        ValueError: if the device does not compute with the precision.
     """
+    optimization, precision = options.optimization, options.hardware.mixed_precision
     # The launcher sets it for DeepSpeed, and it would overrule the argument.
     os.environ.pop("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", None)
     accelerator = Accelerator(
-        mixed_precision=args.mixed_precision,
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
-        log_with=installed_trackers(args) or None,
-        project_dir=args.output_dir,
+        mixed_precision=precision,
+        gradient_accumulation_steps=optimization.gradient_accumulation_steps,
+        log_with=installed_trackers(options.run.report_to) or None,
+        project_dir=options.run.output_dir,
     )
-    if args.mixed_precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would pass over it
-        raise ValueError("--mixed_precision fp16: the processor computes with bf16 or no.")
+    if precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would ignore it
+        raise ValueError("--mixed_precision fp16 is not supported on the CPU: use bf16 or no.")
     use_all_cores(accelerator)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:  # it asks a loader that accelerate prepared
         accelerator.state.deepspeed_plugin.deepspeed_config |= {
-            "train_micro_batch_size_per_gpu": args.per_device_train_batch_size,
-            "gradient_accumulation_steps": args.gradient_accumulation_steps,
-            "gradient_clipping": args.max_grad_norm or 0.0,
+            "train_micro_batch_size_per_gpu": optimization.per_device_train_batch_size,
+            "gradient_accumulation_steps": optimization.gradient_accumulation_steps,
+            "gradient_clipping": optimization.max_grad_norm or 0.0,
         }
     return accelerator
 
 
-def global_batch_size(args: argparse.Namespace, accelerator: Accelerator) -> int:
-    """Images in an optimizer step, of all processes."""
-    return args.per_device_train_batch_size * accelerator.num_processes * args.gradient_accumulation_steps
+def global_batch_size(options: OptimizationOptions, accelerator: Accelerator) -> int:
+    """Return how many images an optimizer step takes in all processes."""
+    return options.per_device_train_batch_size * accelerator.num_processes * options.gradient_accumulation_steps
 
 
-def scaled_learning_rate(args: argparse.Namespace, accelerator: Accelerator) -> float:
-    """`--learning_rate`, in proportion to the global batch if `--base_batch_size` says what batch it is for."""
-    if args.base_batch_size is None:
-        return args.learning_rate
-    return args.learning_rate * global_batch_size(args, accelerator) / args.base_batch_size
+def scaled_learning_rate(options: ScheduleOptions, global_batch: int) -> float:
+    """Return the learning rate, in proportion to the global batch if `base_batch_size` says what batch it is for."""
+    if options.base_batch_size is None:
+        return options.learning_rate
+    return options.learning_rate * global_batch / options.base_batch_size
 
 
-def count_steps(args: argparse.Namespace, data: ImageData, global_batch: int) -> int:
-    """Optimizer steps between evaluations: a pass over the data in whole batches, unless an option says otherwise."""
-    if args.steps_per_epoch is not None:
-        return args.steps_per_epoch
+def steps_in_a_pass(data: ImageData, global_batch: int) -> int:
+    """Return the optimizer steps of a pass over the data in whole batches; ValueError if its length is not known."""
     if data.train_images is None:
         raise ValueError(f"--streaming: {data.name} does not tell how many images it has: give --steps_per_epoch.")
     return max(1, data.train_images // global_batch)
 
 
-def make_network(args: argparse.Namespace, data: ImageData) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """The network that the options name, with the image processor that goes with it."""
-    overrides = parse_overrides(args.config_overrides)
-    for field in ("image_size", "drop_path_rate"):
-        if getattr(args, field) is not None:
-            overrides[field] = getattr(args, field)
-    return load_model(args.model, data.id2label, **overrides)
-
-
-def choose_trainable(args: argparse.Namespace, model: PreTrainedModel) -> nn.Module:
-    """The model with the parameters frozen, adapters added and memory arranged as the options say."""
-    if args.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
-    if args.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    if args.freeze_backbone:
-        freeze_backbone(model)
-    return add_lora(model, args) if args.lora_rank else model
-
-
-def make_ema(args: argparse.Namespace, accelerator: Accelerator, model: nn.Module) -> ModelEmaV3 | None:
-    """timm's moving average of the weights, if it is asked for."""
-    if args.ema_decay is None:
+def make_ema(options: OptimizationOptions, accelerator: Accelerator, model: nn.Module) -> ModelEmaV3 | None:
+    """Return timm's moving average of the weights, if it is asked for."""
+    if options.ema_decay is None:
         return None
     if accelerator.distributed_type in SHARDED:
         raise ValueError(
             f"--ema_decay: {accelerator.distributed_type.value} splits the weights among processes, and the average"
             " needs them whole: leave one of the two out."
         )
-    return ModelEmaV3(model, decay=args.ema_decay, use_warmup=args.ema_warmup).to(accelerator.device)
+    return ModelEmaV3(model, decay=options.ema_decay, use_warmup=options.ema_warmup).to(accelerator.device)
 
 
 def prepare_to_shard(accelerator: Accelerator, model: nn.Module, network: PreTrainedModel) -> None:
     """Make the model ready for FSDP or DeepSpeed, which split the weights among processes.
 
-    FSDP gets each layer for itself, unless its configuration says what else. By itself accelerate would choose all
-    modules that are not to be divided, and then the patch embeddings, which are in one of them, once more.
+    Each layer becomes an FSDP unit, unless FSDP's configuration names others. Accelerate's default makes a unit of
+    every class in `_no_split_modules`, and would wrap the patch embeddings twice, inside another of them.
 
     Both keep weights in half precision, or cast images to it, and leave out the autocast that the networks expect then.
     """
@@ -215,42 +207,49 @@ def prepare_to_shard(accelerator: Accelerator, model: nn.Module, network: PreTra
 
 
 def make_objective(
-    args: argparse.Namespace, accelerator: Accelerator, data: ImageData, processor: BaseImageProcessor
+    options: TrainOptions, accelerator: Accelerator, data: ImageData, processor: BaseImageProcessor
 ) -> Objective:
-    """The loss that the options describe, with its teacher on the device."""
+    """Return the loss that the options describe, with its teacher on the device."""
+    label_smoothing, distillation = options.optimization.label_smoothing, options.distillation
     teacher = None
-    if args.teacher is not None:
-        teacher = Teacher(args.teacher, processor, data.labels, args.trust_remote_code).to(accelerator.device)
-    mixup = make_mixup(args, len(data.labels))
-    return Objective(mixup, args.label_smoothing, teacher, args.distillation_weight, args.distillation_temperature)
+    if distillation.teacher is not None:
+        teacher = Teacher(distillation.teacher, processor, data.labels, distillation.trust_remote_code)
+        teacher.to(accelerator.device)
+    return Objective(
+        make_mixup(options.augmentation, len(data.labels), label_smoothing),
+        label_smoothing,
+        teacher,
+        distillation.distillation_weight,
+        distillation.distillation_temperature,
+    )
 
 
 def make_train_loader(
-    args: argparse.Namespace,
+    options: TrainOptions,
     accelerator: Accelerator,
     data: ImageData,
     processor: BaseImageProcessor,
     steps_per_epoch: int,
 ) -> TrainLoader:
-    """This process's batches."""
+    """Return this process's batches."""
     return TrainLoader(
         data,
-        train_transform(processor, args),
-        args.per_device_train_batch_size,
-        steps_per_epoch * args.gradient_accumulation_steps,
-        args.seed,
+        train_transform(processor, options.augmentation),
+        options.optimization.per_device_train_batch_size,
+        steps_per_epoch * options.optimization.gradient_accumulation_steps,
+        options.run.seed,
         rank=accelerator.process_index,
         num_processes=accelerator.num_processes,
-        repeats=args.repeated_augmentation,
-        shuffle_buffer=args.shuffle_buffer,
-        skip_unreadable=args.on_unreadable == "skip",
-        num_workers=args.num_workers,
+        repeats=options.augmentation.repeated_augmentation,
+        shuffle_buffer=options.streaming.shuffle_buffer,
+        skip_unreadable=options.data.skip_unreadable,
+        num_workers=options.data.num_workers,
         pin_memory=accelerator.device.type == "cuda",
     )
 
 
-def check_push(repo_id: str | None) -> None:
-    """ValueError if the result could not be pushed there, which is better known before training than after."""
+def check_repo_id(repo_id: str | None) -> None:
+    """Raise ValueError if the result could not be pushed there, which is better known before training than after."""
     try:
         if repo_id is not None:
             validate_repo_id(repo_id)
@@ -259,7 +258,7 @@ def check_push(repo_id: str | None) -> None:
 
 
 def check_run_folder(run: Path) -> None:
-    """FileExistsError if the folder holds a run."""
+    """Raise FileExistsError if the folder holds a run."""
     if (run / "model").exists():
         raise FileExistsError(f"{run} holds a finished run: choose another --output_dir.")
     if run.exists() and (not run.is_dir() or any(run.iterdir())):

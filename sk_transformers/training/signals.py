@@ -1,8 +1,9 @@
-"""What ends a run before its time: a signal, a loss that is no number, a worker that died."""
+"""What ends a run before its time: a signal, a loss that is not finite, a process that died."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 
 class TrainingError(RuntimeError):
@@ -23,10 +24,15 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal = 0
 
-    def __call__(self, number: int, frame) -> None:
+    def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.signal:
             raise KeyboardInterrupt
         self.signal = number
+
+    @property
+    def requested(self) -> bool:
+        """Whether there was a signal."""
+        return self.signal != 0
 
     @property
     def status(self) -> int:
@@ -47,8 +53,8 @@ def listen_for_stop() -> Iterator[StopRequest]:
 
 
 @contextmanager
-def clear_worker_errors() -> Iterator[None]:
-    """Say in a sentence that a process died which this one waits for."""
+def explain_dead_process() -> Iterator[None]:
+    """Raise TrainingError with a sentence if a process died that this one waits for."""
     try:
         yield
     except RuntimeError as error:

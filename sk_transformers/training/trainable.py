@@ -1,9 +1,9 @@
 """What of a model is trained: its head alone, or low-rank adapters."""
 
-import argparse
-
 from torch import nn
 from transformers import PreTrainedModel
+
+from .options import LoraOptions
 
 
 def freeze_backbone(model: PreTrainedModel) -> None:
@@ -11,17 +11,17 @@ def freeze_backbone(model: PreTrainedModel) -> None:
     model.base_model.requires_grad_(False)
 
 
-def add_lora(model: PreTrainedModel, args: argparse.Namespace) -> nn.Module:
+def add_lora(model: PreTrainedModel, options: LoraOptions) -> nn.Module:
     """The model with low-rank adapters (arXiv 2106.09685) on its linear layers, those and the head alone to train."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise ImportError("--lora_rank needs PEFT, which is not installed: pip install peft") from error
-    targets = args.lora_target_modules or "all-linear"
+    targets = options.lora_target_modules or "all-linear"
     config = LoraConfig(
-        r=args.lora_rank,
-        lora_alpha=args.lora_alpha or args.lora_rank,
-        lora_dropout=args.lora_dropout,
+        r=options.lora_rank,
+        lora_alpha=options.lora_alpha or options.lora_rank,
+        lora_dropout=options.lora_dropout,
         target_modules=targets,
         modules_to_save=["classifier"],
     )
@@ -29,5 +29,5 @@ def add_lora(model: PreTrainedModel, args: argparse.Namespace) -> nn.Module:
         return get_peft_model(model, config)
     except ValueError as error:
         raise ValueError(
-            f"--lora_target_modules {' '.join(args.lora_target_modules or [])}: no adapter fits: {error}"
+            f"--lora_target_modules {' '.join(options.lora_target_modules or [])}: no adapter fits: {error}"
         ) from error

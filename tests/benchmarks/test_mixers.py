@@ -12,10 +12,9 @@ import yaml
 from matplotlib.figure import Figure
 
 from sk_transformers.benchmarks import mixers
-from sk_transformers.benchmarks.mixers import compare, read_plan, run_arguments
+from sk_transformers.benchmarks.mixers import compare, read_plan, run_options
 from sk_transformers.benchmarks.mixers_report import markdown, plot_comparison, plot_family, summarize
 from sk_transformers.training import loop
-from sk_transformers.training.options import parse_overrides
 
 ROOT = Path(__file__).parents[2]
 PLAN = {
@@ -77,7 +76,7 @@ def test_every_network_is_trained_with_every_seed(compared):
 def test_a_run_does_not_depend_on_those_before(compared, tmp_path):
     folder, _ = compared
     network = write_plan(tmp_path).networks[-1]
-    alone = loop.train(run_arguments(network, 5, tmp_path / "alone"))
+    alone = loop.train(run_options(network, 5, tmp_path / "alone"))
     assert metrics_of(alone)["history"] == metrics_of(folder / "runs" / "ViT-pooling-seed5")["history"]
 
 
@@ -94,8 +93,8 @@ def test_the_last_evaluation_counts_and_not_the_best(compared):
 def test_finished_runs_are_not_repeated(compared, monkeypatch):
     folder, results = compared
 
-    def train(args):
-        raise AssertionError(f"{args.output_dir} is trained again")
+    def train(options):
+        raise AssertionError(f"{options.run.output_dir} is trained again")
 
     monkeypatch.setattr(mixers, "train", train)
     again = compare(write_plan(folder), folder / "runs")
@@ -107,9 +106,9 @@ def test_a_stopped_comparison_goes_on(compared, tmp_path, monkeypatch):
     _, results = compared
     save, saved = loop.save_checkpoint, []
 
-    def stop_in_the_second_run(accelerator, run, progress, *args):
-        save(accelerator, run, progress, *args)
-        saved.append((run.name, progress.step))
+    def stop_in_the_second_run(accelerator, run, state, *args):
+        save(accelerator, run, state, *args)
+        saved.append((run.name, state.step))
         if saved[-1] == ("ViT-pooling-seed3", 1):
             raise KeyboardInterrupt
 
@@ -234,9 +233,9 @@ def test_the_plans_of_the_mixers(name, networks):
     plan = read_plan(ROOT / "scripts" / "comparisons" / f"{name}.yaml")
     assert len(plan.networks) == networks
     for network in plan.networks:
-        args = run_arguments(network, 0, Path("run"))
-        assert (args.dataset, args.model) == ("fashion-mnist", network.model)
-        assert parse_overrides(args.config_overrides) == network.overrides
+        options = run_options(network, 0, Path("run"))
+        assert (options.data.dataset, options.model.model) == ("fashion-mnist", network.model)
+        assert options.model.config_fields == network.overrides
 
 
 @pytest.mark.parametrize("name", ["mixers", "mixers-longer"])

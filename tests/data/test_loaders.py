@@ -11,21 +11,17 @@ from torchvision import transforms
 from transformers import ViTImageProcessor
 
 from sk_transformers.data.loaders import DataError, TrainLoader, eval_loader, read_image
+from sk_transformers.data.options import AugmentationOptions
 from sk_transformers.data.sources import load_image_data
 from sk_transformers.data.transforms import Scaling, eval_transform, image_size, make_mixup, train_transform
-from sk_transformers.training.options import parse_arguments
 
 from ..support.image_files import write_images
 
 PROCESSOR = ViTImageProcessor(size={"height": 8, "width": 6})
 
 
-def options(*given):
-    return parse_arguments(["--model", "skvit-nano-patch4-32", "--dataset", "digits", *map(str, given)])
-
-
-def transform(*given, processor=PROCESSOR):
-    return train_transform(processor, options(*given))
+def transform(processor=PROCESSOR, **options):
+    return train_transform(processor, AugmentationOptions(**options))
 
 
 def image_of(content):
@@ -116,17 +112,17 @@ def test_evaluation_is_the_processor_and_training_scales_values_as_it_does():
     assert image_size(PROCESSOR) == (8, 6)
     evaluated = eval_transform(PROCESSOR)(image)
     assert torch.equal(evaluated, PROCESSOR(image, return_tensors="pt").pixel_values[0])
-    trained = transform("--crop_scale", 1, 1, "--hflip", 0)(image)
+    trained = transform(crop_scale=[1, 1], hflip=0)(image)
     assert trained.shape == evaluated.shape == (3, 8, 6)
     assert abs(trained.mean() - evaluated.mean()) < 0.05
-    flipped = transform("--crop_scale", 1, 1, "--hflip", 1)(image)
+    flipped = transform(crop_scale=[1, 1], hflip=1)(image)
     assert abs(flipped - trained.flip(-1)).mean() < abs(flipped - trained).mean()
 
 
 def test_padded_crops_move_the_image():
     processor = ViTImageProcessor(size={"height": 8, "width": 8}, image_mean=[0.0] * 3, image_std=[1.0] * 3)
     image = Image.new("RGB", (8, 8), (255, 255, 255))
-    crop = transform("--crop_padding", 4, "--hflip", 0, processor=processor)
+    crop = transform(processor, crop_padding=4, hflip=0)
     seen = {int(crop(image)[0].sum().round()) for _ in range(40)}
     assert max(seen) <= 64 and min(seen) < 40  # black borders come in, and nothing is resized
 
@@ -134,37 +130,37 @@ def test_padded_crops_move_the_image():
 @pytest.mark.parametrize(
     "given",
     [
-        ["--auto_augment", "rand-m9-mstd0.5-inc1"],
-        ["--auto_augment", "augmix-m3-w3"],
-        ["--color_jitter", 0.4],
-        ["--random_erasing", 1.0],
-        ["--rotation", 45],
-        ["--vflip", 1],
-        ["--auto_augment", "rand-m9", "--color_jitter", 0.4, "--random_erasing", 1.0, "--crop_padding", 1],
+        {"auto_augment": "rand-m9-mstd0.5-inc1"},
+        {"auto_augment": "augmix-m3-w3"},
+        {"color_jitter": 0.4},
+        {"random_erasing": 1.0},
+        {"rotation": 45},
+        {"vflip": 1},
+        {"auto_augment": "rand-m9", "color_jitter": 0.4, "random_erasing": 1.0, "crop_padding": 1},
     ],
 )
 def test_each_augmentation_changes_the_image(given):
     processor = ViTImageProcessor(size={"height": 24, "width": 24})
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8))
-    without = transform("--crop_scale", 1, 1, "--hflip", 0, processor=processor)(image)
-    changed = transform("--crop_scale", 1, 1, "--hflip", 0, *given, processor=processor)
+    without = transform(processor, crop_scale=[1, 1], hflip=0)(image)
+    changed = transform(processor, **{"crop_scale": [1, 1], "hflip": 0, **given})
     results = [changed(image) for _ in range(4)]
     assert all(result.shape == without.shape for result in results)
     assert any(not torch.equal(result, without) for result in results)
 
 
 def test_unknown_policy():
-    with pytest.raises(ValueError, match="--auto_augment cutout is no policy of timm: expected one such as rand-m9"):
-        transform("--auto_augment", "cutout")
+    with pytest.raises(ValueError, match="--auto_augment cutout is not a policy of timm: expected one such as rand-m9"):
+        transform(auto_augment="cutout")
 
 
 def test_mixup_makes_soft_labels():
     images, labels = torch.rand(8, 3, 4, 4), torch.arange(8)
-    mixed, targets = make_mixup(options("--mixup", 0.8), 10)(images.clone(), labels)
+    mixed, targets = make_mixup(AugmentationOptions(mixup=0.8), 10)(images.clone(), labels)
     torch.testing.assert_close(targets.sum(-1), torch.ones(8))
     weights = targets[torch.arange(8), labels].view(-1, 1, 1, 1)
     torch.testing.assert_close(mixed, weights * images + (1 - weights) * images.flip(0))
-    assert make_mixup(options(), 10) is None
+    assert make_mixup(AugmentationOptions(), 10) is None
 
 
 # Order

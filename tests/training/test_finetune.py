@@ -24,9 +24,10 @@ from sk_transformers.data.loaders import read_image
 from sk_transformers.data.sources import load_image_data
 from sk_transformers.hub.export import export
 from sk_transformers.pretrained import fresh_image_processor
+from sk_transformers.recipes import accelerate_configurations, recipes
 from sk_transformers.training import loop
+from sk_transformers.training.command_line import parse_options
 from sk_transformers.training.loop import train
-from sk_transformers.training.options import RECIPES, parse_arguments
 from sk_transformers.training.signals import Stopped, TrainingError
 
 from ..support.image_files import write_images
@@ -41,14 +42,14 @@ def finetune(*options):
     for state in (AcceleratorState, GradientState, PartialState):
         state._reset_state()
     torch.set_num_threads(1)
-    return train(parse_arguments([*map(str, options)]))
+    return train(parse_options([*map(str, options)]))
 
 
 def launch(*options, processes=1, config="two_cpus", kill_at_step=None, kill_with=signal.SIGKILL):
     """Train in other processes, on the processor; the first of them gets a signal before it takes that step."""
     launcher = ["accelerate.commands.launch"]
     if processes > 1:
-        file = RECIPES / "accelerate" / f"{config}.yaml"
+        file = accelerate_configurations()[config]
         launcher += ["--config_file", str(file), "--num_processes", str(processes), "--main_process_port", "0",
                      "--mixed_precision", "no"]  # fmt: skip
     script = [Path(__file__).with_name("fsdp_run.py") if config == "fsdp" else SCRIPTS / "finetune.py"]
@@ -88,7 +89,7 @@ def test_a_run_leaves_everything(tmp_path):
 
 def test_a_run_says_how_it_was_made(tmp_path, monkeypatch):
     options = [*QUICK, "--max_train_steps", "1", "--seed", "7", "--output_dir", str(tmp_path / "run")]
-    monkeypatch.setattr(sys, "argv", ["/somewhere/scripts/finetune.py", *options])
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/sk-transformers", "train", *options])
     metrics = metrics_of(finetune(*options))
     assert metrics["command"] == f"sk-transformers train {' '.join(options[:-1])} run"
     git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=SCRIPTS, capture_output=True, text=True)
@@ -255,7 +256,7 @@ MACHINES = {"one_gpu": ("NO", 1, 1), "eight_gpus": ("MULTI_GPU", 8, 1), "four_no
 @pytest.mark.parametrize("name", MACHINES)
 def test_accelerate_knows_what_its_configurations_set(name):
     """It refuses a field that it does not know, and takes any option in a section."""
-    config = load_config_from_file(str(RECIPES / "accelerate" / f"{name}.yaml"))
+    config = load_config_from_file(str(accelerate_configurations()[name]))
     assert (config.distributed_type, config.num_processes, config.num_machines) == MACHINES[name]
     assert config.mixed_precision == "bf16"
     known = vars(launch_command_parser().parse_args(["script.py"]))
@@ -340,9 +341,9 @@ def test_a_signal_in_the_last_evaluation_ends_the_run(tmp_path, monkeypatch):
     options = [*EVERYTHING, "--num_train_epochs", 1]
     whole = finetune(*options, "--output_dir", tmp_path / "whole")
 
-    def signalled(setup, progress):
+    def signalled(setup, state):
         os.kill(os.getpid(), signal.SIGTERM)
-        evaluate_epoch(setup, progress)
+        evaluate_epoch(setup, state)
 
     evaluate_epoch = loop.evaluate_epoch
     monkeypatch.setattr(loop, "evaluate_epoch", signalled)
@@ -393,7 +394,7 @@ def test_a_run_does_not_go_on_with_other_batches(tmp_path):
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_ends_the_run(tmp_path, monkeypatch, loss):
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, monkeypatch, loss):
     from sk_transformers.training.objective import Objective
 
     def broken(self, model, pixel_values, labels, mix):
@@ -480,7 +481,7 @@ def test_patience_ends_a_run(tmp_path):
 def test_patience_has_ended_a_run_that_is_resumed(tmp_path, monkeypatch, capsys):
     """Stopped after it was out of patience and before it was exported."""
     options = [*QUICK, "--num_train_epochs", 9, "--learning_rate", 1e-12, "--early_stopping_patience", 2]
-    monkeypatch.setattr(loop, "finish", lambda setup, run, progress: None)
+    monkeypatch.setattr(loop, "finish", lambda setup, run, state: None)
     finetune(*options, "--output_dir", tmp_path / "run")
     monkeypatch.undo()
     run = finetune(*options, "--output_dir", tmp_path / "run", "--resume_from_checkpoint", "latest")
@@ -490,7 +491,7 @@ def test_patience_has_ended_a_run_that_is_resumed(tmp_path, monkeypatch, capsys)
 
 def test_a_run_whose_best_checkpoint_is_lost_finds_another(tmp_path, monkeypatch):
     options = [*QUICK, "--num_train_epochs", 9, "--learning_rate", 1e-12, "--early_stopping_patience", 2]
-    monkeypatch.setattr(loop, "finish", lambda setup, run, progress: None)
+    monkeypatch.setattr(loop, "finish", lambda setup, run, state: None)
     finetune(*options, "--output_dir", tmp_path / "run")
     monkeypatch.undo()
     shutil.rmtree(tmp_path / "run" / "checkpoint-0000006")
@@ -624,10 +625,8 @@ def test_broken_images_are_skipped_and_counted(tmp_path):
 
 # Recipes
 
-NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
-
-@pytest.mark.parametrize("recipe", NAMES)
+@pytest.mark.parametrize("recipe", recipes())
 def test_each_recipe_trains(tmp_path, recipe):
     """Two steps of each, with everything it sets but the size of network, images and batch."""
     folder = write_images(tmp_path / "images", classes=("ant", "bee"), images=12)

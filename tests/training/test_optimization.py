@@ -8,11 +8,7 @@ import torch
 
 from sk_transformers import create_model, list_models
 from sk_transformers.training.optimization import Schedule, kind_of, layer_indices, make_optimizer, parameter_groups
-from sk_transformers.training.options import parse_arguments
-
-
-def options(*given):
-    return parse_arguments(["--model", "skvit-nano-patch4-32", "--dataset", "digits", *map(str, given)])
+from sk_transformers.training.options import OptimizationOptions, ScheduleOptions
 
 
 @pytest.mark.parametrize("name", list_models("nano"))
@@ -91,20 +87,20 @@ def test_weight_decay_leaves_out_what_it_is_told(exempt):
 def test_optimizers_of_timm_take_a_step(name):
     model = create_model("skaformer-nano")
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    optimizer = make_optimizer(options("--opt", name), model, 0.01)
+    optimizer = make_optimizer(OptimizationOptions(opt=name), model, 0.01)
     model(pixel_values=torch.randn(2, 3, 64, 64), labels=torch.tensor([0, 1])).loss.backward()
     optimizer.step()
     assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters()))
 
 
 def test_unknown_optimizer():
-    with pytest.raises(ValueError, match="--opt adamv is no optimizer of timm: expected one such as adamw"):
-        make_optimizer(options("--opt", "adamv"), create_model("skaformer-nano"), 0.01)
+    with pytest.raises(ValueError, match="--opt adamv is not an optimizer of timm: expected one such as adamw"):
+        make_optimizer(OptimizationOptions(opt="adamv"), create_model("skaformer-nano"), 0.01)
 
 
-def rates(*given, steps=20, per_epoch=5, scale=1.0):
+def rates(given, steps=20, per_epoch=5, scale=1.0):
     optimizer = torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr_scale": scale}], lr=2.0)
-    schedule = Schedule(options(*given), optimizer, 2.0, per_epoch, steps)
+    schedule = Schedule(ScheduleOptions(**given), optimizer, 2.0, per_epoch, steps)
     return [schedule.set(step) for step in range(steps)]
 
 
@@ -115,15 +111,15 @@ def cosine(step, steps=20):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (["--warmup_steps", 0], cosine),
-        (["--warmup_steps", 4], lambda t: 0.02 + t * 1.98 / 4 if t < 4 else cosine(t)),
-        (["--warmup_epochs", 2], lambda t: 0.02 + t * 1.98 / 10 if t < 10 else cosine(t)),
-        (["--warmup_steps", 0, "--schedule", "linear"], lambda t: 2 - 1.98 * t / 20),
-        (["--warmup_steps", 0, "--schedule", "constant"], lambda t: 2.0),
-        (["--warmup_steps", 0, "--cooldown_epochs", 1], lambda t: cosine(t, 15) if t < 15 else 0.02),
-        (["--warmup_steps", 0, "--schedule_by", "epoch"], lambda t: cosine(t // 5 * 5)),
+        ({"warmup_steps": 0}, cosine),
+        ({"warmup_steps": 4}, lambda t: 0.02 + t * 1.98 / 4 if t < 4 else cosine(t)),
+        ({"warmup_epochs": 2}, lambda t: 0.02 + t * 1.98 / 10 if t < 10 else cosine(t)),
+        ({"warmup_steps": 0, "schedule": "linear"}, lambda t: 2 - 1.98 * t / 20),
+        ({"warmup_steps": 0, "schedule": "constant"}, lambda t: 2.0),
+        ({"warmup_steps": 0, "cooldown_epochs": 1}, lambda t: cosine(t, 15) if t < 15 else 0.02),
+        ({"warmup_steps": 0, "schedule_by": "epoch"}, lambda t: cosine(t // 5 * 5)),
     ],
 )
 def test_learning_rates(given, expected):
-    assert rates(*given) == pytest.approx([expected(step) for step in range(20)])
-    assert rates(*given, scale=0.5) == pytest.approx([expected(step) / 2 for step in range(20)])
+    assert rates(given) == pytest.approx([expected(step) for step in range(20)])
+    assert rates(given, scale=0.5) == pytest.approx([expected(step) / 2 for step in range(20)])

@@ -1,0 +1,92 @@
+"""The command line of `sk-transformers train`, with recipes: files that set any of its options."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..options import add_options, read_options
+from ..recipes import recipes
+from .options import GROUPS, TrainOptions, parse_yaml
+
+
+class OneSentenceParser(argparse.ArgumentParser):
+    """A parser that raises ValueError with a sentence where others print eighty lines of usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}.")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all options, in their groups."""
+    parser = OneSentenceParser(
+        prog="sk-transformers train",
+        usage="%(prog)s [--recipe RECIPE] [--model MODEL] [--dataset DATASET] [OPTION ...]",
+        description="Train or fine-tune an image classifier, and leave a repo folder that is ready to push."
+        " Without --recipe, --model and --dataset it is the digits recipe.",
+    )
+    parser.add_argument(
+        "--recipe", help="the name of a recipe (`sk-transformers list --recipes`) or a YAML file that sets options"
+    )
+    for name, group in GROUPS.items():
+        add_options(parser, group, name)
+    return parser
+
+
+def parse_options(argv: Sequence[str] | None = None) -> TrainOptions:
+    """Return the options of a run: the groups' defaults, over them the recipe's, over them the command line's.
+
+    Args:
+        argv: the command line, `sys.argv` when None.
+
+    Raises:
+        ValueError: if the recipe, or an option, is unknown, or a value does not fit.
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    recipe = args.recipe or (None if args.model or args.dataset else "digits")
+    if recipe is not None:
+        file, options = read_recipe(recipe, known=set(vars(args)) - {"recipe"})
+        defaults = parse_recipe(file, options)
+        parser.set_defaults(**{name: getattr(defaults, name) for name in options})
+        args = parser.parse_args(argv)
+    for required in ("model", "dataset"):
+        if getattr(args, required) is None:
+            raise ValueError(f"--{required} is missing: give both --model and --dataset, or a --recipe with them.")
+    return TrainOptions(**{name: read_options(group, args) for name, group in GROUPS.items()}, recipe=recipe)
+
+
+def read_recipe(recipe: str, known: set[str]) -> tuple[Path, dict[str, Any]]:
+    """Return the file of a recipe, and the options that it sets."""
+    file = Path(recipe) if Path(recipe).is_file() else recipes().get(recipe)
+    if file is None:
+        raise ValueError(
+            f"--recipe {recipe}: there is no such file, nor a recipe of that name among {', '.join(recipes())}."
+        )
+    options = parse_yaml(str(file), file.read_text(encoding="utf-8"))
+    if not isinstance(options, dict):
+        raise ValueError(f"{file} is not a recipe: expected lines of the form option: value.")
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise ValueError(f"{file} sets {unknown[0]!r}, which is not an option: see --help.")
+    return file, options
+
+
+def parse_recipe(file: Path, options: dict[str, Any]) -> argparse.Namespace:
+    """Return a recipe's options, read as the command line's would be, so that wrong values are found."""
+    parser, args = build_parser(), argparse.Namespace()
+    for name, value in options.items():
+        try:
+            parser.parse_args([*to_tokens(name, value)], args)
+        except ValueError as error:
+            raise ValueError(f"{file} sets {name} to {value!r}: {error}") from error
+    return args
+
+
+def to_tokens(name: str, value: Any) -> Iterator[str]:
+    """Yield an option as the command line has it."""
+    if isinstance(value, bool):
+        yield f"--{name}" if value else f"--no-{name}"
+    elif value is not None:
+        yield f"--{name}"
+        yield from map(str, value if isinstance(value, list) else [value])
