@@ -7,17 +7,14 @@ from safetensors import SafetensorError
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
-    ConvNextImageProcessor,
-    PretrainedConfig,
     PreTrainedModel,
-    ViTImageProcessor,
 )
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .errors import first_line
-from .hub.export import check_exportable
-from .models.configuration_checks import size_pair
+from .image_processing import image_processor_for, with_output_size
 from .models.static_key import resize_grid
+from .registration import is_ours
 from .zoo import VARIANTS, create_model, get_variant
 
 LOADING_ERRORS = (OSError, ValueError, SafetensorError)  # of what is no repo, and of damaged files
@@ -41,7 +38,7 @@ def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[P
     if name in VARIANTS or not (Path(name).is_dir() or "/" in name):
         get_variant(name)
         model = create_model(name, **settings)
-        return model, fresh_image_processor(model.config)
+        return model, image_processor_for(model.config.image_size)
     image_size = settings.pop("image_size", None)
     try:
         model, report = AutoModelForImageClassification.from_pretrained(
@@ -50,13 +47,11 @@ def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[P
         processor = AutoImageProcessor.from_pretrained(name)
     except LOADING_ERRORS as error:
         raise ValueError(f"--model {name} could not be loaded: {first_line(error)}") from error
-    try:
-        check_exportable(model)
-    except TypeError as error:
+    if not is_ours(model):
         raise ValueError(
             f"--model {name} is a {type(model).__name__}, expected one of this package's networks: their code goes"
             " with the weights. Others can be a --teacher."
-        ) from error
+        )
     check_only_the_head_is_fresh(name, model, report)
     return (model, processor) if image_size is None else resize(model, processor, image_size)
 
@@ -104,13 +99,4 @@ def resize(
             if getattr(modules[name], own).shape != buffer.shape:
                 raise ValueError(f"image_size: {name}.{own} is made for one image size and cannot be resized.")
     resized.load_state_dict(state)
-    processor.size = dict(fresh_image_processor(resized.config).size)
-    return resized, processor
-
-
-def fresh_image_processor(config: PretrainedConfig) -> BaseImageProcessor:
-    """The stock image processor that makes what a network of this configuration takes."""
-    height, width = size_pair("image_size", config.image_size)
-    if config.model_type == "skformer" and height == width:
-        return ConvNextImageProcessor(size={"shortest_edge": height}, crop_pct=1.0)  # MetaFormer's evaluation
-    return ViTImageProcessor(size={"height": height, "width": width})
+    return resized, with_output_size(processor, image_size)

@@ -1,6 +1,8 @@
 """Make transformers' Auto classes know our models, and our models save their code with their weights."""
 
-from transformers import AutoBackbone, AutoConfig, AutoModel, AutoModelForImageClassification
+from typing import Any
+
+from transformers import AutoBackbone, AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedModel
 
 from .models.configuration_skformer import SKFormerConfig
 from .models.configuration_skvit import SKViTConfig
@@ -22,9 +24,20 @@ AUTO_CLASSES = {
 
 
 def register_auto_classes() -> None:
+    """Register our classes with the Auto classes, and mark them to be saved as code with their weights."""
     for config_class, model_classes in AUTO_CLASSES.items():
         AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
         config_class.register_for_auto_class()
         for auto_class, model_class in model_classes.items():
             auto_class.register(config_class, model_class, exist_ok=True)
             model_class.register_for_auto_class(auto_class.__name__)
+
+
+def is_ours(model: Any) -> bool:
+    """Return whether it is a model of this package, here or as remote code, whose code can travel with it.
+
+    Args:
+        model: anything; one that is wrapped, in DistributedDataParallel, `torch.compile` or PEFT, is not.
+    """
+    families = {config_class.model_type for config_class in AUTO_CLASSES}
+    return isinstance(model, PreTrainedModel) and model.config.model_type in families

@@ -5,7 +5,8 @@ import torch
 
 from sk_transformers import create_model
 from sk_transformers.hub import export
-from sk_transformers.pretrained import fresh_image_processor, load_model
+from sk_transformers.image_processing import image_processor_for
+from sk_transformers.pretrained import load_model
 from sk_transformers.training.options import parse_overrides
 
 LABELS = dict(enumerate("abc"))
@@ -15,7 +16,7 @@ LABELS = dict(enumerate("abc"))
 def repo(request, tmp_path_factory):
     torch.manual_seed(0)
     model = create_model(request.param, id2label=LABELS, image_size=32)
-    folder = export(model, fresh_image_processor(model.config), tmp_path_factory.mktemp("models") / "model")
+    folder = export(model, image_processor_for(model.config.image_size), tmp_path_factory.mktemp("models") / "model")
     return folder, model.eval()
 
 
@@ -43,7 +44,7 @@ def test_pretrained_weights_are_not_dropped_silently(repo):
 
 def test_random_matrices_are_not_resized(tmp_path):
     model = create_model("skaformer-nano", token_mixers=["separable_conv", "random", "random", "random"])
-    folder = export(model, fresh_image_processor(model.config), tmp_path / "model")
+    folder = export(model, image_processor_for(model.config.image_size), tmp_path / "model")
     with pytest.raises(ValueError, match="matrix is made for one image size and cannot be resized"):
         load_model(str(folder), model.config.id2label, image_size=96)
 

@@ -28,7 +28,7 @@ from torch import nn
 from torchvision import transforms
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from ..pretrained import fresh_image_processor
+from ..image_processing import image_processor_for
 from ..training.checkpoints import RunState
 from ..training.command_line import parse_options
 from ..training.display import add_training, progress_bar
@@ -210,7 +210,7 @@ class TickAfterStep(TrainerCallback):
 def trainer_loop(task: Task, folder: Path) -> Loop:
     """`transformers.Trainer` over a folder that `datasets` decodes, with torchvision's transforms."""
     model = fresh_model(task, folder)
-    processor = fresh_image_processor(model.config)
+    processor = image_processor_for(model.config.image_size)
     augment = transforms.Compose(
         [
             transforms.RandomResizedCrop(task.image_size, CROP_SCALE, CROP_RATIO),
@@ -258,7 +258,7 @@ def trainer_loop(task: Task, folder: Path) -> Loop:
 def timm_loop(task: Task, folder: Path) -> Loop:
     """timm's data set, loader with prefetcher, optimizer and schedule, and a step in the order of its `train.py`."""
     model = fresh_model(task, folder)
-    processor = fresh_image_processor(model.config)
+    processor = image_processor_for(model.config.image_size)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     model.to(device)
     loader = create_loader(

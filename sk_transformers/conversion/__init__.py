@@ -4,7 +4,7 @@ reading         a source: a file, timm by name, a transformers folder
 names           its tensors under our names
 configuration   the configuration, read off names and shapes
 checking        every tensor used, and the same logits
-labels, processing   what goes with the weights
+labels, license      what goes with the weights
 """
 
 from .convert import Conversion, convert

@@ -11,13 +11,13 @@ from transformers import PreTrainedModel
 from ..files import check_free
 from ..hub.cards.card import LICENSE, create_card
 from ..hub.export import export
+from ..image_processing import image_processor_for
 from .checking import build_model, largest_difference, runnable
 from .configuration import Flags, give_class_token_a_position, infer_config
 from .errors import some
 from .labels import choose_labels
 from .license import choose_license
 from .names import convert_state_dict
-from .processing import image_processor_for
 from .reading import read_source
 
 

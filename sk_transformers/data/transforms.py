@@ -12,19 +12,12 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from transformers.image_processing_utils import BaseImageProcessor
 
+from ..image_processing import output_size
 from .options import AugmentationOptions
 
 Transform = Callable[[PILImage.Image], torch.Tensor]
 # PIL's numbers, which image processors hold
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-
-
-def image_size(processor: BaseImageProcessor) -> tuple[int, int]:
-    """`(height, width)` of what the image processor makes."""
-    size = processor.size
-    if "shortest_edge" in size:
-        return size["shortest_edge"], size["shortest_edge"]
-    return size["height"], size["width"]
 
 
 def eval_transform(processor: BaseImageProcessor) -> Transform:
@@ -61,7 +54,7 @@ def train_transform(processor: BaseImageProcessor, options: AugmentationOptions)
     """
     if options.auto_augment is not None:
         check_policy(options.auto_augment)
-    size = image_size(processor)
+    size = output_size(processor)
     interpolation = INTERPOLATIONS[int(processor.resample)]
     try:
         crop, colors, _ = create_transform(

@@ -11,9 +11,9 @@ from ..data.options import DataOptions
 from ..data.sources import load_data
 from ..data.transforms import eval_transform
 from ..files import write_json
-from ..hub.export import check_exportable
 from ..hub.onnx_export import FLOAT_MODEL, QUANTIZED_MODEL, REPORT, export_onnx, load_onnx
 from ..pretrained import load_classifier
+from ..registration import is_ours
 from .predictions import map_labels
 
 BATCH_SIZE = 128
@@ -36,11 +36,8 @@ def run_export(
     data = None if data_options is None else load_data(data_options)
     network, processor = load_classifier(model)
     label_map = None if data is None else map_labels(data.labels, network.config.id2label)
-    try:
-        check_exportable(network)
-    except TypeError as error:
-        kind = type(network).__name__
-        raise ValueError(f"model {model} is a {kind}, expected one of this package's networks.") from error
+    if not is_ours(network):
+        raise ValueError(f"model {model} is a {type(network).__name__}, expected one of this package's networks.")
     report = export_onnx(network.float(), processor, output_dir, dynamic_size)
     if data is not None:
         loader = eval_loader(

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..files import whole_folder
-from ..registration import register_auto_classes
+from ..registration import is_ours, register_auto_classes
 from .cards.card import create_card
 
 HANDLER = Path(__file__).parent / "templates" / "handler.py"
@@ -64,9 +64,7 @@ def export(
 
 def check_exportable(model: PreTrainedModel) -> None:
     """Raise TypeError unless the model's code can travel with it."""
-    if getattr(getattr(model, "config", None), "model_type", None) not in ("skvit", "skformer") or not isinstance(
-        model, PreTrainedModel
-    ):
+    if not is_ours(model):
         raise TypeError(
             f"export takes an SKViT or SKFormer model, not {type(model).__name__}:"
             " unwrap it from DistributedDataParallel, torch.compile or PEFT first."

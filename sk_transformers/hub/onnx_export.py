@@ -5,9 +5,6 @@
 
 import json
 import logging
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,10 +16,10 @@ import onnx
 import onnxruntime
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..files import check_free
+from ..files import check_free, whole_folder, write_json
 from ..models.configuration_checks import size_pair
 from ..models.configuration_skformer import MIN_IMAGE_SIZE
 from .export import check_exportable, complete_auto_map, make_readable
@@ -65,25 +62,25 @@ def export_onnx(
     folder = Path(folder)
     is_repo = check_target(folder, model)
     min_size = smallest_image(model.config) if dynamic_size else None
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        report = write_onnx_files(model.eval(), min_size, partial)
-        if is_repo:
-            os.replace(partial / "onnx", folder / "onnx")
-        else:
-            model.config.save_pretrained(partial)
-            complete_auto_map(partial / "config.json", model)
-            image_processor.save_pretrained(partial)
-            partial.chmod(0o755)
-            os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    if is_repo:
+        with whole_folder(folder / "onnx") as partial:
+            return write_onnx_files(model.eval(), min_size, partial)
+    with whole_folder(folder) as partial:
+        (partial / "onnx").mkdir()
+        report = write_onnx_files(model.eval(), min_size, partial / "onnx")
+        model.config.save_pretrained(partial)
+        complete_auto_map(partial / "config.json", model)
+        image_processor.save_pretrained(partial)
+        make_readable(partial)
     return report
 
 
 def check_target(folder: Path, model: PreTrainedModel) -> bool:
-    """Whether `folder` is a repo folder of this model; FileExistsError if it holds something else, or an export."""
+    """Return whether `folder` is a repo folder of this model, or else free.
+
+    Raises:
+        FileExistsError: if it holds something else, or an export.
+    """
     if not (folder / "config.json").is_file():
         check_free(folder)
         return False
@@ -95,8 +92,8 @@ def check_target(folder: Path, model: PreTrainedModel) -> bool:
     return True
 
 
-def smallest_image(config) -> tuple[int, int]:
-    """`(height, width)` of the smallest image that a graph for images of all sizes takes.
+def smallest_image(config: PretrainedConfig) -> tuple[int, int]:
+    """Return `(height, width)` of the smallest image that a graph for images of all sizes takes.
 
     What belongs to a grid, positions and static keys, can only grow in the graph: torch's antialiased filter, which
     shrinks it, has other coefficients than the one that enlarges it, and a graph holds one of them.
@@ -134,16 +131,16 @@ class PixelsToLogits(torch.nn.Module):
 
 
 def write_onnx_files(model: PreTrainedModel, min_size: tuple[int, int] | None, folder: Path) -> dict[str, Any]:
-    """Write the folder `onnx/`; its report."""
-    (folder / "onnx").mkdir()
-    write_graph(model, min_size, folder / FLOAT_MODEL)
-    difference = largest_difference(model, min_size, folder / FLOAT_MODEL)
+    """Write both graphs and their report into the folder `onnx/`, and return the report."""
+    float_file, quantized_file = folder / Path(FLOAT_MODEL).name, folder / Path(QUANTIZED_MODEL).name
+    write_graph(model, min_size, float_file)
+    difference = largest_difference(model, min_size, float_file)
     if difference > TOLERANCE:
         raise ValueError(f"ONNX Runtime's logits are {difference:.1e} off torch's, expected {TOLERANCE:.0e} at most.")
     with quiet():
         quantize_dynamic(
-            folder / FLOAT_MODEL,
-            folder / QUANTIZED_MODEL,
+            float_file,
+            quantized_file,
             op_types_to_quantize=["MatMul", "Gemm"],  # browsers have no kernel for convolutions in 8 bits
             weight_type=QuantType.QInt8,
         )
@@ -152,10 +149,10 @@ def write_onnx_files(model: PreTrainedModel, min_size: tuple[int, int] | None, f
         "image_size": model.config.image_size,
         "smallest_image": min_size,
         "largest_difference": difference,
-        "bytes": {name: (folder / name).stat().st_size for name in (FLOAT_MODEL, QUANTIZED_MODEL)},
+        "bytes": {FLOAT_MODEL: float_file.stat().st_size, QUANTIZED_MODEL: quantized_file.stat().st_size},
     }
-    (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
-    make_readable(folder / "onnx")
+    write_json(report, folder / Path(REPORT).name)
+    make_readable(folder)
     return report
 
 
@@ -196,7 +193,7 @@ def remove_traces(file: Path) -> None:
 
 @torch.inference_mode()
 def largest_difference(model: PreTrainedModel, min_size: tuple[int, int] | None, file: Path) -> float:
-    """The largest difference between logits of ONNX Runtime and torch on random images of some sizes."""
+    """Return the largest difference between logits of ONNX Runtime and torch on random images of some sizes."""
     network = PixelsToLogits(model, None)
     network.options = PixelsToLogits(model, min_size).options
     height, width = size_pair("image_size", model.config.image_size)
@@ -213,7 +210,7 @@ def largest_difference(model: PreTrainedModel, min_size: tuple[int, int] | None,
 
 
 def load_onnx(file: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from `pixel_values`, `(batch, channels, height, width)`, to logits, on the processor."""
+    """Return a function from `pixel_values`, `(batch, channels, height, width)`, to logits, on the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

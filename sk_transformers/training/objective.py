@@ -7,9 +7,9 @@ from torch.nn import functional as F
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..data.transforms import image_size
 from ..errors import first_line
 from ..evaluation.predictions import map_labels
+from ..image_processing import output_size
 
 
 class Teacher(nn.Module):
@@ -40,7 +40,7 @@ class Teacher(nn.Module):
         except ValueError as error:
             raise ValueError(f"--teacher {name}: {error}") from error
         self.register_buffer("classes", classes)
-        self.size, same_size = image_size(own), image_size(own) == image_size(processor)
+        self.size, same_size = output_size(own), output_size(own) == output_size(processor)
         self.resizes = not same_size
         for who, of in (("own", own), ("given", processor)):
             self.register_buffer(f"{who}_mean", torch.tensor(of.image_mean).view(-1, 1, 1))

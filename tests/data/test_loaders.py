@@ -13,7 +13,8 @@ from transformers import ViTImageProcessor
 from sk_transformers.data.loaders import DataError, TrainLoader, eval_loader, read_image
 from sk_transformers.data.options import AugmentationOptions
 from sk_transformers.data.sources import load_image_data
-from sk_transformers.data.transforms import Scaling, eval_transform, image_size, make_mixup, train_transform
+from sk_transformers.data.transforms import Scaling, eval_transform, make_mixup, train_transform
+from sk_transformers.image_processing import output_size
 
 from ..support.image_files import write_images
 
@@ -109,7 +110,7 @@ def test_broken_images_can_be_skipped(tmp_path, caplog):
 
 def test_evaluation_is_the_processor_and_training_scales_values_as_it_does():
     image = Image.effect_noise((20, 24), 50).convert("RGB")
-    assert image_size(PROCESSOR) == (8, 6)
+    assert output_size(PROCESSOR) == (8, 6)
     evaluated = eval_transform(PROCESSOR)(image)
     assert torch.equal(evaluated, PROCESSOR(image, return_tensors="pt").pixel_values[0])
     trained = transform(crop_scale=[1, 1], hflip=0)(image)

@@ -20,7 +20,7 @@ from sk_transformers.evaluation.plots import plot_confusion, plot_reliability
 from sk_transformers.evaluation.predictions import Predictions, map_labels, predict, reduce_logits, summarize
 from sk_transformers.evaluation.run import evaluate_model
 from sk_transformers.hub import export
-from sk_transformers.pretrained import fresh_image_processor
+from sk_transformers.image_processing import image_processor_for
 
 from ..support.image_files import write_images
 
@@ -122,7 +122,7 @@ def repo(tmp_path_factory):
     model = create_model("skvit-nano-patch4-32", id2label={0: "dog", 1: "bird", 2: "cat"}).eval()
     with torch.no_grad():
         model.classifier.bias -= model(pixel_values=torch.rand(64, 3, 32, 32) * 2 - 1).logits.mean(0)
-    return export(model, fresh_image_processor(model.config), tmp_path_factory.mktemp("models") / "model")
+    return export(model, image_processor_for(model.config.image_size), tmp_path_factory.mktemp("models") / "model")
 
 
 def evaluate(*options, processes=1):

@@ -23,7 +23,7 @@ from sk_transformers import create_model
 from sk_transformers.data.loaders import read_image
 from sk_transformers.data.sources import load_image_data
 from sk_transformers.hub.export import export
-from sk_transformers.pretrained import fresh_image_processor
+from sk_transformers.image_processing import image_processor_for
 from sk_transformers.recipes import accelerate_configurations, recipes
 from sk_transformers.training import loop
 from sk_transformers.training.command_line import parse_options
@@ -505,7 +505,7 @@ def test_a_teacher_is_learnt_from(tmp_path):
     data = load_image_data("digits", max_train_samples=32)
     teacher = create_model("vit-nano-patch4-32", id2label=data.id2label).eval()
     teacher.classifier.weight.data *= 30  # so that it is sure of something
-    repo = export(teacher, fresh_image_processor(teacher.config), tmp_path / "teacher")
+    repo = export(teacher, image_processor_for(teacher.config.image_size), tmp_path / "teacher")
     run = finetune(*QUICK, "--max_train_samples", 32, "--max_train_steps", 1, "--learning_rate", 1e-30,
                    "--crop_scale", 1, 1, "--rotation", 0, "--teacher", repo, "--distillation_weight", 0.75,
                    "--distillation_temperature", 2, "--output_dir", tmp_path / "run")  # fmt: skip

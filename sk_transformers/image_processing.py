@@ -1,0 +1,79 @@
+"""The image processor of a network: one rule for fresh and for converted ones.
+
+Weights that were trained elsewhere keep the recipe that they were trained with. Where nothing tells one, images are
+resized with bicubic interpolation, cropped in the middle and normalized with ImageNet's mean and standard deviation.
+That is what MetaFormer's authors and DeiT's train and evaluate with, and timm where a model says nothing else; the
+mean and standard deviation of 0.5 are those of the ViTs of "How to train your ViT?" (AugReg), whose weights bring them
+along.
+"""
+
+from collections.abc import Mapping
+from math import floor
+from typing import Any
+
+from transformers import BitImageProcessor
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.image_utils import PILImageResampling
+
+from .models.configuration_checks import size_pair
+
+IMAGENET_RECIPE = {
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+    "crop_pct": 1.0,
+    "crop_mode": "center",
+    "interpolation": "bicubic",
+}
+
+
+def image_processor_for(
+    image_size: int | tuple[int, int] | list[int], recipe: Mapping[str, Any] | None = None
+) -> BitImageProcessor:
+    """Return the image processor for a network: resize the shorter side, crop the middle, normalize.
+
+    Args:
+        image_size: pixels, one number or `(height, width)`, of what the network takes. Images for one that is not
+            square are not cropped, but resized to it.
+        recipe: what the weights were trained with, in timm's terms: `mean`, `std`, `crop_pct` (the side of the crop,
+            as a fraction of the resized image's), `crop_mode` and `interpolation`. `IMAGENET_RECIPE` stands in for
+            what is not there.
+    """
+    recipe = {**IMAGENET_RECIPE, **(recipe or {})}
+    height, width = size_pair("image_size", image_size)
+    scaled = [floor(side / recipe["crop_pct"]) for side in (height, width)]
+    squash = recipe["crop_mode"] == "squash" or height != width
+    return BitImageProcessor(
+        size={"height": scaled[0], "width": scaled[1]} if squash else {"shortest_edge": scaled[0]},
+        crop_size={"height": height, "width": width},
+        image_mean=list(recipe["mean"]),
+        image_std=list(recipe["std"]),
+        resample=PILImageResampling[recipe["interpolation"].upper()],
+    )
+
+
+def output_size(image_processor: BaseImageProcessor) -> tuple[int, int]:
+    """Return `(height, width)` in pixels of what an image processor makes."""
+    crop_size = getattr(image_processor, "crop_size", None)
+    size = crop_size if crop_size and getattr(image_processor, "do_center_crop", False) else image_processor.size
+    sides = dict(size)
+    if "shortest_edge" in sides:
+        return sides["shortest_edge"], sides["shortest_edge"]
+    return sides["height"], sides["width"]
+
+
+def with_output_size(image_processor: BaseImageProcessor, image_size: int | list[int]) -> BaseImageProcessor:
+    """Return an image processor that makes images of another size, and is otherwise the same.
+
+    Args:
+        image_processor: of any class with `size`, and with `crop_size` if it crops: the fraction that it crops stays.
+        image_size: pixels, one number or `(height, width)`.
+    """
+    old, new = output_size(image_processor), size_pair("image_size", image_size)
+    settings, sides = image_processor.to_dict(), dict(image_processor.size)
+    resized = (sides.get("height") or sides["shortest_edge"], sides.get("width") or sides["shortest_edge"])
+    height, width = (side * after // before for side, after, before in zip(resized, new, old))
+    keeps_shape = "shortest_edge" in sides and new[0] == new[1]
+    settings["size"] = {"shortest_edge": height} if keeps_shape else {"height": height, "width": width}
+    if settings.get("crop_size"):
+        settings["crop_size"] = {"height": new[0], "width": new[1]}
+    return type(image_processor).from_dict(settings)
