@@ -99,7 +99,7 @@ def timm_metaformer(config: SKFormerConfig) -> nn.Module:
 
     mixer_classes = {mixer: getattr(metaformer, name, nn.Identity) for name, mixer in TIMM_MIXERS.items()}
     is_attention = [mixer == "attention" for mixer in config.token_mixers]
-    if config.layer_norm_scope == "map":
+    if config.norm == "group":
         norms = [metaformer.GroupNorm1NoBias] * len(is_attention)
     else:
         norms = [metaformer.LayerNormNoBias if a else metaformer.LayerNorm2dNoBias for a in is_attention]

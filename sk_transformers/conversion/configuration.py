@@ -167,7 +167,7 @@ class FormerReader(ShapeReader):
             ),
             "mlp_ratio": mlp_width // width if mlp_width % width == 0 else mlp_width / width,
             "use_mlp_head": use_mlp_head,
-            "layer_norm_scope": self.layer_norm_scope(use_mlp_head),
+            "norm": self.norm(use_mlp_head),
             "num_labels": self.num_labels(),
         }
 
@@ -201,13 +201,13 @@ class FormerReader(ShapeReader):
             raise CheckpointError(f"--token_mixers is {' '.join(told)}, but the tensors say: {expected}.")
         return told
 
-    def layer_norm_scope(self, use_mlp_head: bool) -> str:
+    def norm(self, use_mlp_head: bool) -> str:
         """Which no tensor tells; in every MetaFormer so far it goes with the head."""
-        if "layer_norm_scope" in self.known:
-            return self.known["layer_norm_scope"]
+        if "norm" in self.known:
+            return self.known["norm"]
         if not use_mlp_head:
-            self.assumed.append("norms over whole maps, as in every MetaFormer without an MLP head")
-        return "channel" if use_mlp_head else "map"
+            self.assumed.append("group norms, as in every MetaFormer without an MLP head")
+        return "layer" if use_mlp_head else "group"
 
     def head_dims(self, mixers: list[str]) -> int | list[int]:
         if "attention" in mixers:

@@ -164,7 +164,7 @@ def read_timm(name: str, random: bool) -> Source:
         settings = {
             "image_size": data_config["input_size"][1:],
             "token_mixers": [TIMM_MIXERS[mixer] for mixer in mixers],
-            "layer_norm_scope": "map" if norm.startswith("GroupNorm") else "channel",
+            "norm": "group" if norm.startswith("GroupNorm") else "layer",
         }
         if "Attention" in mixers:
             settings["head_dim"] = model.stages[mixers.index("Attention")].blocks[0].token_mixer.head_dim

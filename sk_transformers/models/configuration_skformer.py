@@ -30,15 +30,15 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         head_dim: channels of a head, one number or one for each stage; it divides the widths of stages that attend.
         query_projection: False makes a token its own query, in the stages with static keys.
         mlp_ratio: channels inside an MLP over those outside, in the layers and in the head.
-        layer_norm_scope: what the norms of the layers normalize together: `"channel"`, the channels of a token, or
-            `"map"`, the channels of all tokens of an image (IdentityFormer, RandFormer, PoolFormerV2).
+        norm: the norm of the layers: `"layer"`, over the channels of a token, or `"group"`, a group norm of one
+            group, over the channels of all tokens of an image (IdentityFormer, RandFormer, PoolFormerV2).
         use_mlp_head: False classifies with one linear layer instead of an MLP (the same three families).
         drop_path_rate: stochastic depth of the last layer; it grows linearly from 0.
         head_dropout: dropout before the classifier.
         static_key_resolution: what static keys do on grids other than theirs: `"interpolate"` resizes the keys, at a
             cost that grows with the square of the positions; `"window"` cuts the map into windows of the trained
             grid, at a cost that grows with the positions.
-        layer_norm_eps: epsilon of the layer norms.
+        layer_norm_eps: epsilon of the norms.
         head_layer_norm_eps: epsilon of the layer norm in the MLP head.
         initializer_range: standard deviation of the weights before training.
         out_features, out_indices: which of `"stem"`, `"stage1"` to `"stage4"` a backbone returns.
@@ -59,7 +59,7 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         head_dim: int | list[int] | tuple[int, ...] = 32,
         query_projection: bool = True,
         mlp_ratio: float = 4,
-        layer_norm_scope: str = "channel",
+        norm: str = "layer",
         use_mlp_head: bool = True,
         drop_path_rate: float = 0.0,
         head_dropout: float = 0.0,
@@ -79,7 +79,7 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         self.head_dim = head_dim
         self.query_projection = query_projection
         self.mlp_ratio = mlp_ratio
-        self.layer_norm_scope = layer_norm_scope
+        self.norm = norm
         self.use_mlp_head = use_mlp_head
         self.drop_path_rate = drop_path_rate
         self.head_dropout = head_dropout
@@ -102,7 +102,7 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
                 check_at_least(1, **{name: value})
         check_mixers("token_mixers", self.token_mixers, NUM_STAGES, "stages")
         check_rate(drop_path_rate=self.drop_path_rate, head_dropout=self.head_dropout)
-        check_choice("layer_norm_scope", self.layer_norm_scope, ("channel", "map"))
+        check_choice("norm", self.norm, ("layer", "group"))
         check_choice("static_key_resolution", self.static_key_resolution, ("interpolate", "window"))
         for stage, (mixer, width, head_dim) in enumerate(zip(self.token_mixers, self.hidden_sizes, self.head_dims), 1):
             check_at_least(1, head_dim=head_dim)
@@ -113,8 +113,16 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
                 )
 
     @property
+    def hidden_size(self) -> int:
+        """The channels of the last stage, which `VisionTextDualEncoderModel` asks for.
+
+        `VisionEncoderDecoderModel` asks for them too, but then reads tokens, which this network has none of.
+        """
+        return self.hidden_sizes[-1]
+
+    @property
     def head_dims(self) -> list[int]:
-        """Channels of a head in each stage."""
+        """The channels of a head in each stage."""
         return one_for_each("head_dim", self.head_dim, NUM_STAGES, "stages")
 
     @property

@@ -44,6 +44,9 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         layer_norm_eps: epsilon of the layer norms.
         initializer_range: standard deviation of the weights before training.
         out_features, out_indices: which of `"stem"`, `"stage1"`, ... a backbone returns; a stage is a layer.
+        apply_layernorm: whether a backbone normalizes what it returns.
+        reshape_hidden_states: whether a backbone returns maps; False returns tokens, the class token first, which
+            some heads take (DPT, Depth Anything).
 
     Raises:
         ValueError: if values are unknown or do not fit together.
@@ -77,6 +80,8 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         initializer_range: float = 0.02,
         out_features: list[str] | None = None,
         out_indices: list[int] | None = None,
+        apply_layernorm: bool = True,
+        reshape_hidden_states: bool = True,
         **kwargs,
     ):
         self.image_size = image_size
@@ -101,6 +106,8 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         self.drop_path_rate = drop_path_rate
         self.layer_norm_eps = layer_norm_eps
         self.initializer_range = initializer_range
+        self.apply_layernorm = apply_layernorm
+        self.reshape_hidden_states = reshape_hidden_states
         self._check()
         if self.head_dim is None:
             self.head_dim = hidden_size // num_attention_heads
@@ -120,6 +127,11 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
             raise ValueError(f"distillation_token needs a class token, but pooling is {self.pooling!r}: use 'cls'.")
         if self.distillation_head and not self.distillation_token:
             raise ValueError("distillation_head classifies the distillation token: set distillation_token too.")
+        if not self.reshape_hidden_states and self.num_class_tokens != 1:
+            raise ValueError(
+                f"reshape_hidden_states=False is for heads that expect one class token before the patches, and this"
+                f" network has {self.num_class_tokens}: use pooling='cls' without a distillation token."
+            )
         check_mixers("token_mixer", self.token_mixers, self.num_hidden_layers, "layers")
         for image, patch in zip(size_pair("image_size", self.image_size), size_pair("patch_size", self.patch_size)):
             if image % patch:

@@ -1,8 +1,10 @@
-"""What both model families share: their base class, stochastic depth, and checks of what a forward pass is given."""
+"""What both model families share: their base class, residual branches, and the ends of a forward pass."""
 
 import torch
 from torch import nn
 from transformers import initialization as init
+from transformers.configuration_utils import PretrainedConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.modeling_utils import PreTrainedModel
 
 
@@ -32,11 +34,10 @@ class StaticKeyPreTrainedModel(PreTrainedModel):
             module.reset_parameters(std)
 
 
-class ChannelScale(nn.Module):
-    """A trained factor for each channel, all equal to `initial_value` before training.
+class LayerScale(nn.Module):
+    """A trained factor for each channel of a residual branch, all equal to `initial_value` before training.
 
-    On the branch of a residual it is layer scale ("Going Deeper with Image Transformers", Touvron et al., arXiv
-    2103.17239).
+    Source: "Going Deeper with Image Transformers", Touvron et al., arXiv 2103.17239.
     """
 
     def __init__(self, width: int, initial_value: float = 1.0):
@@ -74,7 +75,7 @@ class DropPath(nn.Module):
 
 
 def drop_path_rates(last: float, depth: int) -> list[float]:
-    """The rate of each of `depth` layers, growing linearly from 0 to `last`."""
+    """Return the rate of each of `depth` layers, growing linearly from 0 to `last`."""
     return [last * layer / max(depth - 1, 1) for layer in range(depth)]
 
 
@@ -102,7 +103,7 @@ def check_pixel_values(pixel_values: torch.Tensor | None, weight: torch.Tensor, 
 def check_labels(labels: torch.Tensor, logits: torch.Tensor, problem_type: str | None) -> None:
     """Raise unless integer `labels` name classes that `logits` has.
 
-    Only labels in the processor's memory are looked at: reading others would make every step wait for the device.
+    Only labels in the CPU's memory are looked at: reading others would make every step wait for the device.
     """
     is_class_index = not labels.is_floating_point() and problem_type in (None, "single_label_classification")
     if not is_class_index or logits.shape[-1] == 1 or labels.device.type != "cpu" or torch.compiler.is_compiling():
@@ -115,13 +116,43 @@ def check_labels(labels: torch.Tensor, logits: torch.Tensor, problem_type: str |
         )
 
 
-def output_options(config, output_attentions: bool | None, output_hidden_states: bool | None, return_dict: bool | None):
-    """The three switches of every forward pass, with the configuration's values where the caller gave none."""
-    return tuple(
-        bool(default if given is None else given)
-        for given, default in (
-            (output_attentions, config.output_attentions),
-            (output_hidden_states, config.output_hidden_states),
-            (return_dict, config.return_dict),
-        )
+def classify(
+    model: StaticKeyPreTrainedModel,
+    outputs: BaseModelOutputWithPooling,
+    logits: torch.Tensor,
+    labels: torch.Tensor | None,
+    return_dict: bool,
+) -> ImageClassifierOutput | tuple:
+    """Return what a classifier does, `logits` `(batch, num_labels)` with their loss if there are labels.
+
+    Args:
+        model: the classifier; its configuration says which loss.
+        outputs: those of the network without a head.
+        labels: what `forward` got, or None for no loss.
+        return_dict: False returns a plain tuple.
+
+    Raises:
+        ValueError: if a label is not a class.
+    """
+    loss = None
+    if labels is not None:
+        check_labels(labels, logits, model.config.problem_type)
+        loss = model.loss_function(labels, logits, model.config)
+    classified = ImageClassifierOutput(
+        loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+    )
+    return classified if return_dict else classified.to_tuple()
+
+
+def output_options(
+    config: PretrainedConfig,
+    output_attentions: bool | None,
+    output_hidden_states: bool | None,
+    return_dict: bool | None,
+) -> tuple[bool, bool, bool]:
+    """Return the three switches of every forward pass, with the configuration's values where the caller gave none."""
+    return (
+        bool(config.output_attentions if output_attentions is None else output_attentions),
+        bool(config.output_hidden_states if output_hidden_states is None else output_hidden_states),
+        bool(config.return_dict if return_dict is None else return_dict),
     )

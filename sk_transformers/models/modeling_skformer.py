@@ -18,8 +18,8 @@ from .conv_static_key_cpu import KERNEL_SIZE  # noqa: F401  (transformers 5.1 co
 from .modeling_common import (
     DropPath,
     StaticKeyPreTrainedModel,
-    check_labels,
     check_pixel_values,
+    classify,
     drop_path_rates,
     output_options,
 )
@@ -30,7 +30,7 @@ FIRST_SCALED_STAGE = 2  # residual scales from the third stage on
 
 
 class SKFormerStem(nn.Module):
-    """Image to the first stage's tokens: 7x7 convolution of stride 4, then norm."""
+    """Image to the first stage's map: 7x7 convolution of stride 4, then norm."""
 
     def __init__(self, config: SKFormerConfig):
         super().__init__()
@@ -39,8 +39,8 @@ class SKFormerStem(nn.Module):
         self.projection = nn.Conv2d(config.num_channels, width, kernel_size=7, stride=4, padding=2)
         self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False)
 
-    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
-        """The tokens `(batch, height * width, channels)` and their grid `(height, width)`."""
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return the map `(batch, channels, height, width)`."""
         check_pixel_values(pixel_values, self.projection.weight, self.num_channels)
         height, width = pixel_values.shape[2:]
         if height < MIN_IMAGE_SIZE or width < MIN_IMAGE_SIZE:
@@ -49,11 +49,11 @@ class SKFormerStem(nn.Module):
                 " this network halves its map five times."
             )
         maps = self.projection(pixel_values)
-        return self.layernorm(maps_to_tokens(maps)), tuple(maps.shape[2:])
+        return tokens_to_maps(self.layernorm(maps_to_tokens(maps)), maps.shape[2:])
 
 
 class SKFormerDownsampling(nn.Module):
-    """One stage's tokens to the next's: norm, then 3x3 convolution of stride 2."""
+    """One stage's map to the next's, half as high and wide: norm, then 3x3 convolution of stride 2."""
 
     def __init__(self, config: SKFormerConfig, stage: int):
         super().__init__()
@@ -61,9 +61,9 @@ class SKFormerDownsampling(nn.Module):
         self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False)
         self.projection = nn.Conv2d(width, new_width, kernel_size=3, stride=2, padding=1)
 
-    def forward(self, hidden_states: torch.Tensor, grid_size: tuple[int, int]) -> tuple[torch.Tensor, tuple[int, int]]:
-        maps = self.projection(tokens_to_maps(self.layernorm(hidden_states), grid_size))
-        return maps_to_tokens(maps), tuple(maps.shape[2:])
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        tokens = self.layernorm(maps_to_tokens(maps))
+        return self.projection(tokens_to_maps(tokens, maps.shape[2:]))
 
 
 class SKFormerMLP(nn.Module):
@@ -79,7 +79,10 @@ class SKFormerMLP(nn.Module):
 
 
 class SKFormerResidual(nn.Module):
-    """`scale * hidden_states + branch`, with a trained factor for each channel, or 1."""
+    """`scale * hidden_states + branch`, with a trained factor for each channel, or 1.
+
+    It is the shortcut that is scaled, where layer scale scales the branch.
+    """
 
     def __init__(self, width: int, scaled: bool):
         super().__init__()
@@ -96,8 +99,8 @@ class SKFormerResidual(nn.Module):
         return torch.addcmul(branch, hidden_states, self.scale)  # one pass
 
 
-class MapNorm(nn.Module):
-    """Layer norm over the channels of all tokens of an image together: a group norm of one group, without bias."""
+class GroupNorm1(nn.Module):
+    """Group norm of one group, without bias: over the channels of all tokens of an image together."""
 
     def __init__(self, width: int, eps: float):
         super().__init__()
@@ -112,9 +115,9 @@ class MapNorm(nn.Module):
         return F.layer_norm(hidden_states, hidden_states.shape[1:], eps=self.eps) * self.weight
 
 
-def build_layer_norm(config: SKFormerConfig, width: int) -> nn.Module:
-    if config.layer_norm_scope == "map":
-        return MapNorm(width, eps=config.layer_norm_eps)
+def build_norm(config: SKFormerConfig, width: int) -> nn.Module:
+    if config.norm == "group":
+        return GroupNorm1(width, eps=config.layer_norm_eps)
     return nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False)
 
 
@@ -126,7 +129,7 @@ class SKFormerLayer(GradientCheckpointingLayer):
         self.config = config
         width, head_dim, token_mixer = config.hidden_sizes[stage], config.head_dims[stage], config.token_mixers[stage]
         scaled = stage >= FIRST_SCALED_STAGE
-        self.layernorm_before = build_layer_norm(config, width)
+        self.layernorm_before = build_norm(config, width)
         self.mixer = build_token_mixer(
             token_mixer,
             width,
@@ -138,7 +141,7 @@ class SKFormerLayer(GradientCheckpointingLayer):
             static_key_resolution=config.static_key_resolution,
         )
         self.mixer_residual = SKFormerResidual(width, scaled)
-        self.layernorm_after = build_layer_norm(config, width)
+        self.layernorm_after = build_norm(config, width)
         self.mlp = SKFormerMLP(config, width)
         self.mlp_residual = SKFormerResidual(width, scaled)
         self.drop_path = DropPath(drop_path_rate)
@@ -166,16 +169,18 @@ class SKFormerStage(nn.Module):
         self.layers = nn.ModuleList(SKFormerLayer(config, stage, rate) for rate in rates)
 
     def forward(
-        self, hidden_states: torch.Tensor, grid_size: tuple[int, int], output_attentions: bool = False
-    ) -> tuple[torch.Tensor, tuple[int, int], tuple[torch.Tensor, ...]]:
-        """The tokens, their grid, and the attention weights of the layers that have them."""
+        self, maps: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Return the map after the stage, and the attention weights of the layers that have them."""
         if self.downsampling is not None:
-            hidden_states, grid_size = self.downsampling(hidden_states, grid_size)
-        all_attentions = ()
+            maps = self.downsampling(maps)
+        grid_size = tuple(maps.shape[2:])
+        hidden_states = maps_to_tokens(maps)
+        all_attentions: tuple[torch.Tensor, ...] = ()
         for layer in self.layers:
             hidden_states, weights = layer(hidden_states, grid_size, output_attentions)
             all_attentions += () if weights is None else (weights,)
-        return hidden_states, grid_size, all_attentions
+        return tokens_to_maps(hidden_states, grid_size), all_attentions
 
 
 class SKFormerPreTrainedModel(StaticKeyPreTrainedModel):
@@ -196,8 +201,7 @@ class SKFormerModel(SKFormerPreTrainedModel):
             SKFormerStage(config, stage, [next(rates) for _ in range(config.depths[stage])])
             for stage in range(NUM_STAGES)
         )
-        width = config.hidden_sizes[-1]
-        self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps) if add_pooling_layer else None
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if add_pooling_layer else None
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -230,20 +234,20 @@ class SKFormerModel(SKFormerPreTrainedModel):
         output_attentions, output_hidden_states, return_dict = output_options(
             self.config, output_attentions, output_hidden_states, return_dict
         )
-        hidden_states, grid_size = self.stem(pixel_values)
-        all_hidden_states, all_attentions = (), ()
-        if output_hidden_states:
-            all_hidden_states += (tokens_to_maps(hidden_states, grid_size),)
+        # What is returned is what the next stage is computed from, so that gradients reach it (Grad-CAM).
+        maps = self.stem(pixel_values)
+        all_hidden_states = (maps,) if output_hidden_states else None
+        all_attentions: tuple[torch.Tensor, ...] = ()
         for stage in self.stages:
-            hidden_states, grid_size, attentions = stage(hidden_states, grid_size, output_attentions)
-            if output_hidden_states:
-                all_hidden_states += (tokens_to_maps(hidden_states, grid_size),)
+            maps, attentions = stage(maps, output_attentions)
+            if all_hidden_states is not None:
+                all_hidden_states += (maps,)
             all_attentions += attentions
 
         outputs = BaseModelOutputWithPooling(
-            last_hidden_state=tokens_to_maps(hidden_states, grid_size),
-            pooler_output=None if self.layernorm is None else self.layernorm(hidden_states.mean(dim=1)),
-            hidden_states=all_hidden_states if output_hidden_states else None,
+            last_hidden_state=maps,
+            pooler_output=None if self.layernorm is None else self.layernorm(maps_to_tokens(maps).mean(dim=1)),
+            hidden_states=all_hidden_states,
             attentions=all_attentions if output_attentions else None,
         )
         return outputs if return_dict else outputs.to_tuple()
@@ -254,9 +258,8 @@ class SKFormerHead(nn.Module):
 
     def __init__(self, config: SKFormerConfig):
         super().__init__()
-        width = config.hidden_sizes[-1]
-        inner_size = int(config.mlp_ratio * width)
-        self.fc1 = nn.Linear(width, inner_size)
+        inner_size = int(config.mlp_ratio * config.hidden_size)
+        self.fc1 = nn.Linear(config.hidden_size, inner_size)
         self.layernorm = nn.LayerNorm(inner_size, eps=config.head_layer_norm_eps)
         self.dropout = nn.Dropout(config.head_dropout)
         self.fc2 = nn.Linear(inner_size, config.num_labels)
@@ -265,8 +268,10 @@ class SKFormerHead(nn.Module):
         return self.fc2(self.dropout(self.layernorm(F.relu(self.fc1(pooled)).square())))
 
 
-def build_classifier(config: SKFormerConfig) -> nn.Module:
-    return SKFormerHead(config) if config.use_mlp_head else nn.Linear(config.hidden_sizes[-1], config.num_labels)
+def build_head(config: SKFormerConfig) -> nn.Module:
+    if config.num_labels == 0:
+        return nn.Identity()
+    return SKFormerHead(config) if config.use_mlp_head else nn.Linear(config.hidden_size, config.num_labels)
 
 
 class SKFormerForImageClassification(SKFormerPreTrainedModel):
@@ -276,7 +281,7 @@ class SKFormerForImageClassification(SKFormerPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.skformer = SKFormerModel(config)
-        self.classifier = build_classifier(config) if config.num_labels > 0 else nn.Identity()
+        self.classifier = build_head(config)
         self.post_init()
 
     def forward(
@@ -298,15 +303,7 @@ class SKFormerForImageClassification(SKFormerPreTrainedModel):
         """
         *_, return_dict = output_options(self.config, output_attentions, output_hidden_states, return_dict)
         outputs = self.skformer(pixel_values, output_attentions, output_hidden_states, return_dict=True)
-        logits = self.classifier(outputs.pooler_output)
-        loss = None
-        if labels is not None:
-            check_labels(labels, logits, self.config.problem_type)
-            loss = self.loss_function(labels, logits, self.config)
-        outputs = ImageClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
-        return outputs if return_dict else outputs.to_tuple()
+        return classify(self, outputs, self.classifier(outputs.pooler_output), labels, return_dict)
 
 
 class SKFormerBackbone(BackboneMixin, SKFormerPreTrainedModel):
@@ -337,7 +334,7 @@ class SKFormerBackbone(BackboneMixin, SKFormerPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> BackboneOutput | tuple:
-        """Feature maps `(batch, channels, height, width)` of the stages in `out_features`, normalized.
+        """Return feature maps `(batch, channels, height, width)` of the stages in `out_features`, normalized.
 
         `SKFormerModel.forward` says what the arguments are.
         """

@@ -18,11 +18,11 @@ from .configuration_checks import size_pair
 from .configuration_skvit import SKViTConfig
 from .conv_static_key_cpu import KERNEL_SIZE  # noqa: F401  (transformers 5.1 copies the siblings named here, not theirs)
 from .modeling_common import (
-    ChannelScale,
     DropPath,
+    LayerScale,
     StaticKeyPreTrainedModel,
-    check_labels,
     check_pixel_values,
+    classify,
     drop_path_rates,
     output_options,
 )
@@ -57,9 +57,8 @@ class SKViTShiftedPatchEmbeddings(nn.Module):
         shifted = [F.pad(pixel_values, shift) for shift in (right, left, down, up)]
         images = torch.cat([pixel_values, *shifted], dim=1)
         height, width = self.patch_size
-        patches = images.unflatten(3, (-1, width)).unflatten(
-            2, (-1, height)
-        )  # (batch, c, rows, height, columns, width)
+        # (batch, channels, rows, height, columns, width)
+        patches = images.unflatten(3, (-1, width)).unflatten(2, (-1, height))
         patches = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
         return self.projection(self.layernorm(patches))
 
@@ -91,25 +90,23 @@ class SKViTEmbeddings(nn.Module):
     def _class_tokens(self) -> list[nn.Parameter]:
         return [token for token in (self.cls_token, self.distillation_token) if token is not None]
 
-    def forward(
-        self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False
-    ) -> tuple[torch.Tensor, tuple[int, int]]:
-        """The tokens `(batch, [class tokens +] rows * columns, hidden_size)` and their grid `(rows, columns)`."""
+    def forward(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False) -> torch.Tensor:
+        """Return the tokens `(batch, [class tokens +] rows * columns, hidden_size)`."""
         check_pixel_values(pixel_values, self.patch_embeddings.projection.weight, self.num_channels)
-        grid_size = self._grid_of(pixel_values, interpolate_pos_encoding)
+        self._check_size(*pixel_values.shape[2:], interpolate_pos_encoding)
+        grid_size = patch_grid(pixel_values, self.patch_size)
         tokens = self.patch_embeddings(pixel_values)
         class_tokens = [token.expand(tokens.shape[0], -1, -1).to(tokens.dtype) for token in self._class_tokens()]
         tokens = torch.cat([*class_tokens, tokens], dim=1)
         positions = self.position_embeddings
         if grid_size != self.grid_size:
             positions = resize_grid(positions, self.grid_size, grid_size, self.num_class_tokens)
-        return tokens + positions.to(tokens.dtype), grid_size
+        return tokens + positions.to(tokens.dtype)
 
-    def _grid_of(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool) -> tuple[int, int]:
-        height, width = pixel_values.shape[2:]
+    def _check_size(self, height: int, width: int, interpolate_pos_encoding: bool) -> None:
         patch_height, patch_width = self.patch_size
         if (height, width) == self.image_size:
-            return self.grid_size
+            return
         if not interpolate_pos_encoding:
             raise ValueError(
                 f"pixel_values are {height}x{width} pixels, but this model was made for {self.image_size[0]}x"
@@ -121,7 +118,11 @@ class SKViTEmbeddings(nn.Module):
                 f"pixel_values are {height}x{width} pixels, expected a multiple of the patch size"
                 f" {patch_height}x{patch_width}: resize or pad the images."
             )
-        return height // patch_height, width // patch_width
+
+
+def patch_grid(pixel_values: torch.Tensor, patch_size: tuple[int, int]) -> tuple[int, int]:
+    """Return the `(rows, columns)` of patches of images `(batch, channels, height, width)`."""
+    return pixel_values.shape[2] // patch_size[0], pixel_values.shape[3] // patch_size[1]
 
 
 class SKViTMLP(nn.Module):
@@ -138,7 +139,7 @@ class SKViTMLP(nn.Module):
 def build_layer_scale(config: SKViTConfig) -> nn.Module:
     if config.layer_scale_init_value is None:
         return nn.Identity()
-    return ChannelScale(config.hidden_size, config.layer_scale_init_value)
+    return LayerScale(config.hidden_size, config.layer_scale_init_value)
 
 
 class SKViTLayer(GradientCheckpointingLayer):
@@ -199,7 +200,7 @@ class SKViTModel(SKViTPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings.patch_embeddings
+        return self.embeddings
 
     def forward(
         self,
@@ -230,12 +231,13 @@ class SKViTModel(SKViTPreTrainedModel):
         output_attentions, output_hidden_states, return_dict = output_options(
             self.config, output_attentions, output_hidden_states, return_dict
         )
-        hidden_states, grid_size = self.embeddings(pixel_values, interpolate_pos_encoding)
-        all_attentions = ()
+        hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding)
+        grid_size = patch_grid(pixel_values, self.embeddings.patch_size)
         all_hidden_states = (hidden_states,) if output_hidden_states else None
+        all_attentions: tuple[torch.Tensor, ...] = ()
         for layer in self.layers:
             hidden_states, weights = layer(hidden_states, grid_size, output_attentions)
-            if output_hidden_states:
+            if all_hidden_states is not None:
                 all_hidden_states += (hidden_states,)
             all_attentions += () if weights is None else (weights,)
 
@@ -291,14 +293,7 @@ class SKViTForImageClassification(SKViTPreTrainedModel):
         if self.distillation_classifier is not None:
             distillation_token = outputs.last_hidden_state[:, 1]
             logits = (logits + self.distillation_classifier(distillation_token)) / 2
-        loss = None
-        if labels is not None:
-            check_labels(labels, logits, self.config.problem_type)
-            loss = self.loss_function(labels, logits, self.config)
-        outputs = ImageClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
-        return outputs if return_dict else outputs.to_tuple()
+        return classify(self, outputs, logits, labels, return_dict)
 
 
 class SKViTBackbone(BackboneMixin, SKViTPreTrainedModel):
@@ -318,7 +313,11 @@ class SKViTBackbone(BackboneMixin, SKViTPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> BackboneOutput | tuple:
-        """Feature maps `(batch, hidden_size, rows, columns)` of the stages in `out_features`, normalized.
+        """Return feature maps `(batch, hidden_size, rows, columns)` of the stages in `out_features`, normalized.
+
+        With `apply_layernorm=False` in the configuration they are not normalized. With `reshape_hidden_states=False`
+        they are the tokens `(batch, 1 + rows * columns, hidden_size)`, the class token first, as DPT and Depth
+        Anything take them.
 
         Detectors feed images of all sizes, so positions and static keys are resized unless
         `interpolate_pos_encoding` is False. `SKViTModel.forward` says what the other arguments are.
@@ -329,11 +328,9 @@ class SKViTBackbone(BackboneMixin, SKViTPreTrainedModel):
         outputs = self.skvit(
             pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states=True, return_dict=True
         )
-        height, width = size_pair("patch_size", self.config.patch_size)
-        grid_size = pixel_values.shape[2] // height, pixel_values.shape[3] // width
-        first = self.config.num_class_tokens
+        grid_size = patch_grid(pixel_values, self.skvit.embeddings.patch_size)
         feature_maps = tuple(
-            tokens_to_maps(self.skvit.layernorm(tokens)[:, first:], grid_size)
+            self._feature_map(tokens, grid_size)
             for stage, tokens in zip(self.stage_names, outputs.hidden_states)
             if stage in self.out_features
         )
@@ -343,6 +340,13 @@ class SKViTBackbone(BackboneMixin, SKViTPreTrainedModel):
             attentions=outputs.attentions,
         )
         return outputs if return_dict else outputs.to_tuple()
+
+    def _feature_map(self, tokens: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
+        if self.config.apply_layernorm:
+            tokens = self.skvit.layernorm(tokens)
+        if self.config.reshape_hidden_states:
+            return tokens_to_maps(tokens[:, self.config.num_class_tokens :], grid_size)
+        return tokens
 
 
 __all__ = ["SKViTBackbone", "SKViTForImageClassification", "SKViTModel", "SKViTPreTrainedModel"]

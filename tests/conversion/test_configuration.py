@@ -18,7 +18,7 @@ from ..support.networks import assert_close, drawn, logits, metaformer_state_dic
 
 STATIC = ("static_key", "conv_static_key")
 SAME_FORMER_FIELDS = (
-    "depths", "hidden_sizes", "token_mixers", "query_projection", "mlp_ratio", "use_mlp_head", "layer_norm_scope",
+    "depths", "hidden_sizes", "token_mixers", "query_projection", "mlp_ratio", "use_mlp_head", "norm",
     "num_channels", "num_labels",
 )  # fmt: skip
 SAME_VIT_FIELDS = (
@@ -51,7 +51,7 @@ def random_former(seed):
         query_projection=not has_static_key or choose.random() < 0.5,
         mlp_ratio=choose.choice([2, 4]),
         use_mlp_head=has_mlp_head,
-        layer_norm_scope="channel" if has_mlp_head else "map",
+        norm="layer" if has_mlp_head else "group",
         num_channels=choose.choice([1, 3]),
         num_labels=choose.randint(2, 12),
     )
@@ -164,7 +164,7 @@ def test_mixers_without_tensors_are_asked_for(tmp_path):
 
 
 def test_randformer_needs_no_flag(tmp_path):
-    config = {"use_mlp_head": False, "layer_norm_scope": "map"}
+    config = {"use_mlp_head": False, "norm": "group"}
     source = small_former(token_mixers=["identity", "identity", "random", "random"], **config)
     conversion = convert_tensors(metaformer_state_dict(source), tmp_path)
     assert conversion.model.config.token_mixers == ["identity", "identity", "random", "random"]

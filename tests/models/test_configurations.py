@@ -38,7 +38,7 @@ def test_wrong_skvit(settings, message):
         ({"head_dim": [32, 16]}, "head_dim has 2 values, expected 4"),
         ({"image_size": 31}, "image height is 31, expected a number of at least 32"),
         ({"static_key_resolution": "windows"}, "Unknown static_key_resolution 'windows': .* Did you mean 'window'"),
-        ({"layer_norm_scope": "image"}, "Unknown layer_norm_scope 'image': expected one of 'channel', 'map'"),
+        ({"norm": "batch"}, "Unknown norm 'batch': expected one of 'layer', 'group'"),
         ({"head_dropout": -0.1}, "head_dropout is -0.1, expected a rate"),
     ],
 )

@@ -32,7 +32,7 @@ FORMERS = {
     "cskaformer": {"token_mixers": ["separable_conv", "conv_static_key", "attention", "attention"]},
     "map-norm-former": {
         "token_mixers": ["identity", "pooling", "random", "static_key"],
-        "layer_norm_scope": "map",
+        "norm": "group",
         "use_mlp_head": False,
     },
     "window-former": {
