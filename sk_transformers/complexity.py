@@ -9,18 +9,18 @@ last digit (tests/test_complexity.py), and fvcore does to the rounding of its ow
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForImageClassification, PretrainedConfig
+from transformers import AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 
 from .models.configuration_checks import size_pair
 
 
 def count_parameters(config: PretrainedConfig) -> int:
-    """Parameters of the image classifier with this configuration."""
+    """Return the parameters of the image classifier with this configuration."""
     return _on_meta(config).num_parameters()
 
 
 def count_macs(config: PretrainedConfig, image_size: int | tuple[int, int] | None = None) -> int:
-    """Multiply-adds of the image classifier with this configuration, for one image.
+    """Return the multiply-adds of the image classifier with this configuration, for one image.
 
     Attention runs in its plain formulation, which computes what fused kernels compute. Resizing static keys or
     positions to another image size is not counted: in evaluation it happens once and not for each image.
@@ -38,6 +38,6 @@ def count_macs(config: PretrainedConfig, image_size: int | tuple[int, int] | Non
     return counter.get_total_flops() // 2
 
 
-def _on_meta(config: PretrainedConfig):
+def _on_meta(config: PretrainedConfig) -> PreTrainedModel:
     with torch.device("meta"):
         return AutoModelForImageClassification.from_config(config, attn_implementation="eager").eval()

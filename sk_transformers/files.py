@@ -7,7 +7,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @contextmanager
@@ -47,7 +50,7 @@ def write_json(content: Any, file: str | Path) -> None:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def save_figure(figure, file: str | Path, dpi: int = 150) -> None:
+def save_figure(figure: "Figure", file: str | Path, dpi: int = 150) -> None:
     """Write a figure of matplotlib as PNG."""
     with whole_file(file) as partial:
         figure.savefig(partial, dpi=dpi, format="png")

@@ -7,9 +7,16 @@ A dataclass is a group of options. Python code makes one by its constructor, a c
 import argparse
 from collections.abc import Callable
 from dataclasses import MISSING, Field, field, fields
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
-Group = TypeVar("Group")
+
+class Dataclass(Protocol):
+    """What every dataclass is."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+Group = TypeVar("Group", bound=Dataclass)
 
 
 def option(default: Any = MISSING, help: str = "", **settings: Any) -> Any:
@@ -30,7 +37,7 @@ def option(default: Any = MISSING, help: str = "", **settings: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
-def add_options(parser: argparse.ArgumentParser, group: type, title: str) -> None:
+def add_options(parser: argparse.ArgumentParser, group: type[Dataclass], title: str) -> None:
     """Add the options of a group to a parser, under a title of their own in `--help`."""
     section = parser.add_argument_group(title)
     for member in fields(group):

@@ -6,6 +6,7 @@ something that our models need, at the end of that one.
 """
 
 import sys
+from types import ModuleType
 
 from wrapt import register_post_import_hook
 
@@ -33,7 +34,7 @@ def register_when_imported() -> None:
         register_post_import_hook(_register_if_possible, name)
 
 
-def _register_if_possible(imported) -> None:
+def _register_if_possible(imported: ModuleType) -> None:
     if AUTO_CLASSES in sys.modules and not any(_half_imported(n) for n in NEEDED_TO_REGISTER if n != imported.__name__):
         from .registration import register_auto_classes
 

@@ -129,7 +129,7 @@ VARIANTS: dict[str, Variant] = {**_vit_variants(), **_former_variants()}
 
 
 def list_models(filter: str | None = None) -> list[str]:
-    """Names of the zoo's networks, sorted; `filter` is a part of the name, or a pattern such as `"cska*-s*"`."""
+    """Return the names of the zoo's networks, sorted; `filter` is a part of a name, or a pattern as `"cska*-s*"`."""
     names = sorted(VARIANTS)
     if filter is None:
         return names
@@ -138,7 +138,7 @@ def list_models(filter: str | None = None) -> list[str]:
 
 
 def get_variant(name: str) -> Variant:
-    """The row of the zoo called `name`; ValueError, with the nearest names, when there is none."""
+    """Return the row of the zoo called `name`; ValueError, with the nearest names, when there is none."""
     if name in VARIANTS:
         return VARIANTS[name]
     near = get_close_matches(name, VARIANTS, n=3, cutoff=0.5)
@@ -146,8 +146,8 @@ def get_variant(name: str) -> Variant:
     raise ValueError(f"Unknown model {name!r}. {hint}")
 
 
-def create_config(name: str, **overrides) -> "PretrainedConfig":
-    """The configuration of the network called `name`, with any of its fields set anew.
+def create_config(name: str, **overrides: Any) -> "PretrainedConfig":
+    """Return the configuration of the network called `name`, with any of its fields set anew.
 
     Args:
         name: one of `list_models()`.
@@ -177,8 +177,8 @@ def _check_fields(config_class: type, overrides: dict[str, Any]) -> None:
             raise ValueError(f"{config_class.__name__} has no field {field_name!r}.{hint}")
 
 
-def create_model(name: str, **overrides) -> "PreTrainedModel":
-    """An image classifier with the configuration of `create_config(name, **overrides)` and fresh weights."""
+def create_model(name: str, **overrides: Any) -> "PreTrainedModel":
+    """Return an image classifier with the configuration of `create_config(name, **overrides)` and fresh weights."""
     config = create_config(name, **overrides)
     from transformers import AutoModelForImageClassification
 

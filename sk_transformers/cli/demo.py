@@ -7,8 +7,12 @@ sk-transformers demo runs/skvit/model runs/cskvit/model runs/vit/model --save_sp
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import exit_on_user_error
+
+if TYPE_CHECKING:
+    from gradio import Blocks
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -40,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             serve(build_page(networks, examples), args.port)
 
 
-def serve(page, port: int | None) -> None:
+def serve(page: "Blocks", port: int | None) -> None:
     from ..demo.page import launch
 
     try:
