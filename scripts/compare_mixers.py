@@ -8,61 +8,48 @@ Stopped, it goes on with what is not done when it is started again. Finished run
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from sk_transformers.cli.errors import exit_on_user_error
-
-SCRIPTS = Path(__file__).parent
+from sk_transformers.options import non_negative_int, positive_int
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plan", default="mixers", help="a file in scripts/comparisons (its name will do) or another")
-    parser.add_argument("--output_dir", help="folder of the runs [runs/PLAN]")
+    parser.add_argument("--output_dir", type=Path, help="folder of the runs [runs/PLAN]")
     parser.add_argument("--keep_weights", action="store_true", help="keep models and checkpoints of finished runs")
-    parser.add_argument("--timed_rounds", type=int, default=20, help="training steps to time of each network, or 0")
-    parser.add_argument("--threads", type=int, help="of the processor [torch's choice]")
-    parser.add_argument("--report", metavar="FILE", help="only report a results.json, and plot it beside it")
+    parser.add_argument(
+        "--timed_rounds", type=non_negative_int, default=20, help="training steps to time of each network, or 0"
+    )
+    parser.add_argument("--threads", type=positive_int, help="of the CPU [torch's choice]")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="only report a results.json, and plot it beside it")
     return parser.parse_args(argv)
 
 
-def plan_file(name: str) -> Path:
-    file = Path(name) if Path(name).is_file() else SCRIPTS / "comparisons" / f"{name}.yaml"
-    if not file.is_file():
-        raise ValueError(f"--plan {name}: there is no such file, nor a plan of that name in {file.parent}.")
-    return file
-
-
 def run(args: argparse.Namespace) -> Path:
-    """Do the plan's runs; the file of their results."""
+    """Do the plan's runs, and return the file of their results."""
     import torch
 
-    from sk_transformers.benchmarks.mixers import RESULTS, compare, read_plan
+    from sk_transformers.benchmarks.mixers import RESULTS, compare, find_plan, read_plan
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    file = plan_file(args.plan)
-    folder = Path(args.output_dir or Path("runs", file.stem))
+    file = find_plan(args.plan)
+    folder = args.output_dir or Path("runs", file.stem)
     compare(read_plan(file), folder, keep_weights=args.keep_weights, timed_rounds=args.timed_rounds)
     return folder / RESULTS
 
 
-def report(file: Path) -> None:
-    from sk_transformers.benchmarks.mixers_report import markdown, plot_comparison
-
-    try:
-        results = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} holds no results of a comparison: {error}.") from error
-    print(markdown(results))
-    plot_comparison(results, file.with_suffix(".png"))
-
-
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    report(Path(args.report) if args.report else run(args))
+    from sk_transformers.benchmarks.mixers_report import markdown, plot_comparison, read_results
+
+    file = args.report or run(args)
+    results = read_results(file)
+    print(markdown(results))
+    plot_comparison(results, file.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -51,9 +51,9 @@ def write_json(content: Any, file: str | Path) -> None:
 
 
 def save_figure(figure: "Figure", file: str | Path, dpi: int = 150) -> None:
-    """Write a figure of matplotlib as PNG."""
+    """Write a figure of matplotlib as PNG, without matplotlib's version in it."""
     with whole_file(file) as partial:
-        figure.savefig(partial, dpi=dpi, format="png")
+        figure.savefig(partial, dpi=dpi, format="png", metadata={"Software": None})
 
 
 def check_free(folder: Path) -> None:

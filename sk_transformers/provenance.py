@@ -59,12 +59,17 @@ def installed(libraries: tuple[str, ...]) -> dict[str, str]:
 
 def hardware() -> str:
     """Return the GPU and the CPU of this machine, as their makers call them."""
+    cpu = f"{os.cpu_count()} cores of {cpu_name()}"
+    return f"{torch.cuda.get_device_name()}, {cpu}" if torch.cuda.is_available() else cpu
+
+
+def cpu_name() -> str:
+    """Return the CPU as its maker calls it, or the architecture where no file says so."""
     try:
         names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
     except OSError:
         names = []
-    cpu = f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}"
-    return f"{torch.cuda.get_device_name()}, {cpu}" if torch.cuda.is_available() else cpu
+    return names[0] if names else platform.machine()
 
 
 def command_line() -> str:

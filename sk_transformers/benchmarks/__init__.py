@@ -1,1 +1,15 @@
-"""What this package measures of itself beside other software."""
+"""What this package measures of itself, beside other software; for maintainers, in a checkout.
+
+commands        the command line of scripts/benchmark.py
+measure         time, memory and multiply-adds of a piece of work
+baselines       what networks are compared with
+counts          parameters and multiply-adds of the zoo
+speed           networks and mixers beside their baselines; speed_report, the tables
+operators       what a pass spends its time on
+scaling         time and memory against image size, batch and depth
+resolution      resized static keys beside windows of them
+startup         the import, and loading from a file
+training_speed  training loops beside those of transformers and timm
+mixers          networks that differ in their token mixer, trained under one recipe; mixers_report, table and plot
+pages           the tables of the documentation, from the measured figures
+"""

@@ -1,8 +1,10 @@
-"""What our networks are compared with: timm's, transformers', and static keys as the paper's equations are written.
+"""What networks and mixers are compared with: timm's, transformers', and static keys as the equations are written.
 
 The plain mixers are what one would write first, and what the authors' code does: keys copied over the batch, and logits
 from a grouped convolution, `(batch, heads, positions, positions)`, that go through a softmax as a whole.
 """
+
+from typing import Any
 
 import timm
 import torch
@@ -14,14 +16,14 @@ from ..models.token_mixers import maps_to_tokens, tokens_to_maps
 
 
 class PlainStaticKeyAttention(nn.Module):
-    """`softmax(q @ K.T * d**-0.5) @ v` of a mixer without class tokens, with its weights."""
+    """SKA, `softmax(q @ K.T * d**-0.5) @ v`, of a mixer without class tokens, with its weights."""
 
     def __init__(self, mixer: StaticKeyAttention):
         super().__init__()
         self.q_proj, self.v_proj, self.o_proj, self.key = mixer.q_proj, mixer.v_proj, mixer.o_proj, mixer.key
         self.num_heads, self.head_dim = mixer.num_heads, mixer.head_dim
 
-    def forward(self, hidden_states: torch.Tensor, *args, **kwargs) -> tuple[torch.Tensor, None]:
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **options: Any) -> tuple[torch.Tensor, None]:
         query, value = (
             projection(hidden_states).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.v_proj)
@@ -32,7 +34,7 @@ class PlainStaticKeyAttention(nn.Module):
 
 
 class PlainConvStaticKeyAttention(nn.Module):
-    """The same with the logits of a grouped 3x3 convolution over the map of queries."""
+    """CSKA: the same with the logits of a grouped 3x3 convolution over the map of queries."""
 
     def __init__(self, mixer: ConvStaticKeyAttention):
         super().__init__()
@@ -46,7 +48,7 @@ class PlainConvStaticKeyAttention(nn.Module):
             self.conv.weight.copy_(mixer.key.view(-1, 3, 3, self.head_dim).permute(0, 3, 1, 2))
             self.conv.bias.copy_(mixer.key_bias.flatten())
 
-    def forward(self, hidden_states: torch.Tensor, *args, **kwargs) -> tuple[torch.Tensor, None]:
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **options: Any) -> tuple[torch.Tensor, None]:
         batch, positions, _ = hidden_states.shape
         query = self.q_proj(hidden_states).transpose(1, 2).unflatten(2, self.grid_size)
         value = self.v_proj(hidden_states).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
@@ -56,7 +58,7 @@ class PlainConvStaticKeyAttention(nn.Module):
 
 
 class OnMaps(nn.Module):
-    """A mixer of tokens as one of timm's, which mix maps `(batch, channels, height, width)`."""
+    """A mixer of tokens in the place of one of timm's, which mix maps `(batch, channels, height, width)`."""
 
     def __init__(self, mixer: nn.Module):
         super().__init__()
@@ -68,7 +70,7 @@ class OnMaps(nn.Module):
 
 
 def plain_cskaformer_s18() -> nn.Module:
-    """timm's CAFormer-S18 with plain convolutional static keys in its second stage, as the authors built theirs."""
+    """Return timm's CAFormer-S18 with plain CSKA in its second stage, as the authors built theirs."""
     network = timm.create_model("caformer_s18")
     for block in network.stages[1].blocks:
         mixer = ConvStaticKeyAttention(128, (28, 28), num_heads=8, head_dim=16, output_bias=False)
@@ -77,5 +79,5 @@ def plain_cskaformer_s18() -> nn.Module:
 
 
 def transformers_vit_base() -> nn.Module:
-    """transformers' ViT-Base classifier, with `sdpa`."""
+    """Return transformers' ViT-Base classifier, with `sdpa`."""
     return ViTForImageClassification(ViTConfig(num_labels=1000))

@@ -1,4 +1,4 @@
-"""Networks trained under one recipe, several seeds each: which runs that takes, and what came of them.
+"""Networks that differ in their token mixer, trained under one recipe with several seeds: the runs and their metrics.
 
 A plan is data, a YAML file such as `scripts/comparisons/mixers.yaml`; its runs are those of `sk-transformers train`.
 """
@@ -11,24 +11,28 @@ from typing import Any
 
 import torch
 import yaml
+from transformers import AutoModelForImageClassification, PretrainedConfig
 
 from ..complexity import count_macs, count_parameters
+from ..errors import first_line
 from ..files import write_json
+from ..models.configuration_checks import size_pair
 from ..provenance import provenance
 from ..training.checkpoints import PREFIX
 from ..training.command_line import parse_options, to_tokens
 from ..training.loop import train
 from ..training.options import TrainOptions
 from ..zoo import create_config
-from .step_time import measure_steps
+from .measure import time_interleaved, training_work
 
 RESULTS, PLAN = "results.json", "plan.json"
-OF_A_RUN = ("output_dir", "resume_from_checkpoint", "seed")  # what runs of one network may differ in
+PLANS = Path(__file__).parents[2] / "scripts" / "comparisons"
+PER_RUN = ("output_dir", "resume_from_checkpoint", "seed")  # options that runs of one network may differ in
 
 
 @dataclass(frozen=True)
-class Network:
-    """One network of a comparison. It is compared within its family; `overrides` are fields of its configuration."""
+class Candidate:
+    """One network of a comparison, within its family; `overrides` are fields of its configuration."""
 
     family: str
     mixer: str
@@ -41,7 +45,7 @@ class Network:
         return f"{self.family}-{self.mixer}"
 
     @property
-    def config(self):
+    def config(self) -> PretrainedConfig:
         return create_config(self.model, **self.overrides)
 
 
@@ -49,23 +53,32 @@ class Network:
 class Plan:
     """Networks, seeds, and the mixer that the others of a family are compared with."""
 
-    networks: list[Network]
+    networks: list[Candidate]
     seeds: list[int]
     baseline: str
 
 
-def read_plan(file: Path) -> Plan:
-    """The plan in a YAML file.
+def find_plan(name: str) -> Path:
+    """Return a plan's file: one of this path, or of this name among those of the project."""
+    file = Path(name) if Path(name).is_file() else PLANS / f"{name}.yaml"
+    if not file.is_file():
+        known = ", ".join(sorted(plan.stem for plan in PLANS.glob("*.yaml")))
+        raise ValueError(f"--plan {name}: there is no such file, nor a plan of that name among {known}.")
+    return file
 
-    It has `options` of `sk-transformers train` for all runs; `seeds`; `baseline`, the mixer that the others are
-    compared with; `parameter_tolerance`, the part by which parameters may differ from the baseline's; and `families`,
-    each with a `model` of the zoo, fields of its configuration under `config`, `options` of its own, and `networks`:
-    under each mixer's name the fields that set it apart.
+
+def read_plan(file: Path) -> Plan:
+    """Return the plan in a YAML file.
+
+    The file has `options` of `sk-transformers train` for all runs; `seeds`; `baseline`, the mixer that the others are
+    compared with; `parameter_tolerance`, the fraction by which parameters may differ from the baseline's; and
+    `families`, each with a `model` of the zoo, fields of its configuration under `config`, `options` of its own, and
+    `networks`: under each mixer's name the fields that set it apart.
     """
-    content = yaml.safe_load(file.read_text())
     try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
         networks = [
-            Network(
+            Candidate(
                 family,
                 mixer,
                 shared["model"],
@@ -77,9 +90,9 @@ def read_plan(file: Path) -> Plan:
         ]
         plan = Plan(networks, list(content["seeds"]), content["baseline"])
         tolerance = content["parameter_tolerance"]
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, yaml.YAMLError) as error:
         raise ValueError(
-            f"{file} is no plan of a comparison ({error}): see scripts/comparisons/mixers.yaml."
+            f"{file} is not a valid plan of a comparison ({first_line(error)}): see scripts/comparisons/mixers.yaml."
         ) from error
     check_sizes(file, plan, tolerance)
     return plan
@@ -100,10 +113,10 @@ def check_sizes(file: Path, plan: Plan, tolerance: float) -> None:
 
 
 def compare(plan: Plan, folder: Path, *, keep_weights: bool = False, timed_rounds: int = 0) -> dict[str, Any]:
-    """Train every network with every seed, as far as that is not done yet.
+    """Train every network with every seed, unless that is done already.
 
-    A finished run is not repeated, and one that was stopped goes on. Seeds come one after the other, so that a
-    comparison that is stopped early has compared all networks with the seeds that it has.
+    A finished run is not repeated, and a stopped one is resumed. Seeds come one after the other, so that a comparison
+    that is stopped early has compared all networks with the seeds that it has.
 
     Args:
         folder: holds a folder for each run, and `results.json`, which is written anew after each run.
@@ -128,7 +141,7 @@ def compare(plan: Plan, folder: Path, *, keep_weights: bool = False, timed_round
     results = collect(plan, records)
     if timed_rounds:
         batch_sizes = [network["batch_size"] for network in results["networks"]]
-        seconds = measure_steps([network.config for network in plan.networks], batch_sizes, timed_rounds)
+        seconds = time_steps([network.config for network in plan.networks], batch_sizes, timed_rounds)
         for network, rounds in zip(results["networks"], seconds):
             network["step_seconds"] = [round(value, 5) for value in rounds]
         results["threads"] = torch.get_num_threads()
@@ -137,12 +150,12 @@ def compare(plan: Plan, folder: Path, *, keep_weights: bool = False, timed_round
 
 
 def check_same_plan(plan: Plan, folder: Path) -> None:
-    """Note the options of each network in the folder, or raise ValueError if it has others for one of them."""
+    """Write the options of each network to the folder, or raise ValueError if it holds others for one of them."""
     file = folder / PLAN
     known = json.loads(file.read_text()) if file.exists() else {}
     for network in plan.networks:
         every = run_options(network, plan.seeds[0], folder).to_dict()
-        options = {name: value for name, value in every.items() if name not in OF_A_RUN}
+        options = {name: value for name, value in every.items() if name not in PER_RUN}
         before = known.setdefault(network.name, options)
         for name in sorted(options | before):
             if options.get(name) != before.get(name):
@@ -153,7 +166,7 @@ def check_same_plan(plan: Plan, folder: Path) -> None:
     write_json(known, file)
 
 
-def run_options(network: Network, seed: int, run: Path) -> TrainOptions:
+def run_options(network: Candidate, seed: int, run: Path) -> TrainOptions:
     """Return the options of one run."""
     overrides = [f"{field}={json.dumps(value)}" for field, value in network.overrides.items()]
     options = {
@@ -166,8 +179,8 @@ def run_options(network: Network, seed: int, run: Path) -> TrainOptions:
     return parse_options([token for name, value in options.items() for token in to_tokens(name, value)])
 
 
-def run_once(network: Network, seed: int, run: Path, keep_weights: bool) -> dict[str, Any]:
-    """The record of a run, which is begun, gone on with, or read, as far as it is."""
+def run_once(network: Candidate, seed: int, run: Path, keep_weights: bool) -> dict[str, Any]:
+    """Run, resume or load one run and return its metrics."""
     metrics = run / "metrics.json"
     if not metrics.exists():
         options = run_options(network, seed, run)
@@ -181,7 +194,7 @@ def run_once(network: Network, seed: int, run: Path, keep_weights: bool) -> dict
 
 
 def collect(plan: Plan, records: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
-    """What the runs gave: of each the last evaluation, not the best, which would be chosen on the images it counts."""
+    """Return the last evaluation of each run: picking the best one would select on the test set."""
     networks = []
     for network in plan.networks:
         runs = {seed: records[network.name, seed] for seed in plan.seeds if (network.name, seed) in records}
@@ -197,8 +210,8 @@ def collect(plan: Plan, records: dict[tuple[str, int], dict[str, Any]]) -> dict[
     }
 
 
-def describe(network: Network, runs: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    """A network, what it costs, and the last evaluation of each of its runs."""
+def describe(network: Candidate, runs: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Return a network, its cost, and the last evaluation of each of its runs."""
     some_run = next(iter(runs.values()))
     arguments = some_run["arguments"]
     batch_size = arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
@@ -219,3 +232,12 @@ def describe(network: Network, runs: dict[int, dict[str, Any]]) -> dict[str, Any
             for seed, entry in last.items()
         ],
     }
+
+
+def time_steps(configs: list[PretrainedConfig], batch_sizes: list[int], rounds: int) -> list[list[float]]:
+    """Return the seconds of a training step in each round, for each network, on random images."""
+    works = []
+    for config, batch_size in zip(configs, batch_sizes):
+        images = torch.randn(batch_size, config.num_channels, *size_pair("image_size", config.image_size))
+        works.append(training_work(AutoModelForImageClassification.from_config(config), images, torch.float32))
+    return time_interleaved(works, rounds)

@@ -1,5 +1,6 @@
-"""What a comparison found: a table with the spread over the seeds, and a plot."""
+"""What a comparison of mixers found: a table with the spread over the seeds, and a plot."""
 
+import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
+
+from ..errors import first_line
+from ..files import save_figure
 
 matplotlib.use("agg")
 CONFIDENCE = 0.95
@@ -46,8 +50,18 @@ class Family:
     resolution: float | None
 
 
+def read_results(file: Path) -> dict[str, Any]:
+    """Return the content of a `results.json`, or raise ValueError if it is something else."""
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+        results["networks"], results["baseline"], results["data"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file} does not hold the results of a comparison: {first_line(error)}.") from error
+    return results
+
+
 def summarize(results: dict[str, Any]) -> list[Family]:
-    """Means, spreads and differences from the baseline, of the seeds that all networks of a family have."""
+    """Return means, spreads and differences from the baseline, of the seeds that all networks of a family have."""
     families = []
     for name in dict.fromkeys(network["family"] for network in results["networks"]):
         networks = [network for network in results["networks"] if network["family"] == name]
@@ -64,6 +78,7 @@ def summarize(results: dict[str, Any]) -> list[Family]:
 
 
 def scores_of(network: dict[str, Any], seeds: list[int]) -> list[float]:
+    """Return the top-1 accuracy with each seed, in per cent."""
     by_seed = {run["seed"]: 100 * run["top1"] for run in network["runs"]}
     return [by_seed[seed] for seed in seeds]
 
@@ -76,7 +91,7 @@ def summarize_network(
     baseline: dict[str, Any],
     results: dict[str, Any],
 ) -> Row:
-    """A network's row of the table."""
+    """Return a network's row of the table."""
     step_ratio = epoch_seconds = None
     if "step_seconds" in network:
         step_ratio = statistics.median(a / b for a, b in zip(network["step_seconds"], baseline["step_seconds"]))
@@ -97,7 +112,7 @@ def summarize_network(
 
 
 def resolution(scores: np.ndarray) -> float | None:
-    """Half the width of the interval around the difference of a network and the baseline; None with one seed.
+    """Return half the width of the interval around the difference of a network and the baseline; None with one seed.
 
     The intervals of all differences hold together at `CONFIDENCE` (Bonferroni). A seed is a block: it decides the order
     of the images and adds the same to every network. What is left after networks and seeds is taken to be noise of one
@@ -115,15 +130,13 @@ def resolution(scores: np.ndarray) -> float | None:
     return (student_t.ppf(1 - (1 - CONFIDENCE) / 2 / (networks - 1), degrees) * standard_error).item()
 
 
-# Table
-
-
 def markdown(results: dict[str, Any]) -> str:
-    """The tables of all families, in Markdown."""
+    """Return the tables of all families, in Markdown."""
     return "\n\n".join(family_table(family, results["baseline"]) for family in summarize(results))
 
 
 def family_table(family: Family, baseline: str) -> str:
+    """Return the table of one family."""
     timed = family.rows[0].step_ratio is not None
     names = [name.format(baseline=baseline) for name in COLUMNS + (TIME_COLUMNS if timed else ())]
     lines = [table_line(names), table_line(["---", *["---:"] * (len(names) - 1)])]
@@ -143,27 +156,27 @@ def family_table(family: Family, baseline: str) -> str:
 
 
 def table_line(cells: list[str]) -> str:
+    """Return a line of a table."""
     return f"| {' | '.join(cells)} |"
 
 
 def difference(value: float, half_width: float | None) -> str:
+    """Return a difference in percentage points, with its interval if there is one."""
     return f"{value:+.2f}" if half_width is None else f"{value:+.2f} ± {half_width:.2f}"
 
 
-# Plot
-
-
 def plot_comparison(results: dict[str, Any], file: Path) -> None:
-    """A panel for each family: every seed's accuracy, their mean, and what the network costs."""
+    """Draw a panel for each family: every seed's accuracy, their mean, and what the network costs."""
     families = summarize(results)
     height = 1.1 + 0.36 * max(len(family.rows) for family in families)
     figure = Figure(figsize=(4.7 * len(families), height), layout="constrained")
     for panel, family in zip(np.atleast_1d(figure.subplots(1, len(families))), families):
         plot_family(panel, family, results["baseline"])
-    figure.savefig(file, dpi=200, metadata={"Software": None})  # the same file from the same figures
+    save_figure(figure, file, dpi=200)
 
 
 def plot_family(axes: Axes, family: Family, baseline: str) -> None:
+    """Draw one family."""
     positions = range(len(family.rows))
     reference = next(row for row in family.rows if row.mixer == baseline)
     if family.resolution is not None:

@@ -1,4 +1,4 @@
-"""What a pass spends its time on, by the kind of operator."""
+"""What a pass spends its time on, by groups of operators."""
 
 from collections import Counter
 
@@ -6,8 +6,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from .measure import Work
 
-# The first part of a name that fits decides.
-KINDS = {
+REST = "the rest"
+# An operator belongs to the first group one of whose fragments is in its name.
+OPERATORS = {
     "attention kernels": ("scaled_dot_product",),
     "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "_linear_pointwise"),
     "convolutions": ("convolution",),
@@ -21,24 +22,28 @@ KINDS = {
 }  # fmt: skip
 
 
-def time_by_kind(work: Work, rounds: int) -> dict[str, float]:
-    """Milliseconds of a pass for each kind, and for the rest, on average over the rounds."""
+def time_by_operator(work: Work, rounds: int) -> dict[str, float]:
+    """Return the milliseconds of a pass for each group of operators and for the rest, on average over the rounds."""
     for _ in range(2):
         work()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(rounds):
             work()
-    spent = Counter(dict.fromkeys(KINDS, 0.0))
+    spent = Counter(dict.fromkeys((*OPERATORS, REST), 0.0))
     for event in profiler.key_averages():
-        kind = next((kind for kind, parts in KINDS.items() if any(part in event.key for part in parts)), "the rest")
-        spent[kind] += event.self_cpu_time_total / 1000 / rounds
+        spent[group_of(event.key)] += event.self_cpu_time_total / 1000 / rounds
     return dict(spent)
 
 
+def group_of(operator: str) -> str:
+    """Return the group that the operator of this name belongs to."""
+    return next((group for group, parts in OPERATORS.items() if any(part in operator for part in parts)), REST)
+
+
 def to_table(times: dict[str, dict[str, float]]) -> str:
-    """Markdown: a row for each kind, a column for each of those that were profiled."""
+    """Return Markdown: a row for each group, a column for each module that was profiled."""
     lines = [f"| ms | {' | '.join(times)} |", f"| --- |{' ---: |' * len(times)}"]
-    for kind in (*KINDS, "the rest"):
-        lines.append(f"| {kind} | {' | '.join(f'{spent.get(kind, 0):.0f}' for spent in times.values())} |")
+    for group in (*OPERATORS, REST):
+        lines.append(f"| {group} | {' | '.join(f'{spent.get(group, 0):.0f}' for spent in times.values())} |")
     lines.append(f"| together | {' | '.join(f'{sum(spent.values()):.0f}' for spent in times.values())} |")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""How time and memory grow with the size of the image, the batch and the depth, beside the multiply-adds.
+"""How time and memory scale with the size of the image, the batch and the depth, beside the multiply-adds.
 
 An exponent is the slope between two measurements in logarithms: time as `size ** exponent`. Where a network's time
 grows faster than its multiply-adds, something is wrong with it.
@@ -6,10 +6,10 @@ grows faster than its multiply-adds, something is wrong with it.
 
 import math
 import statistics
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import timm
@@ -20,7 +20,7 @@ from torch import nn
 from ..complexity import count_macs
 from ..files import save_figure
 from ..zoo import create_model
-from .measure import count_module_macs, peak_memory, take_turns
+from .measure import count_module_macs, describe_machine, inference_work, peak_memory, time_interleaved
 
 matplotlib.use("agg")
 
@@ -44,28 +44,35 @@ class Point:
     macs: int
 
 
-def measure_growth(rounds: int, sizes=SIZES, batches=BATCHES, depths=DEPTHS) -> Iterator[Point]:
-    """Forward passes in float32, each value's networks in turns."""
+def measure_scaling(
+    rounds: int,
+    sizes: Sequence[int] = SIZES,
+    batches: Sequence[int] = BATCHES,
+    depths: Sequence[int] = DEPTHS,
+) -> Iterator[Point]:
+    """Yield the points of forward passes in float32; the networks of each value of an axis take turns."""
     for size in sizes:
         networks = {
             f"{name}, {mode}": create_model(name, static_key_resolution=mode)
             for name in HYBRIDS
             for mode in ("interpolate", "window")
         }
-        yield from measure("pixels", size, networks | {"timm caformer_s18": timm.create_model("caformer_s18")}, rounds,
-                           torch.randn(1, 3, size, size))  # fmt: skip
+        networks["timm caformer_s18"] = timm.create_model("caformer_s18")
+        yield from measure_networks("pixels", size, networks, rounds, torch.randn(1, 3, size, size))
     for batch in batches:
         networks = {name: create_model(name) for name in (*HYBRIDS, VIT)}
-        yield from measure("batch", batch, networks, rounds, torch.randn(batch, 3, SIDE, SIDE))
+        yield from measure_networks("batch", batch, networks, rounds, torch.randn(batch, 3, SIDE, SIDE))
     for depth in depths:
         networks = {VIT: create_model(VIT, num_hidden_layers=depth)}
-        yield from measure("depth", depth, networks, rounds, torch.randn(1, 3, SIDE, SIDE))
+        yield from measure_networks("depth", depth, networks, rounds, torch.randn(1, 3, SIDE, SIDE))
 
 
-@torch.inference_mode()
-def measure(axis: str, value: int, networks: dict[str, nn.Module], rounds: int, images: torch.Tensor) -> list[Point]:
-    works = {name: partial(network.eval(), images) for name, network in networks.items()}
-    seconds = take_turns(list(works.values()), rounds)  # the first, uncounted pass resizes the keys
+def measure_networks(
+    axis: str, value: int, networks: dict[str, nn.Module], rounds: int, images: torch.Tensor
+) -> list[Point]:
+    """Return a point for each network, at one value of an axis."""
+    works = {name: inference_work(network, images, torch.float32) for name, network in networks.items()}
+    seconds = time_interleaved(list(works.values()), rounds)  # the first, uncounted pass resizes the keys
     return [
         Point(axis, name, value, statistics.median(taken), peak_memory(works[name]) / 2**20, macs_of(network, images))
         for (name, network), taken in zip(networks.items(), seconds)
@@ -73,13 +80,14 @@ def measure(axis: str, value: int, networks: dict[str, nn.Module], rounds: int, 
 
 
 def macs_of(network: nn.Module, images: torch.Tensor) -> int:
+    """Return the multiply-adds of a pass over the images."""
     if not hasattr(network, "config"):
         return len(images) * count_module_macs(network, images[:1])
     return len(images) * count_macs(network.config, tuple(images.shape[2:]))
 
 
-def exponents(points: list[Point]) -> list[dict]:
-    """For each network and axis, the slopes of time, memory and multiply-adds between the last two values."""
+def exponents(points: list[Point]) -> list[dict[str, Any]]:
+    """Return for each network and axis the slopes of time, memory and multiply-adds between the last two values."""
     rows = []
     for axis, network in dict.fromkeys((point.axis, point.network) for point in points):
         line = [point for point in points if (point.axis, point.network) == (axis, network)]
@@ -93,12 +101,19 @@ def exponents(points: list[Point]) -> list[dict]:
     return rows
 
 
-def from_json(figures: dict) -> list[Point]:
+def to_json(points: list[Point]) -> dict[str, Any]:
+    """Return the machine, the points and the exponents as JSON has them."""
+    rows = [asdict(point) for point in points]
+    return {"machine": describe_machine(), "points": rows, "exponents": exponents(points)}
+
+
+def from_json(figures: dict[str, Any]) -> list[Point]:
+    """Return the points that `to_json` made a dictionary of."""
     return [Point(**point) for point in figures["points"]]
 
 
 def to_table(points: list[Point]) -> str:
-    """Markdown: all measurements."""
+    """Return Markdown: all measurements."""
     lines = ["| axis | network | value | seconds | MiB | MACs, G |", "| --- | --- | ---: | ---: | ---: | ---: |"]
     lines += [
         f"| {p.axis} | {p.network} | {p.value} | {p.seconds:.3g} | {p.mib:.0f} | {p.macs / 1e9:.4g} |" for p in points
@@ -107,7 +122,7 @@ def to_table(points: list[Point]) -> str:
 
 
 def to_exponent_table(points: list[Point]) -> str:
-    """Markdown: the exponents."""
+    """Return Markdown: the exponents."""
     lines = ["| axis | network | between | time | memory | MACs |", "| --- | --- | --- | ---: | ---: | ---: |"]
     lines += [
         f"| {row['axis']} | {row['network']} | {row['from']} and {row['to']} |"
@@ -118,7 +133,7 @@ def to_exponent_table(points: list[Point]) -> str:
 
 
 def plot_throughput(points: list[Point], file: Path) -> None:
-    """Images a second against the size of the image."""
+    """Draw images a second against the size of the image, as PNG."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for network in dict.fromkeys(point.network for point in points if point.axis == "pixels"):

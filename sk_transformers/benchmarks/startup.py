@@ -1,4 +1,4 @@
-"""How long it takes to begin: to import the package, and to load a network from its file, beside transformers."""
+"""How long it takes to import the package, and to load a network from its file, beside transformers."""
 
 import statistics
 import subprocess
@@ -10,7 +10,7 @@ from transformers import AutoModelForImageClassification, ViTForImageClassificat
 
 from ..zoo import create_model
 from .baselines import transformers_vit_base
-from .measure import median_ratio, take_turns
+from .measure import median_ratio, time_interleaved
 
 IMPORT = """
 import time
@@ -22,7 +22,7 @@ print(time.perf_counter() - start)
 
 
 def import_seconds(rounds: int) -> float:
-    """Median time of `import sk_transformers` in a new process that has imported transformers."""
+    """Return the median time of `import sk_transformers` in a new process that has imported transformers."""
     return statistics.median(
         float(subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout)
         for _ in range(rounds)
@@ -30,16 +30,29 @@ def import_seconds(rounds: int) -> float:
 
 
 def loading_seconds(rounds: int) -> tuple[float, float, float]:
-    """Median times to load SKViT-Base and transformers' ViT-Base from safetensors, and the ratio of the second's."""
+    """Return the median seconds to load SKViT-Base and transformers' ViT-Base from safetensors, and their ratio.
+
+    The ratio is over 1 where ours is faster, as everywhere.
+    """
     with TemporaryDirectory() as folder:
-        ours, peer = Path(folder) / "ours", Path(folder) / "peer"
+        ours, baseline = Path(folder) / "ours", Path(folder) / "baseline"
         create_model("skvit-base-patch16-224").save_pretrained(ours)
-        transformers_vit_base().save_pretrained(peer)
-        seconds = take_turns(
+        transformers_vit_base().save_pretrained(baseline)
+        seconds = time_interleaved(
             [
                 lambda: AutoModelForImageClassification.from_pretrained(ours),
-                lambda: ViTForImageClassification.from_pretrained(peer),
+                lambda: ViTForImageClassification.from_pretrained(baseline),
             ],
             rounds,
         )
-    return *map(statistics.median, seconds), median_ratio(seconds[1], seconds[0])
+    own, others = seconds
+    return statistics.median(own), statistics.median(others), median_ratio(others, own)
+
+
+def to_text(rounds: int) -> str:
+    """Measure, and return two lines."""
+    ours, baseline, ratio = loading_seconds(rounds)
+    return (
+        f"import sk_transformers, after transformers: {import_seconds(rounds) * 1000:.0f} ms\n"
+        f"loading SKViT-Base: {ours:.3f} s; transformers' ViT-Base: {baseline:.3f} s; ratio {ratio:.2f}"
+    )

@@ -11,9 +11,9 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import datasets
 import numpy as np
@@ -29,6 +29,7 @@ from torchvision import transforms
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from ..image_processing import image_processor_for
+from ..provenance import installed
 from ..training.checkpoints import RunState
 from ..training.command_line import parse_options
 from ..training.display import add_training, progress_bar
@@ -40,8 +41,8 @@ from ..zoo import create_model
 LEARNING_RATE, WEIGHT_DECAY = 1e-4, 0.05
 CROP_SCALE, CROP_RATIO = (0.35, 1.0), (3 / 4, 4 / 3)
 PHOTO_SIZE = (500, 375)  # pixels, as most of ImageNet
-# Of each round: two at its start, in which loader processes start and memory is found, and the last one, in which loops
-# that read a batch ahead have none to read.
+# Steps of a round that are not timed: two at its start, in which loader processes start and memory is allocated, and
+# the last one, in which loops that read a batch ahead have none to read.
 FIRST_STEPS, LAST_STEPS = 2, 1
 LIBRARIES = ("torch", "torchvision", "transformers", "timm", "accelerate", "datasets")
 
@@ -65,8 +66,8 @@ class Task:
     workers: int = 0
 
 
-def compare_loops(task: Task, rounds: int) -> dict:
-    """Images a second of each loop in each round, taken in turns after a round that does not count.
+def compare_loops(task: Task, rounds: int) -> dict[str, Any]:
+    """Return the images a second of each loop in each round, taken in turns after a round that does not count.
 
     Returns:
         `images_per_second`, the rounds' figures by the name of the loop; `median` of each; `ratio`, the median over the
@@ -101,12 +102,29 @@ def compare_loops(task: Task, rounds: int) -> dict:
             if name != "sk_transformers"
         },
         "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": installed(LIBRARIES),
     }
 
 
+def to_table(figures: dict[str, Any]) -> str:
+    """Return Markdown: what was trained, and a row for each loop."""
+    task, ratios = figures["task"], {"sk_transformers": 1.0, **figures["ratio"]}
+    lines = [
+        f"{task['model']}, {task['image_size']} px, {task['images']}, batch {task['batch_size']}, {task['steps']}"
+        f" steps, {task['workers']} loader processes, {figures['threads']} threads; "
+        + ", ".join(f"{name} {number}" for name, number in figures["versions"].items()),
+        "",
+        "| loop | images a second, median | rounds | ours to it |",
+        "| --- | ---: | --- | ---: |",
+    ]
+    for name, rounds in figures["images_per_second"].items():
+        each = " ".join(f"{speed:.1f}" for speed in rounds)
+        lines.append(f"| {name} | {figures['median'][name]:.1f} | {each} | {ratios[name]:.3f} |")
+    return "\n".join(lines)
+
+
 def images_per_second(task: Task, loop: Loop) -> float:
-    """Of the timed steps of an epoch."""
+    """Return the images a second of the timed steps of an epoch."""
     ends: list[float] = []
     loop(lambda: ends.append(time.perf_counter()))
     if len(ends) != task.steps:
@@ -115,11 +133,8 @@ def images_per_second(task: Task, loop: Loop) -> float:
     return timed * task.batch_size / (ends[-1 - LAST_STEPS] - ends[FIRST_STEPS - 1])
 
 
-# Data
-
-
 def write_images(folder: Path, task: Task) -> None:
-    """`train` and `validation`, each with a folder of images for every class; `train` holds one epoch's."""
+    """Write `train` and `validation`, each with a folder of images for every class; `train` holds one epoch's."""
     examples = {"photos": photos, "digits": digits}[task.images]
     for split, count in (("train", task.batch_size * task.steps), ("validation", 20)):
         for index, (image, label) in enumerate(examples(count)):
@@ -129,7 +144,7 @@ def write_images(folder: Path, task: Task) -> None:
 
 
 def photos(count: int) -> list[tuple[Image.Image, str]]:
-    """Random parts of scikit-learn's two photographs."""
+    """Return random parts of scikit-learn's two photographs."""
     rng = np.random.default_rng(0)
     sources = [Image.fromarray(image) for image in load_sample_images().images]
     parts = []
@@ -142,7 +157,7 @@ def photos(count: int) -> list[tuple[Image.Image, str]]:
 
 
 def digits(count: int) -> list[tuple[Image.Image, str]]:
-    """scikit-learn's handwritten digits, more than once if there are too few."""
+    """Return scikit-learn's handwritten digits, some of them more than once if there are too few."""
     data = load_digits()
     images = (data.images * (255 / 16)).astype(np.uint8)
     return [
@@ -151,17 +166,14 @@ def digits(count: int) -> list[tuple[Image.Image, str]]:
 
 
 def fresh_model(task: Task, folder: Path) -> PreTrainedModel:
-    """The network with a head for the classes of the folder, the same weights each time."""
+    """Return the network with a head for the classes of the folder, the same weights each time."""
     set_seed(0)
     labels = sorted(path.name for path in (folder / "train").iterdir())
     return create_model(task.model, image_size=task.image_size, id2label=dict(enumerate(labels))).train()
 
 
-# The loops
-
-
 def our_loop(task: Task, folder: Path) -> Loop:
-    """`sk-transformers train`: its own set-up, and its own epoch with the progress bar."""
+    """Return the loop of `sk-transformers train`: its own set-up, and its own epoch with the progress bar."""
     setup = our_setup(task, folder)
     state, stop = RunState(), StopRequest()
 
@@ -169,7 +181,7 @@ def our_loop(task: Task, folder: Path) -> Loop:
         with progress_bar(setup.accelerator) as bar:
             shown = add_training(bar, setup, state)
 
-            def report(**fields) -> None:
+            def report(**fields: Any) -> None:
                 bar.update(shown, **fields)
                 tick()
 
@@ -180,7 +192,7 @@ def our_loop(task: Task, folder: Path) -> Loop:
 
 
 def our_setup(task: Task, folder: Path) -> Setup:
-    """What `sk-transformers train` makes of the task."""
+    """Return what `sk-transformers train` makes of the task."""
     options = {
         "--model": [task.model],
         "--dataset": [folder],
@@ -198,17 +210,17 @@ def our_setup(task: Task, folder: Path) -> Setup:
 
 
 class TickAfterStep(TrainerCallback):
-    """Says when the trainer is done with a step."""
+    """Calls `tick` after each step of a trainer."""
 
     def __init__(self, tick: Tick) -> None:
         self.tick = tick
 
-    def on_step_end(self, *args, **kwargs) -> None:
+    def on_step_end(self, *args: Any, **options: Any) -> None:
         self.tick()
 
 
 def trainer_loop(task: Task, folder: Path) -> Loop:
-    """`transformers.Trainer` over a folder that `datasets` decodes, with torchvision's transforms."""
+    """Return `transformers.Trainer`'s loop over a folder that `datasets` decodes, with torchvision's transforms."""
     model = fresh_model(task, folder)
     processor = image_processor_for(model.config.image_size)
     augment = transforms.Compose(
@@ -220,10 +232,10 @@ def trainer_loop(task: Task, folder: Path) -> Loop:
         ]
     )
 
-    def augment_batch(rows: dict) -> dict:
+    def augment_batch(rows: dict) -> dict[str, Any]:
         return {"pixel_values": [augment(image.convert("RGB")) for image in rows["image"]], "label": rows["label"]}
 
-    def collate(examples: list[dict]) -> dict[str, torch.Tensor]:
+    def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         return {
             "pixel_values": torch.stack([example["pixel_values"] for example in examples]),
             "labels": torch.tensor([example["label"] for example in examples]),
@@ -256,7 +268,7 @@ def trainer_loop(task: Task, folder: Path) -> Loop:
 
 
 def timm_loop(task: Task, folder: Path) -> Loop:
-    """timm's data set, loader with prefetcher, optimizer and schedule, and a step in the order of its `train.py`."""
+    """Return a loop in the order of timm's `train.py`, with its data set, loader, optimizer and schedule."""
     model = fresh_model(task, folder)
     processor = image_processor_for(model.config.image_size)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")

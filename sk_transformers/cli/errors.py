@@ -38,6 +38,8 @@ def how_to_install(error: Exception) -> str:
     """Return what installs a module that is missing, or nothing where that is not the error or it is not of ours."""
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return ""
+    if error.name.startswith("sk_transformers.benchmarks"):  # not in the wheel
+        return ": benchmarks need a checkout of the project, installed by pip install -e ."
     module = error.name.partition(".")[0]
     extra = extra_with(DISTRIBUTIONS.get(module, module))
     return "" if extra is None else f": pip install 'sk-transformers[{extra}]'."

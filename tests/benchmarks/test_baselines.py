@@ -1,4 +1,4 @@
-"""The peers compute what our networks do: else a ratio of times would say nothing."""
+"""The baselines compute what our networks do: else a ratio of times would say nothing."""
 
 import pytest
 import torch

@@ -4,8 +4,15 @@ import pytest
 import torch
 from torch import nn
 
+from sk_transformers import create_model
 from sk_transformers.benchmarks import measure
-from sk_transformers.benchmarks.measure import count_module_macs, median_ratio, peak_memory, take_turns
+from sk_transformers.benchmarks.measure import (
+    count_module_macs,
+    median_ratio,
+    peak_memory,
+    time_interleaved,
+    training_work,
+)
 
 
 def test_peak_memory_is_what_is_held_at_once():
@@ -14,10 +21,10 @@ def test_peak_memory_is_what_is_held_at_once():
     assert peak_memory(lambda: numbers.mul_(2)) == pytest.approx(0, abs=1000)
 
 
-def test_works_take_turns(monkeypatch):
+def test_works_are_interleaved(monkeypatch):
     clock, order = iter(range(100)), []
     monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
-    seconds = take_turns([lambda: order.append("a"), lambda: order.append("b") or next(clock)], rounds=3)
+    seconds = time_interleaved([lambda: order.append("a"), lambda: order.append("b") or next(clock)], rounds=3)
     assert order == ["a", "b"] * 4  # the first round does not count
     assert seconds == [[1] * 3, [2] * 3]
 
@@ -33,3 +40,12 @@ def test_macs_of_attention_and_convolution():
 
     assert count_module_macs(Attention(), torch.randn(2, 3, 7, 5)) == 2 * 2 * 3 * 7 * 7 * 5
     assert count_module_macs(nn.Conv2d(4, 6, 3, padding=1, groups=2), torch.randn(1, 4, 5, 5)) == 6 * 25 * 2 * 9
+
+
+def test_training_is_a_full_step():
+    torch.manual_seed(0)
+    model = create_model("skvit-nano-patch4-32", num_labels=1000)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    training_work(model, torch.randn(2, 3, 32, 32), torch.float32)()
+    assert all(not torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert all(p.grad is None for p in model.parameters())

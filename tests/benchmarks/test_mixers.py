@@ -12,7 +12,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from sk_transformers.benchmarks import mixers
-from sk_transformers.benchmarks.mixers import compare, read_plan, run_options
+from sk_transformers.benchmarks.mixers import compare, find_plan, read_plan, run_options
 from sk_transformers.benchmarks.mixers_report import markdown, plot_comparison, plot_family, summarize
 from sk_transformers.training import loop
 
@@ -55,6 +55,7 @@ def compared(tmp_path_factory):
     return folder, compare(write_plan(folder), folder / "runs", timed_rounds=2)
 
 
+@pytest.mark.slow
 def test_every_network_is_trained_with_every_seed(compared):
     folder, results = compared
     assert [(n["family"], n["mixer"]) for n in results["networks"]] == [("ViT", "attention"), ("ViT", "pooling")]
@@ -73,6 +74,7 @@ def test_every_network_is_trained_with_every_seed(compared):
     assert not [*folder.glob("runs/*/model"), *folder.glob("runs/*/checkpoint-*")]
 
 
+@pytest.mark.slow
 def test_a_run_does_not_depend_on_those_before(compared, tmp_path):
     folder, _ = compared
     network = write_plan(tmp_path).networks[-1]
@@ -80,6 +82,7 @@ def test_a_run_does_not_depend_on_those_before(compared, tmp_path):
     assert metrics_of(alone)["history"] == metrics_of(folder / "runs" / "ViT-pooling-seed5")["history"]
 
 
+@pytest.mark.slow
 def test_the_last_evaluation_counts_and_not_the_best(compared):
     folder, _ = compared
     record = metrics_of(folder / "runs" / "ViT-attention-seed3")
@@ -90,6 +93,7 @@ def test_the_last_evaluation_counts_and_not_the_best(compared):
     assert network["runs"][0]["top1"] == last["top1"] < 1
 
 
+@pytest.mark.slow
 def test_finished_runs_are_not_repeated(compared, monkeypatch):
     folder, results = compared
 
@@ -102,6 +106,7 @@ def test_finished_runs_are_not_repeated(compared, monkeypatch):
         assert now["runs"] == before["runs"]
 
 
+@pytest.mark.slow
 def test_a_stopped_comparison_goes_on(compared, tmp_path, monkeypatch):
     _, results = compared
     save, saved = loop.save_checkpoint, []
@@ -126,6 +131,7 @@ def test_a_stopped_comparison_goes_on(compared, tmp_path, monkeypatch):
     assert len([*tmp_path.glob("runs/*/model")]) == 4
 
 
+@pytest.mark.slow
 def test_a_folder_belongs_to_one_plan(compared):
     folder, _ = compared
     other = write_plan(folder, options={**PLAN["options"], "learning_rate": 1e-5})
@@ -138,16 +144,16 @@ def test_a_folder_belongs_to_one_plan(compared):
     [
         ({"parameter_tolerance": 0.001}, "ViT-pooling has .* parameters and the baseline .*, expected within 0%"),
         ({"baseline": "static_key"}, "family 'ViT' has no network 'static_key', which is the baseline"),
-        ({"families": {"ViT": {"networks": {"attention": {}}}}}, "plan.yaml is no plan of a comparison .'model'.*"),
-        ({"seeds": None}, "plan.yaml is no plan of a comparison"),
+        (
+            {"families": {"ViT": {"networks": {"attention": {}}}}},
+            "plan.yaml is not a valid plan of a comparison .'model'.*",
+        ),
+        ({"seeds": None}, "plan.yaml is not a valid plan of a comparison"),
     ],
 )
 def test_wrong_plans(tmp_path, change, sentence):
     with pytest.raises(ValueError, match=sentence):
         write_plan(tmp_path, **change)
-
-
-# Figures
 
 
 def results_of(scores, baseline="a", **fields):
@@ -218,9 +224,6 @@ def test_the_plot_has_every_seed_and_the_mean(tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-# The comparison of the mixers
-
-
 def load_script():
     spec = importlib.util.spec_from_file_location("compare_mixers", ROOT / "scripts" / "compare_mixers.py")
     script = importlib.util.module_from_spec(spec)
@@ -230,7 +233,7 @@ def load_script():
 
 @pytest.mark.parametrize(("name", "networks"), [("mixers", 10), ("mixers-longer", 3)])
 def test_the_plans_of_the_mixers(name, networks):
-    plan = read_plan(ROOT / "scripts" / "comparisons" / f"{name}.yaml")
+    plan = read_plan(find_plan(name))
     assert len(plan.networks) == networks
     for network in plan.networks:
         options = run_options(network, 0, Path("run"))
@@ -248,5 +251,14 @@ def test_the_page_has_the_figures_of_the_file(name, capsys, tmp_path):
 
 
 def test_a_plan_that_is_not_there():
-    with pytest.raises(ValueError, match="--plan mixer: there is no such file, nor a plan of that name"):
+    with pytest.raises(
+        ValueError, match="--plan mixer: there is no such file, nor a plan .* among mixers, mixers-longer"
+    ):
         load_script().main(["--plan", "mixer"])
+
+
+@pytest.mark.parametrize("text", ["[1, 2", "[]", "{}"])
+def test_files_that_are_not_results(text, tmp_path):
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(ValueError, match="results.json does not hold the results of a comparison"):
+        load_script().main(["--report", str(tmp_path / "results.json")])

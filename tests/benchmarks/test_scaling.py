@@ -1,13 +1,20 @@
-"""The measurement of growth: that an exponent is one, and what is drawn."""
+"""The measurement of scaling: that an exponent is one, and what is drawn."""
 
 import json
-from dataclasses import asdict
 
 import pytest
 from PIL import Image
 
 from sk_transformers.benchmarks import scaling
-from sk_transformers.benchmarks.scaling import Point, exponents, from_json, plot_throughput, to_exponent_table, to_table
+from sk_transformers.benchmarks.scaling import (
+    Point,
+    exponents,
+    from_json,
+    plot_throughput,
+    to_exponent_table,
+    to_json,
+    to_table,
+)
 
 
 def line(axis, network, power):
@@ -26,7 +33,7 @@ def test_every_axis_is_measured(monkeypatch, tmp_path):
     monkeypatch.setattr(scaling, "VIT", "skvit-nano-patch4-32")
     monkeypatch.setattr(scaling, "SIDE", 32)
     monkeypatch.setattr(scaling.timm, "create_model", lambda name: scaling.create_model("caformer-nano"))
-    points = list(scaling.measure_growth(1, sizes=(32, 64), batches=(1, 2), depths=(1, 2)))
+    points = list(scaling.measure_scaling(1, sizes=(32, 64), batches=(1, 2), depths=(1, 2)))
     assert {(p.axis, p.network) for p in points} == {
         *(("pixels", name) for name in ("skaformer-nano, interpolate", "skaformer-nano, window", "timm caformer_s18")),
         *(("batch", name) for name in ("skaformer-nano", "skvit-nano-patch4-32")),
@@ -36,7 +43,7 @@ def test_every_axis_is_measured(monkeypatch, tmp_path):
     assert all(row["macs"] == pytest.approx(1) for row in by_batch)
     assert to_table(points).count("\n| ") == len(points) + 1
     assert to_exponent_table(points).count("\n| ") == len(exponents(points)) + 1
-    assert from_json(json.loads(json.dumps({"points": [asdict(point) for point in points]}))) == points
+    assert from_json(json.loads(json.dumps(to_json(points)))) == points
     plot_throughput(points, tmp_path / "plot.png")
     assert Image.open(tmp_path / "plot.png").width > 500
     assert [path.name for path in tmp_path.iterdir()] == ["plot.png"]

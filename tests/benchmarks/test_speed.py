@@ -8,13 +8,13 @@ import timm
 import torch
 
 from sk_transformers import create_config, create_model, list_models
-from sk_transformers.benchmarks import speed
 from sk_transformers.benchmarks.baselines import PlainStaticKeyAttention
-from sk_transformers.benchmarks.speed import CONTESTS, Contest, compare, from_json, to_json, to_summary, to_table
+from sk_transformers.benchmarks.speed import COMPARISONS, Comparison, compare, from_json, to_json
+from sk_transformers.benchmarks.speed_report import to_summary, to_table
 from sk_transformers.complexity import count_macs
 from sk_transformers.models.static_key import StaticKeyAttention
 
-NANO = Contest(
+NANO = Comparison(
     "skvit-nano-patch4-32",
     "vit-nano-patch4-32",
     partial(create_model, "skvit-nano-patch4-32", num_labels=1000),
@@ -23,7 +23,9 @@ NANO = Contest(
     (2, 1),
     ("inference", "training"),
 )
-MIXER = Contest("mixer", "plain", partial(StaticKeyAttention, 8, (2, 2), 2, 4), PlainStaticKeyAttention, (4, 8), (3,))
+MIXER = Comparison(
+    "mixer", "plain", partial(StaticKeyAttention, 8, (2, 2), 2, 4), PlainStaticKeyAttention, (4, 8), (3,)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +33,7 @@ def small_products(monkeypatch):
     monkeypatch.setattr("sk_transformers.benchmarks.measure.MATMUL_SIZES", (64,))
 
 
+@pytest.mark.slow
 def test_every_combination_is_measured():
     dtypes = ["float32", "bfloat16"]
     results = list(compare([NANO, MIXER], ["inference", "training"], ["eager"], dtypes, [1, 2, 3], rounds=1))
@@ -38,9 +41,9 @@ def test_every_combination_is_measured():
     assert len(set(measured)) == len(measured) == 2 * 2 * 2 + 2
     for result in results:
         assert all(figure > 0 for figure in (*result.images_per_second, *result.memory_mib, result.ratio))
-        assert (result.share_of_peak is None) == (result.task == "training")
+        assert (result.fraction_of_peak is None) == (result.task == "training")
         if result.ours == NANO.name:
-            counted = [count_macs(create_config(name, num_labels=1000)) for name in (NANO.name, NANO.peer_name)]
+            counted = [count_macs(create_config(name, num_labels=1000)) for name in (NANO.name, NANO.baseline_name)]
             assert list(result.macs) == counted
     assert from_json(json.loads(json.dumps(to_json(results)))) == results
     summary = to_summary(results)
@@ -49,23 +52,15 @@ def test_every_combination_is_measured():
     assert table.count("| skvit-nano-patch4-32 |") == 8 and "**training, eager**" in table
 
 
+@pytest.mark.slow
 def test_compiled(monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     (result,) = compare([MIXER], ["inference"], ["compiled"], ["float32"], [3], rounds=1)
     assert result.mode == "compiled" and "**inference, compiled**" in to_table([result])
 
 
-def test_training_is_a_full_step():
-    torch.manual_seed(0)
-    model = NANO.ours()
-    before = {name: p.clone() for name, p in model.named_parameters()}
-    speed.training_work(model, torch.randn(2, 3, 32, 32), torch.float32, compiled=False)()
-    assert all(not torch.equal(p, before[name]) for name, p in model.named_parameters())
-    assert all(p.grad is None for p in model.parameters())
-
-
 def test_what_is_compared_exists():
-    for contest in CONTESTS:
-        assert " mixer" in contest.name or contest.name in list_models()
-        if contest.peer_name.startswith("timm "):
-            assert timm.is_model(contest.peer_name.removeprefix("timm "))
+    for comparison in COMPARISONS:
+        assert " mixer" in comparison.name or comparison.name in list_models()
+        if comparison.baseline_name.startswith("timm "):
+            assert timm.is_model(comparison.baseline_name.removeprefix("timm "))

@@ -1,18 +1,15 @@
 """The comparison of training loops: that it compares like with like."""
 
 import json
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from sk_transformers.benchmarks import training_speed
+from sk_transformers.benchmarks.commands import main
 from sk_transformers.benchmarks.training_speed import Task, fresh_model, our_setup, write_images
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark_training.py"
 TASK = Task("skvit-nano-patch4-32", batch_size=4, image_size=32, steps=4, images="digits")
 
 
@@ -22,6 +19,7 @@ def no_accelerator():
         state._reset_state()
 
 
+@pytest.mark.slow
 def test_each_loop_trains_the_same_network_on_every_image(tmp_path, monkeypatch):
     """Counted where the batches reach the network."""
     seen = {}
@@ -50,11 +48,11 @@ def test_each_loop_trains_the_same_network_on_every_image(tmp_path, monkeypatch)
     assert sum(p.numel() for p in setup.model.parameters()) == sum(p.numel() for p in seen["models"][0].parameters())
 
 
-def test_the_script_leaves_figures_that_agree(tmp_path, monkeypatch, capsys):
+@pytest.mark.slow
+def test_the_command_leaves_figures_that_agree(tmp_path, capsys):
     options = ["--images", "photos", "--model", TASK.model, "--image_size", 32, "--batch_size", 2, "--steps", 5,
                "--rounds", 2, "--output", tmp_path / "figures.json"]  # fmt: skip
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, options)])
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+    main(["training", *map(str, options)])
     figures = json.loads((tmp_path / "figures.json").read_text())
     speeds = figures["images_per_second"]
     assert set(speeds) == {"sk_transformers", "transformers", "timm"}

@@ -1,0 +1,212 @@
+"""The commands of `scripts/benchmark.py`: each measures and prints Markdown, some write their figures as JSON."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..files import write_json
+from ..options import non_negative_int, positive_int
+from ..zoo import get_variant, list_models
+from .measure import DTYPES, MODES, TASKS
+
+if TYPE_CHECKING:  # a command imports what it needs: timm and others take seconds
+    from .speed import Comparison
+
+Add = Callable[..., argparse.Action]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; each sets `run`, a function of what is parsed."""
+    parser = argparse.ArgumentParser(
+        prog="benchmark.py",
+        description="Measure the zoo's networks. A ratio over 1 says that ours is faster; memory is what torch"
+        " allocates over the weights at the peak.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], help: str) -> Add:
+        subparser = commands.add_parser(name, help=help, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        subparser.set_defaults(run=run)
+        return subparser.add_argument
+
+    add_models(command("count", count, "parameters and multiply-adds, beside published ones"))
+    add = command("speed", speed, "networks and mixers beside timm, transformers and plain static keys")
+    add_comparisons(add)
+    add("--modes", nargs="+", choices=MODES, default=["eager"], help="as they are, or by torch.compile")
+    add(
+        "--batch_sizes",
+        nargs="+",
+        type=positive_int,
+        default=[1, 8, 32],
+        help="those that a comparison has; 32 is SKA's",
+    )
+    add_output(add)
+    add_comparisons(command("profile", profile, "what those spend their time on, by groups of operators"))
+    add = command("scaling", scaling, "time and memory against image size, batch and depth")
+    add_rounds(add)
+    add_output(add)
+    add("--plot", type=writable, metavar="FILE", help="where to draw images a second, as PNG")
+    add = command("resolution", resolution, "resized static keys beside windows of them, on images of several sizes")
+    add_models(add)
+    add_rounds(add)
+    add_rounds(command("startup", startup, "the import, and loading from a file"))
+    add_training(command("training", training, "training loops beside those of transformers and timm"))
+    return parser
+
+
+def add_models(add: Add) -> None:
+    """Add the choice of networks of the zoo."""
+    add("--models", metavar="NAME", help="part of a name, or a pattern; all networks without it")
+
+
+def add_rounds(add: Add) -> None:
+    """Add the number of rounds."""
+    add("--rounds", type=positive_int, default=5, help="of which the median counts; one more comes before")
+
+
+def add_output(add: Add) -> None:
+    """Add the file of the figures."""
+    add("--output", type=writable, metavar="FILE", help="where to write the figures, as JSON")
+
+
+def add_comparisons(add: Add) -> None:
+    """Add the choice of comparisons."""
+    add_models(add)
+    add_rounds(add)
+    add("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="what is timed")
+    add("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES), help="of the weights, or in training of autocast")
+
+
+def add_training(add: Add) -> None:
+    """Add what the training loops train."""
+    add("--model", default="skvit-tiny-patch16-224", help="a name of the zoo")
+    add("--image_size", type=positive_int, default=224, help="pixels a side")
+    add("--images", choices=["photos", "digits"], default="photos", help="500x375 JPEG or 8x8 PNG")
+    add("--batch_size", type=positive_int, default=16, help="images a step")
+    add("--steps", type=positive_int, default=10, help="of each loop in a round; three of them are not timed")
+    add_rounds(add)
+    add("--workers", type=non_negative_int, default=0, help="processes that load images, for each loop")
+    add_output(add)
+
+
+def writable(name: str) -> Path:
+    """Return the path of a file to write, if its folder exists."""
+    if not Path(name).parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{name} cannot be written: there is no folder {Path(name).parent}")
+    return Path(name)
+
+
+def count(args: argparse.Namespace) -> None:
+    """Print parameters and multiply-adds."""
+    from . import counts
+
+    print(counts.to_table(named(args.models)))
+
+
+def speed(args: argparse.Namespace) -> None:
+    """Print results as they come, since all take long, then the table; write them after each."""
+    from . import speed, speed_report
+
+    chosen = chosen_comparisons(args)
+    if not any(set(comparison.batch_sizes) & set(args.batch_sizes) for comparison in chosen):
+        sizes = sorted({size for comparison in chosen for size in comparison.batch_sizes})
+        raise ValueError(
+            f"--batch_sizes {' '.join(map(str, args.batch_sizes))}: expected some of {' '.join(map(str, sizes))},"
+            " which these are measured at."
+        )
+    results: list[speed.Result] = []
+    for result in speed.compare(chosen, args.tasks, args.modes, args.dtypes, args.batch_sizes, args.rounds):
+        results.append(result)
+        print(speed_report.to_row(result), flush=True)
+        if args.output:
+            write_json(speed.to_json(results), args.output)
+    print(f"\n{speed_report.to_table(results)}")
+
+
+def profile(args: argparse.Namespace) -> None:
+    """Print a table of operators for each comparison, task and dtype, at its largest batch."""
+    from . import operators, speed
+
+    for comparison in chosen_comparisons(args):
+        for task, dtype in product((task for task in args.tasks if task in comparison.tasks), args.dtypes):
+            batch = max(comparison.batch_sizes)
+            times = speed.profile_operators(comparison, task, dtype, batch, args.rounds)
+            print(f"\n{task}, {dtype}, batch {batch}\n\n{operators.to_table(times)}", flush=True)
+
+
+def chosen_comparisons(args: argparse.Namespace) -> "list[Comparison]":
+    """Return the comparisons that the options choose, at least one."""
+    from .speed import COMPARISONS
+
+    pattern = "*" if args.models is None else args.models if "*" in args.models else f"*{args.models}*"
+    chosen = [comparison for comparison in COMPARISONS if fnmatch(comparison.name, pattern)]
+    if not chosen:
+        names = ", ".join(dict.fromkeys(comparison.name for comparison in COMPARISONS))
+        raise ValueError(f"--models {args.models}: expected one of those compared: {names}.")
+    if not any(set(comparison.tasks) & set(args.tasks) for comparison in chosen):
+        raise ValueError(f"--tasks {' '.join(args.tasks)}: {args.models} is measured in inference only.")
+    return chosen
+
+
+def scaling(args: argparse.Namespace) -> None:
+    """Print points as they come, then the tables; write them after each, and the plot at the end."""
+    from . import scaling
+
+    points: list[scaling.Point] = []
+    for point in scaling.measure_scaling(args.rounds):
+        points.append(point)
+        print(point, flush=True)
+        if args.output:
+            write_json(scaling.to_json(points), args.output)
+    print(f"\n{scaling.to_table(points)}\n\n{scaling.to_exponent_table(points)}")
+    if args.plot:
+        scaling.plot_throughput(points, args.plot)
+
+
+def resolution(args: argparse.Namespace) -> None:
+    """Print a table for each hybrid network."""
+    from .resolution import HEADER, measure_resolutions, to_row
+
+    hybrids = [name for name in named(args.models) if get_variant(name).family == "skformer"]
+    if not hybrids:
+        raise ValueError(f"--models {args.models}: expected a hybrid network; a ViT has keys of a single grid.")
+    for name in hybrids:
+        print(f"{name}, {torch.get_num_threads()} threads\n", *HEADER, sep="\n")
+        for costs in measure_resolutions(name, args.rounds):
+            print(to_row(costs), flush=True)
+
+
+def startup(args: argparse.Namespace) -> None:
+    """Print how long it takes to begin."""
+    from .startup import to_text
+
+    print(to_text(args.rounds))
+
+
+def training(args: argparse.Namespace) -> None:
+    """Print a table of training loops."""
+    from .training_speed import Task, compare_loops, to_table
+
+    task = Task(args.model, args.batch_size, args.image_size, args.steps, args.images, args.workers)
+    figures = compare_loops(task, args.rounds)
+    print(to_table(figures))
+    if args.output:
+        write_json(figures, args.output)
+
+
+def named(pattern: str | None) -> list[str]:
+    """Return the networks of the zoo that a name or pattern fits, at least one."""
+    names = list_models(pattern)
+    if not names:
+        raise ValueError(f"--models {pattern}: no network of the zoo is called so; see `sk-transformers list`.")
+    return names
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    args.run(args)
