@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import ViTImageProcessor
+from transformers import AutoModelForImageClassification, ViTImageProcessor
 
 from sk_transformers import create_model
-from sk_transformers.hub import export
+from sk_transformers.data.loaders import read_image
+from sk_transformers.data.sources import load_image_data
+from sk_transformers.hub.export import export
+from sk_transformers.image_processing import image_processor_for
 from sk_transformers.training.objective import Objective, Teacher
+
+from ..support.training import QUICK, finetune, metrics_of
 
 LABELS = ["ant", "bee", "cat"]
 
@@ -68,3 +73,26 @@ def test_wrong_teachers(teacher_repo):
         Teacher(str(teacher_repo[0]), processor, ["ant", "emu"])
     with pytest.raises(ValueError, match="--teacher org/nothing could not be loaded"):
         Teacher("org/nothing", processor, LABELS)
+
+
+def test_a_teacher_is_learnt_from(tmp_path):
+    """The loss of a step on all images, by hand."""
+    torch.manual_seed(0)
+    data = load_image_data("digits", max_train_samples=32)
+    teacher = create_model("vit-nano-patch4-32", id2label=data.id2label).eval()
+    teacher.classifier.weight.data *= 30  # so that it is sure of something
+    repo = export(teacher, image_processor_for(teacher.config.image_size), tmp_path / "teacher")
+    run = finetune(*QUICK, "--max_train_samples", 32, "--max_train_steps", 1, "--learning_rate", 1e-30,
+                   "--crop_scale", 1, 1, "--rotation", 0, "--teacher", repo, "--distillation_weight", 0.75,
+                   "--distillation_temperature", 2, "--output_dir", tmp_path / "run")  # fmt: skip
+    student = AutoModelForImageClassification.from_pretrained(run / "model").eval()
+    pixels = ViTImageProcessor(size={"height": 32, "width": 32})(
+        [read_image(image) for image in data.train["image"]], return_tensors="pt"
+    ).pixel_values
+    with torch.no_grad():
+        logits, soft = (model(pixel_values=pixels).logits for model in (student, teacher))
+    hard = torch.nn.functional.cross_entropy(logits, torch.tensor(data.train["label"]))
+    p, q = (soft / 2).softmax(-1), (logits / 2).softmax(-1)
+    expected = 0.25 * hard + 0.75 * 4 * (p * (p / q).log()).sum(-1).mean()
+    assert abs(expected - hard) > 0.1
+    assert metrics_of(run)["history"][0]["train_loss"] == pytest.approx(expected.item(), rel=5e-3)

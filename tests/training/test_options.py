@@ -1,26 +1,18 @@
-"""What `scripts/finetune.py` says to options that do not fit: one sentence, which names the option."""
+"""The options of a run, from the command line and from Python, and what is said of those that do not fit."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
+from sk_transformers.data.options import AugmentationOptions, DataOptions
 from sk_transformers.training.command_line import parse_options
-from sk_transformers.training.loop import train
+from sk_transformers.training.options import ModelOptions, OptimizationOptions, RunOptions, TrainOptions
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+from ..support.training import finetune
+
 DIGITS = ["--model", "skvit-nano-patch4-32", "--dataset", "digits"]
-
-
-def finetune(*options):
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
-    train(parse_options([*map(str, options)]))
 
 
 @pytest.mark.parametrize(
@@ -63,26 +55,6 @@ def test_wrong_options(tmp_path, monkeypatch, options, sentence):
     assert not (tmp_path / "run" / "model").exists()
 
 
-@pytest.mark.parametrize(
-    ("recipe", "sentence"),
-    [
-        ("learning_rat: 0.1", "sets 'learning_rat', which is not an option: see --help"),
-        (
-            "learning_rate: fast",
-            "sets learning_rate to 'fast': argument --learning_rate: fast is not a number greater than 0.",
-        ),
-        ("compile: 3", "sets compile to 3: unrecognized arguments: 3."),
-        ("- learning_rate", "is not a recipe: expected lines of the form option: value"),
-        ("learning_rate: [1", "is not valid YAML: "),
-    ],
-)
-def test_wrong_recipes(tmp_path, recipe, sentence):
-    file = tmp_path / "recipe.yaml"
-    file.write_text(f"{recipe}\n")
-    with pytest.raises(ValueError, match=rf"recipe.yaml.*{re.escape(sentence)}"):
-        parse_options(["--recipe", str(file), *DIGITS])
-
-
 def test_networks_of_others_are_for_teaching(tmp_path):
     config = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=32)
     ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
@@ -94,11 +66,22 @@ def test_networks_of_others_are_for_teaching(tmp_path):
         finetune("--model", tmp_path / "empty", "--dataset", "digits", "--output_dir", tmp_path / "run")
 
 
-def test_the_script_ends_with_the_sentence_alone(tmp_path):
-    file = tmp_path / "recipe.yaml"
-    file.write_text("learning_rate: fast\n")
-    command = [sys.executable, SCRIPTS / "finetune.py", "--recipe", file, *DIGITS]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=dict(os.environ))
-    assert done.returncode == 1
-    sentence = "sets learning_rate to 'fast': argument --learning_rate: fast is not a number greater than 0."
-    assert done.stderr == f"error: {file} {sentence}\n"
+def test_options_need_no_command_line():
+    options = TrainOptions(ModelOptions("org/some-model"), DataOptions("pets/cats"), run=RunOptions(seed=3))
+    assert options.run.output_dir == "runs/some-model-cats"
+    given = parse_options(["--model", "org/some-model", "--dataset", "pets/cats", "--seed", "3"])
+    assert given == options and given.to_dict() == options.to_dict()
+    with pytest.raises(ValueError, match="--per_device_train_batch_size is 33, expected an even number"):
+        replace(
+            options,
+            augmentation=AugmentationOptions(mixup=0.8),
+            optimization=OptimizationOptions(per_device_train_batch_size=33),
+        )
+
+
+def test_a_run_without_options_is_the_quick_start():
+    options = parse_options([])
+    assert (options.recipe, options.data.dataset) == ("digits", "digits")
+    assert options.schedule.learning_rate == 2e-3  # the recipe's
+    assert parse_options(["--learning_rate", "0.5"]).schedule.learning_rate == 0.5  # over it
+    assert parse_options(["--recipe", "folder", *DIGITS, "--no-ema_warmup"]).optimization.ema_warmup is False

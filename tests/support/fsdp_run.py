@@ -1,4 +1,4 @@
-"""`scripts/finetune.py` on the processor, which accelerate takes for several GPUs: it does FSDP on nothing else."""
+"""`scripts/finetune.py` on the CPU, which accelerate takes for several GPUs: it does FSDP on nothing else."""
 
 import runpy
 import sys

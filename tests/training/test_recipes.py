@@ -1,0 +1,73 @@
+"""Every recipe trains; recipes that do not fit are refused in one sentence."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from sk_transformers.recipes import recipes
+from sk_transformers.training.command_line import parse_options
+
+from ..support.image_files import write_images
+from ..support.training import SCRIPTS, finetune, metrics_of
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", recipes())
+def test_each_recipe_trains(tmp_path, recipe):
+    """Two steps of each, with everything it sets but the size of network, images and batch."""
+    folder = write_images(tmp_path / "images", classes=("ant", "bee"), images=12)
+    model = ["--model", "skvit-nano-patch4-32"]
+    if recipe.startswith("imagenet1k"):
+        model = ["--model", f"{recipe.split('-')[1]}-nano", "--image_size", 32]
+    if recipe.endswith("384"):  # from a trained network of half the size
+        first = finetune("--model", "skaformer-nano", "--dataset", folder, "--image_size", 32, "--max_train_steps", 1,
+                         "--output_dir", tmp_path / "first")  # fmt: skip
+        model = ["--model", first / "model", "--image_size", 64]
+    small = ["--per_device_train_batch_size", 8, "--gradient_accumulation_steps", 1, "--num_workers", 0]
+    if recipe in ("cifar10", "cifar100"):
+        small += ["--label_column", "label"]
+    run = finetune("--recipe", recipe, *model, "--dataset", folder, *small, "--max_train_steps", 2,
+                   "--output_dir", tmp_path / "run")  # fmt: skip
+    assert metrics_of(run)["best"]["step"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sentence"),
+    [
+        ("learning_rat: 0.1", "sets 'learning_rat', which is not an option: see --help"),
+        (
+            "learning_rate: fast",
+            "sets learning_rate to 'fast': argument --learning_rate: fast is not a number greater than 0.",
+        ),
+        ("compile: 3", "sets compile to 3: unrecognized arguments: 3."),
+        ("- learning_rate", "is not a recipe: expected lines of the form option: value"),
+        ("learning_rate: [1", "is not valid YAML: "),
+    ],
+)
+def test_wrong_recipes(tmp_path, recipe, sentence):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(f"{recipe}\n")
+    with pytest.raises(ValueError, match=rf"recipe.yaml.*{re.escape(sentence)}"):
+        parse_options(["--recipe", str(file), "--model", "skvit-nano-patch4-32", "--dataset", "digits"])
+
+
+def test_the_script_ends_with_the_sentence_alone(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("learning_rate: fast\n")
+    command = [
+        sys.executable,
+        SCRIPTS / "finetune.py",
+        "--recipe",
+        file,
+        "--model",
+        "skvit-nano-patch4-32",
+        "--dataset",
+        "digits",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=dict(os.environ))
+    assert done.returncode == 1
+    sentence = "sets learning_rate to 'fast': argument --learning_rate: fast is not a number greater than 0."
+    assert done.stderr == f"error: {file} {sentence}\n"
