@@ -1,6 +1,12 @@
 """Images for training and evaluation.
 
 options       what a command line says of data
+listing       the files of a folder: which are images, and what is left out
+folders       which folders are splits and which are classes
+tables        labels in tables beside images
+parquet       the parquet files of a folder
+builtin       data sets that need no download
+fingerprint   what a run's data is known by
 sources       data sets by name: built in, folders, the Hub
 decoding      image files as RGB of 8 bits, the same for all that read them
 loaders       batches of a training run, which go on exactly after a stop, and of an evaluation

@@ -1,17 +1,20 @@
-"""Where images and labels come from: scikit-learn, Debian, folders, parquet files and the Hub."""
+"""Data sets by name: built in, folders of images, parquet files and the Hub."""
 
-import gzip
+import glob
+import math
+import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import (
     ClassLabel,
     Dataset,
-    DatasetBuilder,
-    DatasetDict,
     Features,
     Image,
     IterableDataset,
@@ -20,14 +23,16 @@ from datasets import (
 )
 
 from ..errors import first_line
+from .builtin import BUILT_IN
+from .fingerprint import Fingerprint, digest, make_fingerprint
+from .folders import EXPECTED, SPLIT_KINDS, TableOptions, read_splits, split_kind
+from .listing import Folder, LeftOut, check_faults, count, describe_left_out, list_folder, name_labels
 from .options import DataOptions
+from .parquet import find_parquet_splits
+from .tables import LABEL_COLUMNS, TABLE_SUFFIXES, as_text
 
-VALIDATION_SPLITS = ("validation", "valid", "val", "test")
-LABEL_COLUMNS = ("label", "labels", "fine_label", "target")
-FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package puts it
-FASHION_MNIST_LABELS = [
-    "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
-]  # fmt: skip
+Data = TypeVar("Data", Dataset, IterableDataset)
+STREAM_SHARDS = 128  # of a folder, which processes and workers share
 
 
 @dataclass
@@ -35,7 +40,7 @@ class ImageData:
     """Training and validation images with columns `image`, not decoded, and `label`; and the names of the classes.
 
     `train` is a stream if it was asked for; `train_images` is None if a stream does not tell its length. `revision` is
-    the commit of a Hub dataset.
+    the commit of a Hub dataset. `account` says how much there is and what is left out.
     """
 
     name: str
@@ -44,6 +49,8 @@ class ImageData:
     labels: list[str]
     train_images: int | None
     revision: str | None = None
+    account: str = ""
+    fingerprint: Fingerprint = field(default_factory=dict)
 
     @property
     def id2label(self) -> dict[int, str]:
@@ -58,221 +65,367 @@ class ImageData:
         return {"train": self.train, "validation": self.validation}[name]
 
 
-def load_image_data(
-    name: str,
-    train_val_split: float = 0.2,
-    split_seed: int = 0,
-    *,
-    dataset_config: str | None = None,
-    dataset_revision: str | None = None,
-    train_split: str | None = None,
-    validation_split: str | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    max_train_samples: int | None = None,
-    max_eval_samples: int | None = None,
-    streaming: bool = False,
-) -> ImageData:
-    """Load a data set by name.
+def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2) -> ImageData:
+    """Load the data that the options name.
 
     Args:
-        name: `"digits"` (scikit-learn's, 1797 images of 8x8), `"fashion-mnist"` (Debian's package), a folder with one
-            folder of images a class, or in it `train` and `validation`, a parquet file or a folder of them, or a Hub
-            dataset.
-        train_val_split: part of the training images held out, each class in proportion, when there is no validation
-            split.
-        split_seed: what that split, and the choice of `max_train_samples`, depend on.
-        dataset_config: configuration of a Hub dataset.
-        dataset_revision: commit, branch or tag of a Hub dataset.
-        train_split: name of the training split; `train` or the first one when None.
-        validation_split: name of the validation split; the first of `VALIDATION_SPLITS` that there is when None.
-        image_column: where the images are; the first column of images when None.
-        label_column: where the labels are; the first of `LABEL_COLUMNS` that there is when None.
-        max_train_samples: how many training images to keep, chosen at random (the first ones of a stream).
-        max_eval_samples: how many validation images to keep.
+        options: the data, and how it is divided.
         streaming: read the training images as they are needed, and never hold them all. Validation images are loaded.
+        min_labels: how many classes there have to be; training needs two.
 
     Raises:
-        ValueError: if there is no such data, split or column, or it has no labels, or labels outside their range.
+        ValueError: if there is no such data, split or column, or it has no labels, or labels outside their range, or
+            files that are not images; the message says which.
     """
-    source = BUILT_IN[name]() if name in BUILT_IN else Source.find(name, dataset_config, dataset_revision)
-    if streaming and name in BUILT_IN:
+    name = options.dataset
+    source = find_source(options)
+    if streaming and isinstance(source, BuiltIn):
         raise ValueError(f"--streaming: {name} is small and in memory; leave the flag out.")
-    train_name = _pick_split(name, source.split_names, train_split, "train_split", ["train", *source.split_names])
-    others = [split for split in VALIDATION_SPLITS if split in source.split_names and split != train_name]
-    validation_name = _pick_split(name, source.split_names, validation_split, "validation_split", others)
+    train_name = pick_split(name, source.split_names, options.train_split, "--train_split", ["train"])
+    train_name = train_name or source.split_names[0]
+    others = [split for split in source.split_names if split != train_name]
+    asked, candidates = options.validation_split, source.split_names if options.validation_split else others
+    validation_name = pick_split(name, candidates, asked, "--validation_split", ["validation", "test"])
+    if streaming and validation_name is None:
+        raise ValueError(f"--streaming: {name} has no validation split, and a stream cannot be divided into two.")
 
-    columns = (image_column, label_column)
+    left_out: list[LeftOut] = []
     if streaming:
-        if validation_name is None:
-            raise ValueError(f"--streaming: {name} has no validation split, and a stream cannot be divided into two.")
-        train = _standard_columns(name, source.stream(train_name), *columns)
+        train = source.stream(train_name)
         labels = _stream_labels(name, train)
     else:
-        train, labels = _with_class_labels(name, _standard_columns(name, source.load(train_name), *columns))
+        train = _without_missing(name, source.load(train_name), options.skip_unreadable, left_out)
+        train, labels = _with_class_labels(name, train)
+    if len(labels) < min_labels:
+        raise ValueError(f"{name} has one class, {labels[0]!r}: expected at least two to tell apart.")
     if validation_name is None:
-        parts = _divide(name, train, train_val_split, split_seed)
-        train, validation = parts["train"], parts["test"]
+        train, validation = _divide(name, train, labels, options.train_val_split, options.split_seed)
     else:
-        validation = _number_labels(name, _standard_columns(name, source.load(validation_name), *columns), labels)
+        validation = _without_missing(name, source.load(validation_name), options.skip_unreadable, left_out)
+        validation = _number_labels(name, validation, labels)
 
+    splits = [train_name] if validation_name is None else [train_name, validation_name]
     train_images = source.length(train_name) if streaming else len(train)
-    if max_train_samples is not None and not (train_images and train_images <= max_train_samples):
-        train = train.take(max_train_samples) if streaming else _choose(train, max_train_samples, split_seed)
-        train_images = max_train_samples
-    if max_eval_samples is not None:
-        validation = _choose(validation, max_eval_samples, split_seed)
-    for part in (validation,) if streaming else (train, validation):
-        check_labels_in_range(name, part["label"], len(labels))
-    return ImageData(name, train, validation, labels, train_images, source.revision)
+    account = describe(source, splits, len(labels), train_images, len(validation), left_out)
+    most = options.max_train_samples
+    if most is not None and not (train_images and train_images <= most):
+        train = train.take(most) if streaming else _choose(train, most, options.split_seed)
+        train_images = most
+    if options.max_eval_samples is not None:
+        validation = _choose(validation, options.max_eval_samples, options.split_seed)
+    counts = {
+        "train": None if streaming else count_classes(train["label"], len(labels)),
+        "validation": count_classes(validation["label"], len(labels)),
+    }
+    fingerprint = make_fingerprint(labels, counts, source.digest(splits))
+    return ImageData(name, train, validation, labels, train_images, source.revision, account, fingerprint)
 
 
-class Source:
-    """A data set that `datasets` can load, by split, whole or as a stream."""
+def describe(
+    source: "Source", splits: list[str], classes: int, train: int | None, validation: int, left_out: list[LeftOut]
+) -> str:
+    """Return one line of account: how many images, classes and splits there are, and what is left out and why."""
+    held_out = "held out" if len(splits) == 1 else splits[1]
+    images = "a stream of images" if train is None else count(train + validation, "image")
+    line = f"{source.name}: {images} of {count(classes, 'class', 'classes')}"
+    line += f"; {splits[0]} {'' if train is None else f'{train}, '}{held_out} {validation}."
+    unused = [split for split in source.split_names if split not in splits]
+    if unused:
+        line += f" Not used: {', '.join(unused)}."
+    everything = list(dict.fromkeys([*source.left_out(splits), *left_out]))
+    return f"{line} Left out: {describe_left_out(everything)}." if everything else line
 
-    def __init__(self, builder: DatasetBuilder, loading: dict[str, Any]) -> None:
-        self.builder, self.loading = builder, loading
-        files = builder.config.data_files
-        self.split_names = [str(split) for split in files or builder.info.splits or ()]
-        commit = re.search("@([0-9a-f]{40})/", str(dict(files or {})))
-        self.revision = commit.group(1) if commit else None
 
-    @classmethod
-    def find(cls, name: str, config: str | None, revision: str | None) -> "Source":
-        """The data set at a path, or called so on the Hub."""
-        path = Path(name)
-        if path.is_dir() and any(path.rglob("*.parquet")):
-            loading = {"path": "parquet", "data_dir": name}
-        elif path.is_dir():
-            if not any(child.is_dir() for child in path.iterdir()):
-                raise ValueError(f"{path} has no folders: expected one folder of images for each class.")
-            loading = {"path": "imagefolder", "data_dir": name}
-            if not any(path.rglob("metadata.*")):  # which may hold the labels
-                loading["drop_labels"] = False  # as it would those of a split with one class
-        elif path.is_file():
-            if path.suffix != ".parquet":
-                raise ValueError(f"--dataset {name} is a file, expected a folder, a parquet file or a Hub dataset.")
-            loading = {"path": "parquet", "data_files": {"train": name}}
-        else:
-            loading = {"path": name, "name": config, "revision": revision}
-        try:
-            return cls(load_dataset_builder(**loading), loading)
-        except Exception as error:  # the Hub's client raises many kinds
-            reason = first_line(error)
-            where = "could not be read" if path.exists() else "is no folder here, and could not be loaded from the Hub"
-            raise ValueError(f"--dataset {name} {where}: {reason}") from error
+# Sources
+
+
+class Source(Protocol):
+    """Splits by name, with the columns `image` and `label`. `revision` is the commit of a Hub dataset."""
+
+    name: str
+    split_names: list[str]
+    revision: str | None
 
     def load(self, split: str) -> Dataset:
-        """A split, and no file of another one."""
-        files = self.builder.config.data_files
-        if files is None:
-            return load_dataset(**self.loading, split=split)
-        settings = {name: value for name, value in self.loading.items() if name == "drop_labels"}
-        return load_dataset(self.builder.name, data_files={split: list(files[split])}, split=split, **settings)
+        """Return a split, and read no file of another one."""
 
     def stream(self, split: str) -> IterableDataset:
-        return load_dataset(**self.loading, split=split, streaming=True)
+        """Return a split whose images are read as they are needed."""
 
     def length(self, split: str) -> int | None:
-        """How many images the split holds, if the source says so without being read."""
-        info = (self.builder.info.splits or {}).get(split)
-        return info.num_examples if info else None
+        """Return how many images a split holds, if the source says so without being read."""
+
+    def left_out(self, splits: list[str]) -> list[LeftOut]:
+        """Return what of these splits is not used."""
+
+    def digest(self, splits: list[str]) -> str:
+        """Return what identifies the content of these splits, without reading it."""
 
 
-class LoadedSource:
-    """Splits in memory."""
+def find_source(options: DataOptions) -> Source:
+    """Return the data set that the options name: built in, at a path, or on the Hub.
+
+    Raises:
+        ValueError: if there is none, or none that can be used.
+    """
+    name = options.dataset
+    path = Path(name)
+    if name in BUILT_IN:
+        for option in ("image_column", "label_column", "file_column", "dataset_config", "dataset_revision"):
+            if getattr(options, option) is not None:
+                raise ValueError(f"--{option} {getattr(options, option)}: {name} is built in, leave the option out.")
+        return BuiltIn(name)
+    if path.is_dir():
+        tree = list_folder(path)
+        parquet = find_parquet_splits(tree)
+        return LibraryDataset(options, "parquet", parquet) if parquet else ImageFolder(name, tree, options)
+    if path.suffix.lower() == ".parquet" and path.is_file():
+        return LibraryDataset(options, "parquet", {"train": [name]})
+    if path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
+        return ImageFolder(name, list_folder(path.parent), options, table=name)
+    if path.is_file():
+        raise ValueError(
+            f"--dataset {name} is a file, expected a folder, a parquet file, a table of labels"
+            f" ({', '.join(TABLE_SUFFIXES)}) or a Hub dataset."
+        )
+    return LibraryDataset(options, name)
+
+
+class BuiltIn:
+    """A data set in memory."""
 
     revision = None
 
-    def __init__(self, splits: DatasetDict) -> None:
-        self.splits, self.split_names = splits, list(splits)
+    def __init__(self, name: str) -> None:
+        self.name, self.splits = name, BUILT_IN[name]()
+        self.split_names = list(self.splits)
 
     def load(self, split: str) -> Dataset:
         return self.splits[split]
 
+    def stream(self, split: str) -> IterableDataset:
+        return self.splits[split].to_iterable_dataset()
 
-def load_digits() -> LoadedSource:
-    """scikit-learn's handwritten digits (UCI, 8x8 pixels of 17 grey levels) as 8-bit images."""
-    from sklearn import datasets
+    def length(self, split: str) -> int:
+        return len(self.splits[split])
 
-    digits = datasets.load_digits()
-    images = (digits.images * (255 / 16)).astype(np.uint8)
-    return LoadedSource(DatasetDict(train=_grey_images(images, digits.target, [str(n) for n in digits.target_names])))
+    def left_out(self, splits: list[str]) -> list[LeftOut]:
+        return []
+
+    def digest(self, splits: list[str]) -> str:
+        return self.name
 
 
-def load_fashion_mnist() -> LoadedSource:
-    """Fashion-MNIST (Zalando, 28x28 grey pixels, 60000 for training and 10000 for testing), from Debian's package."""
-    if not FASHION_MNIST.is_dir():
-        raise ValueError(
-            f"--dataset fashion-mnist: {FASHION_MNIST} is not there; install it: apt-get install dataset-fashion-mnist"
+class ImageFolder:
+    """Images in folders, or beside a table; see `folders.py`."""
+
+    revision = None
+
+    def __init__(self, name: str, tree: Folder, options: DataOptions, table: str | None = None) -> None:
+        self.name, self.skip = name, options.skip_unreadable
+        asked = TableOptions(table, options.file_column, options.label_column)
+        named_splits = [split for split in (options.train_split, options.validation_split) if split is not None]
+        splits = read_splits(tree, asked, named_splits)
+        if options.image_column is not None:
+            raise ValueError(
+                f"--image_column {options.image_column}: {name} is a folder of images, whose table has --file_column."
+            )
+        if (options.label_column or options.file_column) and not any(split.table for split in splits.values()):
+            raise ValueError(f"--label_column and --file_column are of tables, and {name} has none beside its images.")
+        self.splits = {split: content for split, content in splits.items() if not content.is_unlabeled}
+        self.unlabeled = [split for split in splits if split not in self.splits]
+        if not self.splits:
+            raise ValueError(f"{name} has {count(len(tree.all_images()), 'image')} and no labels: {EXPECTED}.")
+        self.split_names = list(self.splits)
+
+    def load(self, split: str) -> Dataset:
+        content = self.splits[split]
+        if not self.skip:
+            check_faults(self.name, content.left_out)
+        if content.empty_classes:
+            raise ValueError(
+                f"{self.name} has no usable image of class {name_labels(content.empty_classes)} in {split}: add images,"
+                " or remove the folder."
+            )
+        if not content.images:
+            raise ValueError(
+                f"{self.name} has no image that can be used in {split}: {describe_left_out(content.left_out)}."
+            )
+        labels = sorted(set(content.labels))
+        numbers = {label: number for number, label in enumerate(labels)}
+        features = Features({"image": Image(decode=False), "label": ClassLabel(names=labels)})
+        paths = pa.array([image.path for image in content.images], pa.string())
+        images = pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), paths], ["bytes", "path"])
+        column = pa.array([numbers[label] for label in content.labels], pa.int64())
+        return Dataset(pa.table({"image": images, "label": column}).cast(features.arrow_schema))
+
+    def stream(self, split: str) -> IterableDataset:
+        """Return shards that each have images of all classes."""
+        data = self.load(split)
+        mixed = data.data.table.take(np.random.default_rng(0).permutation(len(data)))
+        return Dataset(mixed, data.info).to_iterable_dataset(min(len(data), STREAM_SHARDS))
+
+    def length(self, split: str) -> int:
+        return len(self.splits[split].images)
+
+    def left_out(self, splits: list[str]) -> list[LeftOut]:
+        unlabeled = [LeftOut(split, "without labels", fault=False) for split in self.unlabeled]
+        return [file for split in splits for file in self.splits[split].left_out] + unlabeled
+
+    def digest(self, splits: list[str]) -> str:
+        contents = [self.splits[split] for split in splits]
+        return digest(
+            f"{image.name}\t{image.size}\t{label}"
+            for content in contents
+            for image, label in zip(content.images, content.labels)
         )
 
-    def read(file: str, header: int) -> np.ndarray:
-        with gzip.open(FASHION_MNIST / file) as opened:
-            return np.frombuffer(opened.read(), np.uint8, offset=header)
 
-    splits = DatasetDict()
-    for split, prefix in (("train", "train"), ("test", "t10k")):
-        images = read(f"{prefix}-images-idx3-ubyte.gz", header=16).reshape(-1, 28, 28)
-        splits[split] = _grey_images(images, read(f"{prefix}-labels-idx1-ubyte.gz", header=8), FASHION_MNIST_LABELS)
-    return LoadedSource(splits)
+class LibraryDataset:
+    """What `datasets` loads: parquet files, by split, or a data set of the Hub."""
+
+    def __init__(self, options: DataOptions, builder: str, files: dict[str, list[str]] | None = None) -> None:
+        self.name, self.options = options.dataset, options
+        self.loading: dict[str, Any] = {
+            "path": builder,
+            "name": options.dataset_config,
+            "revision": options.dataset_revision,
+            "data_files": files and {split: _escape(paths) for split, paths in files.items()},
+        }
+        try:
+            self.builder = load_dataset_builder(**self.loading)
+        except Exception as error:  # the Hub's client raises many kinds
+            where = "could not be read" if files else "is no folder here, and could not be loaded from the Hub"
+            raise ValueError(f"--dataset {self.name} {where}: {first_line(error)}") from error
+        self.files = self.builder.config.data_files
+        self.split_names = [str(split) for split in self.files or self.builder.info.splits or ()]
+        commit = re.search("@([0-9a-f]{40})/", str(dict(self.files or {})))
+        self.revision = commit.group(1) if commit else None
+
+    def load(self, split: str) -> Dataset:
+        if self.files is None:
+            data = load_dataset(**self.loading, split=split)
+        else:
+            data = load_dataset(self.builder.name, data_files={split: _escape(self.files[split])}, split=split)
+        return self._standard_columns(data)
+
+    def stream(self, split: str) -> IterableDataset:
+        return self._standard_columns(load_dataset(**self.loading, split=split, streaming=True))
+
+    def length(self, split: str) -> int | None:
+        info = (self.builder.info.splits or {}).get(split)
+        return info.num_examples if info else None
+
+    def left_out(self, splits: list[str]) -> list[LeftOut]:
+        return []
+
+    def digest(self, splits: list[str]) -> str:
+        if self.files is None:
+            return digest([self.name, str(self.loading), str(self.builder.hash)])
+        paths = [path for split in splits for path in self.files[split]]
+        return digest(
+            f"{os.path.basename(path)} {os.path.getsize(path) if os.path.exists(path) else path}" for path in paths
+        )
+
+    def _standard_columns(self, data: Data) -> Data:
+        """Return the image and the label column under these names, and no others."""
+        features, asked = data.features or {}, self.options
+        image = asked.image_column or next((name for name, kind in features.items() if isinstance(kind, Image)), None)
+        label = asked.label_column or next((name for name in LABEL_COLUMNS if name in features), None)
+        for column, what in ((image, "image"), (label, "label")):
+            if column not in features:
+                missing = f"no {column!r}" if column else f"no {what}s"
+                raise ValueError(
+                    f"{self.name} has columns {', '.join(features)} and {missing} among them: name it with"
+                    f" --{what}_column."
+                )
+        data = data.select_columns([image, label])
+        for column, standard in ((image, "image"), (label, "label")):
+            data = data if column == standard else data.rename_column(column, standard)
+        return data.cast_column("image", Image(decode=False))
 
 
-BUILT_IN = {"digits": load_digits, "fashion-mnist": load_fashion_mnist}
+def _escape(paths: Iterable[str]) -> list[str]:
+    """Return paths as patterns that stand for them alone."""
+    return [glob.escape(path) for path in paths]
 
 
-def _grey_images(images: np.ndarray, labels: np.ndarray, names: list[str]) -> Dataset:
-    """A data set of `(images, height, width)` bytes, kept as PGM files: those need no compression."""
-    header = b"P5 %d %d 255\n" % images.shape[:0:-1]
-    column = [{"bytes": header + image.tobytes(), "path": None} for image in images]
-    features = Features({"image": Image(decode=False), "label": ClassLabel(names=names)})
-    return Dataset.from_dict({"image": column, "label": labels.tolist()}, features)
+# Splits, columns and labels
 
 
-def _pick_split(name: str, there: list[str], asked: str | None, option: str, usual: list[str]) -> str | None:
-    if asked is not None and asked not in there:
-        raise ValueError(f"--{option} {asked}: {name} has {', '.join(there)}.")
-    return asked or next((split for split in usual if split in there), None)
+def pick_split(name: str, there: list[str], asked: str | None, option: str, kinds: list[str]) -> str | None:
+    """Return the split asked for, in whatever case or form of its name; else the first of these kinds, if there is one.
+
+    Raises:
+        ValueError: if the split asked for is not there.
+    """
+    if asked is None:
+        usual = [word for kind in kinds for word, of_kind in SPLIT_KINDS.items() if of_kind == kind]
+        return next((split for word in usual for split in there if split.lower() == word), None)
+    for fits in (
+        lambda split: split == asked,
+        lambda split: split.lower() == asked.lower(),
+        lambda split: split_kind(asked) and split_kind(split) == split_kind(asked),
+    ):
+        found = [split for split in there if fits(split)]
+        if len(found) == 1:
+            return found[0]
+    raise ValueError(f"{option} {asked}: {name} has {', '.join(there)}.")
 
 
-def _standard_columns(name: str, data, image: str | None, label: str | None):
-    """The image and the label column under these names, and no others."""
-    features = data.features or {}
-    image = image or next((column for column, kind in features.items() if isinstance(kind, Image)), None)
-    label = label or next((column for column in LABEL_COLUMNS if column in features), None)
-    for column, what in ((image, "image"), (label, "label")):
-        if column not in features:
-            missing = f"no {column!r}" if column else f"no {what}s"
-            raise ValueError(
-                f"{name} has columns {', '.join(features)} and {missing} among them: name it with --{what}_column."
-            )
-    data = data.select_columns([image, label])
-    for column, standard in ((image, "image"), (label, "label")):
-        data = data if column == standard else data.rename_column(column, standard)
-    return data.cast_column("image", Image(decode=False))
+def _without_missing(name: str, data: Dataset, skip: bool, left_out: list[LeftOut]) -> Dataset:
+    """Return the rows that have both an image and a label; the others are added to `left_out`.
+
+    Raises:
+        ValueError: if there are others, unless they are to be skipped.
+    """
+    if not len(data):
+        raise ValueError(f"{name} has no rows.")
+    table = data.with_format("arrow")[:]
+    content, path = (pc.struct_field(table["image"], part) for part in ("bytes", "path"))
+    no_image = pc.and_(pc.is_null(content), pc.is_null(path)).to_numpy()
+    no_label = pc.is_null(table["label"]).to_numpy()
+    missing = [
+        LeftOut(f"row {row}", f"without {what}")
+        for what, mask in (("an image", no_image), ("a label", no_label))
+        for row in np.flatnonzero(mask)
+    ]
+    if not missing:
+        return data
+    if not skip:
+        check_faults(name, missing)
+    left_out += missing
+    return data.select(np.flatnonzero(~(no_image | no_label)))
 
 
 def _with_class_labels(name: str, data: Dataset) -> tuple[Dataset, list[str]]:
-    if not isinstance(data.features["label"], ClassLabel):
-        data = data.class_encode_column("label")
-    labels = data.features["label"].names
-    if len(labels) < 2:
-        raise ValueError(f"{name} has one class, {labels[0]!r}: expected at least two to tell apart.")
-    return data, labels
+    """Return the data with labels that are numbers of classes, and the names of these."""
+    kind = data.features["label"]
+    if isinstance(kind, ClassLabel):
+        check_labels_in_range(name, data["label"], kind.names)
+        return data, kind.names
+    texts = [as_text(label) for label in data["label"]]
+    labels = sorted(set(texts))
+    return _set_labels(data, texts, labels), labels
 
 
 def _number_labels(name: str, data: Dataset, labels: list[str]) -> Dataset:
-    """Validation labels as positions in the training labels, by name: a split may lack a class, or order them anew."""
-    column, kind = data["label"], data.features["label"]
+    """Return the data with positions in the training labels, by name: a split may lack a class, or order them anew."""
+    kind = data.features["label"]
     if isinstance(kind, ClassLabel):
+        check_labels_in_range(name, data["label"], kind.names)
         if kind.names == labels:
             return data
-        column = [kind.names[label] if label is not None and label >= 0 else label for label in column]
+    texts = [kind.names[label] if isinstance(kind, ClassLabel) else as_text(label) for label in data["label"]]
+    unknown = sorted(set(texts) - set(labels))
+    if unknown:
+        raise ValueError(f"{name} has label {unknown[0]!r} for validation, which no training image has.")
+    return _set_labels(data, texts, labels)
+
+
+def _set_labels(data: Dataset, texts: list[str], labels: list[str]) -> Dataset:
     positions = {label: position for position, label in enumerate(labels)}
-    unknown = next((label for label in column if str(label) not in positions), None)
-    if unknown is not None:
-        raise ValueError(f"{name} has label {unknown!r} for validation, which no training image has.")
-    numbers = [positions[str(label)] for label in column]
+    numbers = [positions[text] for text in texts]
     return data.remove_columns("label").add_column("label", numbers).cast_column("label", ClassLabel(names=labels))
 
 
@@ -285,42 +438,42 @@ def _stream_labels(name: str, stream: IterableDataset) -> list[str]:
     return stream.features["label"].names
 
 
-def _divide(name: str, train: Dataset, part: float, seed: int) -> DatasetDict:
-    try:
-        return train.train_test_split(part, seed=seed, stratify_by_column="label")
-    except ValueError as error:
+def check_labels_in_range(name: str, numbers: Iterable[int], labels: list[str]) -> None:
+    """Raise ValueError if a label is none of the classes."""
+    wrong = [number for number in numbers if not 0 <= number < len(labels)]
+    if wrong:
+        means = ", which stands for an image without a label" if wrong[0] == -1 else ""
         raise ValueError(
-            f"{name} has {len(train)} images, too few to hold out {part:g} of each class: add images, or choose another"
-            " --train_val_split."
-        ) from error
+            f"{name} has {count(len(wrong), 'image')} with label {wrong[0]}{means}: expected 0 ({labels[0]}) to"
+            f" {len(labels) - 1} ({labels[-1]})."
+        )
+
+
+def count_classes(numbers: Iterable[int], classes: int) -> list[int]:
+    """Return how many images each class has."""
+    return np.bincount(np.asarray(numbers, dtype=np.int64), minlength=classes).tolist()
+
+
+def _divide(name: str, data: Dataset, labels: list[str], part: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Return training and validation images, a fraction of each class held out."""
+    counts = count_classes(data["label"], len(labels))
+    small = [label for label, images in zip(labels, counts) if images == 1]
+    advice = "add images, choose another --train_val_split, or give a validation split"
+    if small:
+        raise ValueError(
+            f"{name} has one image of class {name_labels(small)}, which cannot be both trained on and"
+            f" held out: {advice}."
+        )
+    present = sum(images > 0 for images in counts)
+    held_out = math.ceil(len(data) * part)
+    if not present <= held_out <= len(data) - present:
+        raise ValueError(
+            f"{name} has {len(data)} images of {present} classes, and holding out {part:g} of them leaves some class"
+            f" without images: {advice}."
+        )
+    parts = data.train_test_split(part, seed=seed, stratify_by_column="label")
+    return parts["train"], parts["test"]
 
 
 def _choose(data: Dataset, images: int, seed: int) -> Dataset:
     return data.shuffle(seed=seed).select(range(min(images, len(data))))
-
-
-def check_labels_in_range(name: str, labels: list[int], num_labels: int) -> None:
-    """Raise ValueError if a label is none of the classes."""
-    wrong = sorted({label for label in labels if label is None or not 0 <= label < num_labels}, key=str)
-    if wrong:
-        raise ValueError(
-            f"{name} has label {wrong[0]}, expected classes 0 to {num_labels - 1}: is it a set without labels?"
-        )
-
-
-def load_data(options: DataOptions, streaming: bool = False) -> ImageData:
-    """Load the data that the options name; `streaming` is for training."""
-    return load_image_data(
-        options.dataset,
-        options.train_val_split,
-        options.split_seed,
-        dataset_config=options.dataset_config,
-        dataset_revision=options.dataset_revision,
-        train_split=options.train_split,
-        validation_split=options.validation_split,
-        image_column=options.image_column,
-        label_column=options.label_column,
-        max_train_samples=options.max_train_samples,
-        max_eval_samples=options.max_eval_samples,
-        streaming=streaming,
-    )

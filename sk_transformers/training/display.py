@@ -13,7 +13,7 @@ console = Console(stderr=True)
 def say(accelerator: Accelerator, line: str) -> None:
     """Print a line once, whatever number of processes there are."""
     if accelerator.is_main_process:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def progress_bar(accelerator: Accelerator) -> Progress:
@@ -38,11 +38,10 @@ def announce(setup: Setup, state: RunState) -> None:
     accelerator, data, parameters = setup.accelerator, setup.data, list(setup.model.parameters())
     total, trained = sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
     part = "" if trained == total else f" ({trained / 1e6:.2f} M of them trained)"
-    images = "a stream of" if data.train_images is None else data.train_images
+    say(accelerator, data.account)
     say(
         accelerator,
-        f"{setup.options.model.model}: {total / 1e6:.2f} M parameters{part}, {len(data.labels)} classes. {data.name}:"
-        f" {images} training and {len(data.validation)} validation images. Steps {state.step} to"
+        f"{setup.options.model.model}: {total / 1e6:.2f} M parameters{part}. Steps {state.step} to"
         f" {setup.total_steps} on {accelerator.num_processes} x {accelerator.device.type}.",
     )
 

@@ -22,7 +22,7 @@ from sk_transformers.evaluation.run import evaluate_model
 from sk_transformers.hub import export
 from sk_transformers.image_processing import image_processor_for
 
-from ..support.image_files import write_images
+from ..support.image_files import load_images, write_images
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_model.py"
 LABELS = ["ant", "bee", "cicada", "dragonfly", "earwig", "fly"]
@@ -163,9 +163,8 @@ def test_script(repo, tmp_path):
 
     classify = pipeline("image-classification", model=str(repo))
     from sk_transformers.data.loaders import read_image
-    from sk_transformers.data.sources import load_image_data
 
-    data = load_image_data(str(images))
+    data = load_images(images)
     pairs = [(classify(read_image(row["image"]))[0]["label"], data.labels[row["label"]]) for row in data.train]
     assert one["top1"] == pytest.approx(sum(predicted == label for predicted, label in pairs) / len(pairs))
 

@@ -26,7 +26,6 @@ from sk_transformers.data.corruptions import (
     library_version,
 )
 from sk_transformers.data.loaders import eval_loader, read_image
-from sk_transformers.data.sources import load_image_data
 from sk_transformers.data.transforms import eval_transform
 from sk_transformers.evaluation.plots import plot_robustness
 from sk_transformers.evaluation.robustness import (
@@ -37,7 +36,7 @@ from sk_transformers.evaluation.robustness import (
     summarize_robustness,
 )
 
-from ..support.image_files import write_images
+from ..support.image_files import load_images, write_images
 
 
 @pytest.fixture
@@ -134,7 +133,7 @@ class Projection(torch.nn.Module):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_accuracy_against_a_calculation_by_hand(tmp_path, num_workers):
-    data = load_image_data(str(write_images(tmp_path, images=25)), train_val_split=0.2)
+    data = load_images(str(write_images(tmp_path, images=25)), train_val_split=0.2)
     processor = ViTImageProcessor(size={"height": 32, "width": 32})
     torch.manual_seed(0)
     accelerator, model = Accelerator(cpu=True), Projection()

@@ -13,11 +13,10 @@ from transformers import AutoConfig, AutoImageProcessor, ViTConfig, ViTForImageC
 
 from sk_transformers import SKViTModel, create_model
 from sk_transformers.data.loaders import read_image
-from sk_transformers.data.sources import load_image_data
 from sk_transformers.hub import export
 from sk_transformers.hub.onnx_export import export_onnx, smallest_image
 
-from ..support.image_files import write_images
+from ..support.image_files import load_images, write_images
 from ..support.small_models import small_config, small_model
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "export_onnx.py"
@@ -178,7 +177,7 @@ def test_the_script_measures_both_graphs(tmp_path, capsys):
     write_images(tmp_path / "images", classes=("a", "b", "c"))
     report = run_script(capsys, repo, repo, "--dataset", tmp_path / "images")
 
-    data = load_image_data(str(tmp_path / "images")).validation
+    data = load_images(tmp_path / "images").validation
     assert report["top1"]["images"] == len(data) == 6
     pixel_values = processor([read_image(image) for image in data["image"]], return_tensors="np").pixel_values
     for name in ("onnx/model.onnx", "onnx/model_quantized.onnx"):

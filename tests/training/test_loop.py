@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import load_dataset
 from safetensors.torch import load_file
 
-from sk_transformers.data.sources import load_image_data
 from sk_transformers.training import loop
 from sk_transformers.training.signals import TrainingError
 
-from ..support.image_files import write_images
+from ..support.image_files import load_images, write_images
 from ..support.training import QUICK, finetune, metrics_of
 
 
@@ -104,7 +104,10 @@ def test_patience_has_ended_a_run_that_is_resumed(tmp_path, monkeypatch, capsys)
 def test_a_stream_is_trained_on(tmp_path):
     for split in ("train", "validation"):
         write_images(tmp_path / "images" / split, images=8)
-    options = ["--model", "skvit-nano-patch4-32", "--dataset", tmp_path / "images", "--streaming"]
+    (tmp_path / "parquet").mkdir()
+    for split, images in load_dataset("imagefolder", data_dir=str(tmp_path / "images")).items():
+        images.to_parquet(tmp_path / "parquet" / f"{split}.parquet")
+    options = ["--model", "skvit-nano-patch4-32", "--streaming", "--dataset", tmp_path / "parquet"]
     with pytest.raises(ValueError, match="does not tell how many images it has: give --steps_per_epoch"):
         finetune(*options, "--output_dir", tmp_path / "run")
     run = finetune(*options, "--steps_per_epoch", 3, "--per_device_train_batch_size", 8, "--num_train_epochs", 2,
@@ -120,6 +123,6 @@ def test_broken_images_are_skipped_and_counted(tmp_path):
                    "--per_device_train_batch_size", 8, "--num_train_epochs", 1, "--output_dir", tmp_path / "run",
                    "--warmup_steps", 0)  # fmt: skip
     entry = metrics_of(run)["history"][0]
-    held_out = load_image_data(str(folder)).validation["image"]
+    held_out = load_images(folder).validation["image"]
     assert entry["unreadable"] > 0
     assert entry["unreadable_validation"] == sum(Path(image["path"]).name[:1] == "1" for image in held_out) > 0

@@ -10,11 +10,11 @@ from transformers import AutoModelForImageClassification, ViTImageProcessor
 
 from sk_transformers import create_model
 from sk_transformers.data.loaders import read_image
-from sk_transformers.data.sources import load_image_data
 from sk_transformers.hub.export import export
 from sk_transformers.image_processing import image_processor_for
 from sk_transformers.training.objective import Objective, Teacher
 
+from ..support.image_files import load_images
 from ..support.training import QUICK, finetune, metrics_of
 
 LABELS = ["ant", "bee", "cat"]
@@ -78,7 +78,7 @@ def test_wrong_teachers(teacher_repo):
 def test_a_teacher_is_learnt_from(tmp_path):
     """The loss of a step on all images, by hand."""
     torch.manual_seed(0)
-    data = load_image_data("digits", max_train_samples=32)
+    data = load_images("digits", max_train_samples=32)
     teacher = create_model("vit-nano-patch4-32", id2label=data.id2label).eval()
     teacher.classifier.weight.data *= 30  # so that it is sure of something
     repo = export(teacher, image_processor_for(teacher.config.image_size), tmp_path / "teacher")

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from transformers import pipeline
 
 from sk_transformers.data.loaders import read_image
-from sk_transformers.data.sources import load_image_data
 
+from ..support.image_files import load_images
 from ..support.training import QUICK, finetune, metrics_of
 
 
@@ -28,7 +28,7 @@ def test_a_run_leaves_everything(tmp_path):
 
     card = (run / "model" / "README.md").read_text()
     assert f"value: {round(metrics['best']['top1'], 4)}" in card and "no trained weights" not in card
-    data = load_image_data("digits")
+    data = load_images("digits")
     image = read_image(data.validation[0]["image"])
     answers = pipeline("image-classification", model=str(run / "model"))(image, top_k=3)
     assert {answer["label"] for answer in answers} <= set(data.labels)
@@ -37,7 +37,7 @@ def test_a_run_leaves_everything(tmp_path):
 def test_the_exported_model_has_the_reported_accuracy(tmp_path):
     run = finetune(*QUICK, "--num_train_epochs", 2, "--output_dir", tmp_path / "run")
     classify = pipeline("image-classification", model=str(run / "model"))
-    data = load_image_data("digits", max_eval_samples=60)
+    data = load_images("digits", max_eval_samples=60)
     images = [read_image(image) for image in data.validation["image"]]
     right = [
         answers[0]["label"] == data.labels[label]
