@@ -66,12 +66,14 @@ def decode(file: IO[bytes] | Image.Image, max_pixels: int = MAX_PIXELS) -> Image
         UnreadableImage: whatever is wrong with the file.
     """
     try:
-        image = file if isinstance(file, Image.Image) else open_image(file)
+        image = file if isinstance(file, Image.Image) else open_image(file, max_pixels)
         check_size(image.size, max_pixels)
         image.load()  # some formats tell how the image lies after its pixels
         rgb = to_rgb(image)
         turn = TURNS.get(orientation(image))
-        return rgb if turn is None else rgb.transpose(turn)
+        rgb = rgb if turn is None else rgb.transpose(turn)
+        rgb.info = {}  # or others would turn it once more
+        return rgb
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds
@@ -79,7 +81,7 @@ def decode(file: IO[bytes] | Image.Image, max_pixels: int = MAX_PIXELS) -> Image
         raise UnreadableImage(f"damaged or cut off: {reason}") from error
 
 
-def open_image(file: IO[bytes]) -> Image.Image:
+def open_image(file: IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return the image of a file, of which the header was read and nothing decoded yet.
 
     Raises:
@@ -88,7 +90,7 @@ def open_image(file: IO[bytes]) -> Image.Image:
     try:
         return Image.open(file, formats=available_formats())
     except Image.DecompressionBombError as error:
-        raise UnreadableImage(f"too many pixels, expected at most {MAX_PIXELS}: make it smaller") from error
+        raise UnreadableImage(f"too many pixels, expected at most {max_pixels}: make it smaller") from error
     except Exception as error:  # Pillow's readers raise many kinds
         raise UnreadableImage(describe_foreign_file(file)) from error
 

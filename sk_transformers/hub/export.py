@@ -15,6 +15,7 @@ from ..registration import is_ours, register_auto_classes
 from .cards.card import create_card
 
 HANDLER = Path(__file__).parent / "templates" / "handler.py"
+DECODER = Path(__file__).parents[1] / "data" / "decoding.py"
 
 
 def export(
@@ -27,8 +28,8 @@ def export(
     """Write a repo folder that is ready to push and loads with `trust_remote_code=True` anywhere.
 
     It holds `config.json` with a complete `auto_map`, `model.safetensors`, `preprocessor_config.json`, the code files
-    of the model, `README.md` and `LICENSE`, and for a classifier `handler.py`, which Inference Endpoints run. It
-    appears whole or not at all.
+    of the model, `decoding.py`, which reads image files as training does, `README.md` and `LICENSE`, and for a
+    classifier `handler.py`, which Inference Endpoints run. It appears whole or not at all.
 
     Args:
         model: one of this package's models, unwrapped from DDP, `torch.compile` and PEFT.
@@ -51,6 +52,7 @@ def export(
         model.save_pretrained(partial)
         complete_auto_map(partial / "config.json", model)
         image_processor.save_pretrained(partial)
+        shutil.copyfile(DECODER, partial / "decoding.py")
         if "ForImageClassification" in type(model).__name__:
             shutil.copyfile(HANDLER, partial / "handler.py")
         (card or create_card(model, folder.name)).save(partial / "README.md")

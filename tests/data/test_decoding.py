@@ -230,6 +230,8 @@ def test_photos_are_turned_upright_as_pillow_does_it(kind, orientation):
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
     assert expected.size == ((6, 4) if orientation < 5 else (4, 6))
     assert pixels(content).tolist() == np.asarray(expected).tolist()
+    decoded = decode(io.BytesIO(content))
+    assert np.asarray(ImageOps.exif_transpose(decoded)).tolist() == np.asarray(decoded).tolist()  # and not once more
 
 
 def test_sixteen_bits_are_turned_upright_too():

@@ -24,6 +24,7 @@ from PIL import Image
 
 repo = Path(sys.argv[1])
 torch.set_num_threads(1)
+sys.path.insert(0, str(repo))  # as the toolkit does, for what the handler imports
 spec = importlib.util.spec_from_file_location("handler", repo / "handler.py")
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)

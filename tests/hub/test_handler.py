@@ -1,6 +1,7 @@
 """`handler.py` in an exported repo, asked through HTTP in a process where this package is not installed."""
 
 import base64
+import importlib
 import io
 import os
 import struct
@@ -11,21 +12,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+from huggingface_hub import InferenceClient, constants
+from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
 from transformers import ConvNextImageProcessor, pipeline
 
+from sk_transformers.data import decoding
 from sk_transformers.hub import export
-from sk_transformers.hub.templates.handler import (
-    MAX_ASPECT_RATIO,
-    MAX_BYTES,
-    MAX_IMAGES,
-    MAX_PIXELS,
-    EndpointHandler,
-    read_image,
-)
 
 from ..support.small_models import small_model
 
+MAX_BYTES, MAX_PIXELS, MAX_IMAGES = 32 * 2**20, 50_000_000, 64
 LABELS = {0: "ant", 1: "bee", 2: "cicada", 3: "damselfly", 4: "earwig", 5: "flea", 6: "gnat"}
 
 
@@ -36,20 +33,34 @@ def repo(tmp_path_factory):
     return export(model, processor, tmp_path_factory.mktemp("handler") / "repo")
 
 
+def load_handler(repo, monkeypatch):
+    """The module `handler` of a repo folder, with what it imports from there."""
+    monkeypatch.syspath_prepend(repo)
+    for name in ("handler", "decoding"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # the handler sets it, and it must not outlive the test
+    return importlib.import_module("handler")
+
+
 @pytest.fixture(scope="module")
-def ask(repo, tmp_path_factory):
-    """A function that posts to the handler."""
+def endpoint(repo, tmp_path_factory):
+    """The URL of a server that runs the handler."""
     work = tmp_path_factory.mktemp("elsewhere")
     environment = {
         **os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(work / "home"), "HF_MODULES_CACHE": str(work / "modules"),
     }  # fmt: skip
     script = Path(__file__).with_name("serve_repo.py")
-    with (
-        subprocess.Popen([sys.executable, script, repo], env=environment, stdout=subprocess.PIPE, text=True) as server,
-        httpx.Client(base_url=f"http://127.0.0.1:{server.stdout.readline().strip()}", timeout=60) as client,
-    ):
-        yield lambda **request: client.post("/", **request)
+    command = [sys.executable, script, repo]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
         server.terminate()
+
+
+@pytest.fixture(scope="module")
+def ask(endpoint):
+    """A function that posts to the handler."""
+    with httpx.Client(base_url=endpoint, timeout=60) as client:
+        yield lambda **request: client.post("/", **request)
 
 
 def picture(width=80, height=60, mode="RGB"):
@@ -114,6 +125,46 @@ def test_top_k(ask, expected):
     assert same(response.json(), expected[:2])
 
 
+@pytest.fixture
+def client(endpoint, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return InferenceClient(model=endpoint)
+
+
+@pytest.mark.parametrize("function", [None, "softmax", "sigmoid", "none"])
+@pytest.mark.parametrize("top_k", [None, 2])
+def test_the_hubs_own_client_is_answered(client, repo, tmp_path, function, top_k):
+    picture().save(tmp_path / "picture.png")
+    answers = client.image_classification(tmp_path / "picture.png", function_to_apply=function, top_k=top_k)
+    options = {"top_k": top_k or 5, **({"function_to_apply": function} if function else {})}
+    expected = pipeline("image-classification", model=str(repo))(picture(), **options)
+    assert same([{"label": answer.label, "score": answer.score} for answer in answers], expected)
+
+
+def test_the_hubs_own_client_is_told_what_is_wrong(client):
+    with pytest.raises(HfHubHTTPError, match="top_k is 0, expected a whole number of at least 1.") as error:
+        client.image_classification(encoded(picture()), top_k=0)
+    assert error.value.response.status_code == 400
+
+
+def test_parameters_that_are_null_are_the_usual_ones(ask, expected):
+    for parameters in (None, {}, {"top_k": None, "function_to_apply": None}):
+        answer = ask(json={"inputs": base64_text(encoded(picture())), "parameters": parameters})
+        assert same(answer.json(), expected[:5])
+
+
+def test_the_repo_decodes_with_the_very_file_that_training_uses(repo):
+    assert (repo / "decoding.py").read_bytes() == Path(decoding.__file__).read_bytes()
+
+
+def test_sixteen_bits_and_damaged_exif_mean_what_they_mean_in_training(ask, repo):
+    classify = pipeline("image-classification", model=str(repo))
+    damaged = (Path(__file__).parents[1] / "data" / "cases" / "damaged_exif_1.jpg").read_bytes()
+    for content in (encoded(picture(mode="I;16").point(lambda value: value * 257)), damaged):
+        expected = classify(decoding.decode(io.BytesIO(content)))
+        assert same(ask(json={"inputs": base64_text(content)}).json(), expected)
+
+
 def test_a_batch_is_answered_image_by_image(ask):
     texts = [base64_text(encoded(picture(width, height))) for width, height in ((80, 60), (40, 90), (64, 64))]
     batch = ask(json={"inputs": texts, "parameters": {"top_k": 3}}).json()
@@ -131,7 +182,14 @@ def test_a_batch_is_answered_image_by_image(ask):
         (picture(mode="CMYK"), "JPEG", {}),
         (picture(mode="P"), "GIF", {}),
         (picture(), "WEBP", {}),
+        (picture(), "AVIF", {}),
+        (picture(), "JPEG2000", {}),
+        (picture(mode="I;16"), "PPM", {}),
         (picture(), "MPO", {"save_all": True, "append_images": [picture()]}),
+        (picture(mode="L"), "GIF", {"save_all": True, "append_images": [Image.new("L", (80, 60))]}),
+        (picture(), "PNG", {"save_all": True, "append_images": [Image.new("RGB", (80, 60))]}),
+        (picture(), "WEBP", {"save_all": True, "append_images": [Image.new("RGB", (80, 60))]}),
+        (picture(), "TIFF", {"save_all": True, "append_images": [Image.new("RGB", (9, 9))]}),
         (picture(1, 1), "BMP", {}),
     ],
 )
@@ -148,22 +206,18 @@ def test_photos_are_turned_the_right_way_up(ask, expected):
     assert same(ask(json={"inputs": base64_text(content)}).json(), expected[:5])
 
 
-ANIMATION = {"save_all": True, "append_images": [picture(mode="L"), Image.new("L", (80, 60))]}
 WRONG_IMAGES = {
-    "empty": (b"", "Image 1 is empty: send the bytes of an image file."),
-    "no image": (b"plain text" * 50, "Image 1 is not an image that can be read: expected one of BMP, GIF, JPEG,"),
-    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "Image 1 is not an image that can be read"),
-    "header only": (encoded(picture())[:20], "Image 1 is not an image that can be read"),
-    "cut PNG": (encoded(picture())[:-900], "Image 1 is broken or cut off: check the file,"),
-    "cut JPEG": (encoded(picture(), "JPEG")[:-400], "Image 1 is broken or cut off"),
-    "cut WEBP": (encoded(picture(), "WEBP", lossless=True)[:-90], "Image 1 is "),
-    "short data": (bomb(3000, 3000), "Image 1 is broken or cut off"),
-    "GIF": (encoded(picture(mode="L"), "GIF", **ANIMATION), "Image 1 is animated: send one frame of it."),
-    "APNG": (encoded(picture(), "PNG", **ANIMATION), "Image 1 is animated"),
-    "animated WEBP": (encoded(picture(), "WEBP", **ANIMATION), "Image 1 is animated"),
-    "bomb": (bomb(), f"Image 1 has too many pixels, expected at most {MAX_PIXELS}: resize it."),
-    "small bomb": (bomb(9000, 6000), f"Image 1 is 9000x6000 pixels, expected at most {MAX_PIXELS}: resize it."),
-    "narrow": (bomb(40_000_000, 1), f"Image 1 is 40000000x1 pixels, expected sides of at most 1:{MAX_ASPECT_RATIO}"),
+    "empty": (b"", "Image 1 is unreadable (empty)."),
+    "no image": (b"plain text" * 50, "Image 1 is unreadable (not an image that Pillow can read: expected AVIF, BMP,"),
+    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "Image 1 is unreadable (not an image that"),
+    "header only": (encoded(picture())[:20], "Image 1 is unreadable (not an image that Pillow can read"),
+    "cut PNG": (encoded(picture())[:-900], "Image 1 is unreadable (damaged or cut off: "),
+    "cut JPEG": (encoded(picture(), "JPEG")[:-400], "Image 1 is unreadable (damaged or cut off: "),
+    "cut WEBP": (encoded(picture(), "WEBP", lossless=True)[:-90], "Image 1 is unreadable ("),
+    "short data": (bomb(3000, 3000), "Image 1 is unreadable (damaged or cut off: "),
+    "bomb": (bomb(), f"Image 1 is unreadable (too many pixels, expected at most {MAX_PIXELS}: make it smaller)."),
+    "small bomb": (bomb(9000, 6000), f"Image 1 is unreadable (9000x6000 pixels, expected at most {MAX_PIXELS} in all"),
+    "narrow": (bomb(40_000_000, 1), "Image 1 is unreadable (40000000x1 pixels, expected sides of at most 1:200: crop"),
 }
 
 
@@ -196,12 +250,13 @@ def test_what_the_server_cannot_decode_itself_is_refused_too(name, ask):
 def test_images_that_the_server_decoded_are_checked_too(ask):
     narrow = encoded(picture(500, 2))
     response = ask(content=narrow, headers={"content-type": "image/png"})
-    assert_refused(response, "Image 1 is 500x2 pixels, expected sides of at most")
+    assert_refused(response, "Image 1 is unreadable (500x2 pixels, expected sides of at most")
 
 
-def test_long_files_are_refused():
+def test_long_files_are_refused(repo, monkeypatch):
+    handler = load_handler(repo, monkeypatch)
     with pytest.raises(ValueError, match=f"Image 3 has {MAX_BYTES + 1} bytes, expected at most {MAX_BYTES}: send a"):
-        read_image(bytes(MAX_BYTES + 1), 3)
+        handler.read_image(bytes(MAX_BYTES + 1), 3)
 
 
 RIGHT = base64_text(encoded(picture()))
@@ -217,7 +272,10 @@ WRONG_REQUESTS = [
     ({"inputs": RIGHT, "parameters": {"top_k": 0}}, "top_k is 0, expected a whole number of at least 1."),
     ({"inputs": RIGHT, "parameters": {"top_k": True}}, "top_k is True, expected"),
     ({"inputs": RIGHT, "parameters": {"top_k": "3"}}, "top_k is '3', expected"),
-    ({"inputs": RIGHT, "parameters": {"topk": 3}}, "Unknown parameter 'topk': top_k is the only one."),
+    ({"inputs": RIGHT, "parameters": {"topk": 3}}, "Unknown parameter 'topk': expected top_k or function_to_apply."),
+    ({"inputs": RIGHT, "top_k": 3}, "Unknown key 'top_k': expected inputs or parameters."),
+    ({"inputs": RIGHT, "parameters": {"function_to_apply": "tanh"}}, "function_to_apply is 'tanh', expected one of"),
+    ({"inputs": RIGHT, "parameters": {"function_to_apply": [1]}}, "function_to_apply is [1], expected one of softmax,"),
     ({"inputs": RIGHT, "parameters": 3}, "parameters is a int, expected an object"),
 ]
 
@@ -237,9 +295,8 @@ def test_the_server_still_answers_after_all_that(ask, expected):
 
 
 def test_several_labels_have_a_probability_each(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # the handler sets it, and it must not outlive the test
     model = small_model("skaformer", problem_type="multi_label_classification")
     repo = export(model, ConvNextImageProcessor(size={"shortest_edge": 64}, crop_pct=0.875), tmp_path / "repo")
-    answers = EndpointHandler(str(repo))({"inputs": picture()})
+    answers = load_handler(repo, monkeypatch).EndpointHandler(str(repo))({"inputs": picture()})
     assert same(answers, pipeline("image-classification", model=str(repo))(picture(), top_k=3))
     assert sum(answer["score"] for answer in answers) > 1.2  # fresh weights: near a half each

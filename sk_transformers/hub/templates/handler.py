@@ -1,12 +1,19 @@
-"""Answers requests to a model on Hugging Face Inference Endpoints.
+"""Answer requests to a model on Hugging Face Inference Endpoints.
 
-A request is JSON, or an image as it is:
+A request is an image file as it is, or JSON as `huggingface_hub.InferenceClient.image_classification` sends it:
 
     {"inputs": "<base64>", "parameters": {"top_k": 3}}      one image
     {"inputs": ["<base64>", "<base64>"]}                    several
 
-and is answered with `[{"label": ..., "score": ...}, ...]`, the likeliest class first, in a list for each image if there
-were several. What cannot be read raises ValueError with one sentence, which the server sends back with status 400.
+The parameters, each of which may be null or left out:
+
+    top_k                how many classes to name, 5
+    function_to_apply    "softmax", "sigmoid" or "none", which makes scores of logits; the model's own
+
+The answer is `[{"label": ..., "score": ...}, ...]`, the likeliest class first, in a list for each image if there were
+several. What cannot be read raises ValueError with one sentence, which the server sends back with status 400.
+
+Images are decoded as in training, by `decoding.py` beside this file, which says what each kind of image means.
 
 Protocol: https://huggingface.co/docs/inference-endpoints/guides/custom_handler.
 """
@@ -17,15 +24,19 @@ import io
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps
+from decoding import UnreadableImage, decode  # the file beside this one
+from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MAX_BYTES = 32 * 2**20  # of an image as it is sent
 MAX_PIXELS = 50_000_000  # of an image once it is decoded
-MAX_ASPECT_RATIO = 50
 MAX_IMAGES = 64  # in a request
 DEFAULT_TOP_K = 5
+FUNCTIONS = {
+    "softmax": lambda logits: logits.softmax(dim=-1),
+    "sigmoid": torch.sigmoid,
+    "none": lambda logits: logits,
+}
 
 
 class EndpointHandler:
@@ -50,78 +61,82 @@ class EndpointHandler:
             The `top_k` likeliest classes of an image, `[{"label": str, "score": float}, ...]`, or a list of such lists.
 
         Raises:
-            ValueError: if there are no images, or one cannot be read, or is animated or too large, or a parameter is
-                unknown.
+            ValueError: if there are no images, or one is unreadable or too large, or a key or parameter is unknown.
         """
-        top_k = read_top_k(data.get("parameters"))
+        check_keys("key", data, ("inputs", "parameters"))
+        top_k, function = read_parameters(data.get("parameters"))
         inputs = data.get("inputs")
         batch = inputs if isinstance(inputs, list) else [inputs]
         if not 1 <= len(batch) <= MAX_IMAGES:
             raise ValueError(f"inputs holds {len(batch)} images, expected 1 to {MAX_IMAGES}: split the request.")
         # One at a time: a decoded image may be hundreds of times as large as what the network sees of it.
         pixel_values = torch.cat([self._pixel_values(item, number) for number, item in enumerate(batch, 1)])
-        answers = self._classify(pixel_values, top_k)
+        answers = self._classify(pixel_values, top_k, function or self._own_function())
         return answers if isinstance(inputs, list) else answers[0]
 
     def _pixel_values(self, item: Any, number: int) -> torch.Tensor:
         return self.processor(read_image(item, number), return_tensors="pt").pixel_values
 
-    @torch.inference_mode()
-    def _classify(self, pixel_values: torch.Tensor, top_k: int) -> list[list[dict[str, Any]]]:
+    def _own_function(self) -> str:
         config = self.model.config
-        logits = self.model(pixel_values.to(self.model.device, self.model.dtype)).logits.float()
         several_labels = config.problem_type == "multi_label_classification" or config.num_labels == 1
-        scores = logits.sigmoid() if several_labels else logits.softmax(dim=-1)
+        return "sigmoid" if several_labels else "softmax"
+
+    @torch.inference_mode()
+    def _classify(self, pixel_values: torch.Tensor, top_k: int, function: str) -> list[list[dict[str, Any]]]:
+        logits = self.model(pixel_values.to(self.model.device, self.model.dtype)).logits.float()
+        scores = FUNCTIONS[function](logits)
         best = scores.topk(min(top_k, scores.shape[-1]))
+        id2label = self.model.config.id2label
         return [
-            [{"label": config.id2label[label], "score": score} for label, score in zip(labels, values)]
+            [{"label": id2label[label], "score": score} for label, score in zip(labels, values)]
             for labels, values in zip(best.indices.tolist(), best.values.tolist())
         ]
 
 
-def read_top_k(parameters: Any) -> int:
-    """The number of classes to name, from a request's `parameters`."""
-    if parameters is None:
-        return DEFAULT_TOP_K
+def read_parameters(parameters: Any) -> tuple[int, str | None]:
+    """Return a request's `top_k` and `function_to_apply`, None for the model's own."""
+    parameters = {} if parameters is None else parameters
     if not isinstance(parameters, dict):
         raise ValueError(f"parameters is a {type(parameters).__name__}, expected an object such as {{'top_k': 5}}.")
-    unknown = sorted(set(parameters) - {"top_k"})
-    if unknown:
-        raise ValueError(f"Unknown parameter {unknown[0]!r}: top_k is the only one.")
-    top_k = parameters.get("top_k", DEFAULT_TOP_K)
+    check_keys("parameter", parameters, ("top_k", "function_to_apply"))
+    top_k, function = parameters.get("top_k"), parameters.get("function_to_apply")
+    top_k = DEFAULT_TOP_K if top_k is None else top_k
     if type(top_k) is not int or top_k < 1:
         raise ValueError(f"top_k is {top_k!r}, expected a whole number of at least 1.")
-    return top_k
+    if not (function is None or (isinstance(function, str) and function in FUNCTIONS)):
+        raise ValueError(f"function_to_apply is {function!r}, expected one of {', '.join(FUNCTIONS)}.")
+    return top_k, function
+
+
+def check_keys(kind: str, given: dict[str, Any], known: tuple[str, ...]) -> None:
+    """Raise ValueError if a key is unknown, so that nothing that was asked for is passed over."""
+    unknown = sorted(map(str, set(given) - set(known)))
+    if unknown:
+        raise ValueError(f"Unknown {kind} {unknown[0]!r}: expected {' or '.join(known)}.")
 
 
 def read_image(item: Any, number: int) -> Image.Image:
-    """An RGB image, the right way up, from base64 text, bytes, or an image that the server decoded.
+    """Return an upright RGB image from base64 text, bytes, or an image that the server decoded.
 
     Args:
         item: what the request holds.
         number: which image of the request it is, for messages.
     """
     if isinstance(item, Image.Image):
-        image = item
+        file = item
     elif isinstance(item, bytes | str):
-        image = open_image(item if isinstance(item, bytes) else decode_base64(item, number), number)
+        file = open_content(item if isinstance(item, bytes) else decode_base64(item, number), number)
     else:
         raise ValueError(f"Image {number} is missing: expected base64 text in inputs, not {type(item).__name__}.")
-    check_size(image, number)
     try:
-        animated = image.format != "MPO" and getattr(
-            image, "is_animated", False
-        )  # a phone's MPO is a photo with extras
-        decoded = ImageOps.exif_transpose(image).convert("RGB")
-    except Exception as error:  # Pillow's decoders raise many kinds
-        raise ValueError(f"Image {number} is broken or cut off: check the file, and that it was sent whole.") from error
-    if animated:
-        raise ValueError(f"Image {number} is animated: send one frame of it.")
-    return decoded
+        return decode(file, MAX_PIXELS)
+    except UnreadableImage as error:
+        raise ValueError(f"Image {number} is unreadable ({error}).") from error
 
 
 def decode_base64(text: str, number: int) -> bytes:
-    """The bytes of an image sent as base64 text, with or without `data:image/png;base64,` before it."""
+    """Return the bytes of an image sent as base64 text, with or without `data:image/png;base64,` before it."""
     if text.startswith(("http://", "https://")):
         raise ValueError(f"Image {number} is a URL, which is not fetched: send the image itself, as base64 text.")
     if text.startswith("data:"):
@@ -132,28 +147,8 @@ def decode_base64(text: str, number: int) -> bytes:
         raise ValueError(f"Image {number} is not base64 text: encode the bytes of an image file.") from error
 
 
-def open_image(content: bytes, number: int) -> Image.Image:
-    """An image of which the header was read and nothing decoded yet."""
-    if not content:
-        raise ValueError(f"Image {number} is empty: send the bytes of an image file.")
+def open_content(content: bytes, number: int) -> io.BytesIO:
+    """Return the bytes of an image as a file; ValueError if there are too many."""
     if len(content) > MAX_BYTES:
         raise ValueError(f"Image {number} has {len(content)} bytes, expected at most {MAX_BYTES}: send a smaller one.")
-    try:
-        return Image.open(io.BytesIO(content), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"Image {number} has too many pixels, expected at most {MAX_PIXELS}: resize it.") from error
-    except Exception as error:  # Pillow's readers raise many kinds
-        raise ValueError(
-            f"Image {number} is not an image that can be read: expected one of {', '.join(FORMATS)}."
-        ) from error
-
-
-def check_size(image: Image.Image, number: int) -> None:
-    """Raise ValueError if an image is too large to decode, or so narrow that resizing it would make it so."""
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"Image {number} is {width}x{height} pixels, expected at most {MAX_PIXELS}: resize it.")
-    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        raise ValueError(
-            f"Image {number} is {width}x{height} pixels, expected sides of at most 1:{MAX_ASPECT_RATIO}: crop it."
-        )
+    return io.BytesIO(content)

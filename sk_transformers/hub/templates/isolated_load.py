@@ -35,7 +35,7 @@ def main(folder: str, outputs_file: str, answers_file: str, images: list[str]) -
     answers = []
     if images and is_classifier:
         classify = pipeline("image-classification", model=model, image_processor=processor)
-        answers = [classify(Image.open(image).convert("RGB")) for image in images]
+        answers = [classify(image) for image in images]  # upright, as the pipeline reads files
     with open(answers_file, "w", encoding="utf-8") as file:
         json.dump(answers, file)
 
