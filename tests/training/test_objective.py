@@ -86,7 +86,7 @@ def test_a_teacher_is_learnt_from(tmp_path):
                    "--crop_scale", 1, 1, "--rotation", 0, "--teacher", repo, "--distillation_weight", 0.75,
                    "--distillation_temperature", 2, "--output_dir", tmp_path / "run")  # fmt: skip
     student = AutoModelForImageClassification.from_pretrained(run / "model").eval()
-    pixels = ViTImageProcessor(size={"height": 32, "width": 32})(
+    pixels = image_processor_for(32)(
         [read_image(image) for image in data.train["image"]], return_tensors="pt"
     ).pixel_values
     with torch.no_grad():
