@@ -26,13 +26,13 @@ def render_cards() -> dict[str, str]:
     from transformers import AutoModelForImageClassification
 
     from sk_transformers import create_config, list_models
-    from sk_transformers.hub.cards.card import create_card
+    from sk_transformers.hub.cards.card import OriginFacts, create_card
 
     cards = {}
     for name in list_models():
         with torch.device("meta"):
             model = AutoModelForImageClassification.from_config(create_config(name))
-        cards[f"{name}.md"] = str(create_card(model, name, variant=name))
+        cards[f"{name}.md"] = str(create_card(model, name, origin=OriginFacts(name)))
     return cards
 
 

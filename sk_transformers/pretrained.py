@@ -21,7 +21,7 @@ LOADING_ERRORS = (OSError, ValueError, SafetensorError)  # of what is no repo, a
 
 
 def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """The classifier called `name`, with a head for these labels, and its image processor.
+    """Return the classifier called `name`, with a head for these labels, and its image processor.
 
     Args:
         name: a repo folder or a Hub id to start from, or a name of the zoo for fresh weights. A head for another
@@ -57,14 +57,14 @@ def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[P
 
 
 def load_classifier(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """The trained classifier in a repo folder or of a Hub id, and its image processor; ValueError if there is none."""
+    """Return the trained classifier of a folder or Hub id, and its image processor; ValueError if there is none."""
     try:
         model, report = AutoModelForImageClassification.from_pretrained(name, output_loading_info=True)
         processor = AutoImageProcessor.from_pretrained(name)
     except LOADING_ERRORS as error:
         raise ValueError(f"model {name} could not be loaded: {first_line(error)}") from error
     if report["missing_keys"]:
-        raise ValueError(f"model {name} is no trained classifier, its weights lack {min(report['missing_keys'])}.")
+        raise ValueError(f"model {name} is not a trained classifier: its weights lack {min(report['missing_keys'])}.")
     return model, processor
 
 
@@ -82,7 +82,7 @@ def check_only_the_head_is_fresh(name: str, model: PreTrainedModel, report: dict
 def resize(
     model: PreTrainedModel, processor: BaseImageProcessor, image_size: int | list[int]
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """The same network for images of another size: positions and static keys are resized, everything else copied.
+    """Return the same network for images of another size: positions and static keys resized, the rest copied.
 
     Raises:
         ValueError: if a parameter is tied to the size in another way, as a random mixing matrix is.

@@ -7,16 +7,16 @@ from ..models.configuration_checks import size_pair
 from ..models.configuration_skformer import SKFormerConfig
 from ..models.modeling_skformer import SKFormerForImageClassification
 from ..models.modeling_skvit import SKViTForImageClassification
-from .errors import CheckpointError, some
+from .errors import CheckpointError, shorten
 from .names import TIMM_METAFORMER, TIMM_MIXERS, TIMM_VIT
-from .reading import Source, import_timm
+from .reading import Checkpoint, import_timm
 
 FORMER_CHECK_SIZE = (64, 96)  # pixels; a MetaFormer without static keys takes any, and float64 convolutions are slow
 TOLERANCE = 1e-9  # of logits in float64, relative to the largest
 
 
 def build_model(config, tensors: dict[str, torch.Tensor]) -> nn.Module:
-    """An image classifier with these tensors, in float64.
+    """Return an image classifier with these tensors, in float64.
 
     Raises:
         CheckpointError: if tensors are unknown, missing or of another shape; it lists their names.
@@ -36,7 +36,7 @@ def build_model(config, tensors: dict[str, torch.Tensor]) -> nn.Module:
         ],
     }
     if any(problems.values()):
-        lists = [f"{what}: {some(names)}" for what, names in problems.items() if names]
+        lists = [f"{what}: {shorten(names)}" for what, names in problems.items() if names]
         raise CheckpointError(f"The tensors do not fit the network that they seem to be of; {'; '.join(lists)}.")
     model = model.double().to_empty(device="cpu")
     model.load_state_dict(tensors)
@@ -45,7 +45,7 @@ def build_model(config, tensors: dict[str, torch.Tensor]) -> nn.Module:
 
 @torch.no_grad()
 def largest_difference(model: nn.Module, network: nn.Module) -> float:
-    """The largest difference of any logit of a random image between two networks in float64.
+    """Return the largest difference of any logit of a random image between two networks in float64.
 
     Raises:
         CheckpointError: if it is more than rounding, so that the source network does something that its tensors do
@@ -66,8 +66,8 @@ def largest_difference(model: nn.Module, network: nn.Module) -> float:
     return difference
 
 
-def runnable(source: Source, config) -> tuple[nn.Module | None, str]:
-    """The source network in float64 and the library that runs it; `(None, why not)` if none can."""
+def runnable(source: Checkpoint, config) -> tuple[nn.Module | None, str]:
+    """Return the source network in float64 and the library that runs it; `(None, why not)` if none can."""
     if source.network is not None:
         return source.network.double().eval(), source.runs_in
     try:

@@ -1,6 +1,6 @@
 """The configuration of a network, read off its tensors' names and shapes.
 
-The tensors carry our names here. What they cannot tell comes from the source or from flags; where a code base has a
+The tensors carry our names here. What they cannot tell comes from the source or from hints; where a code base has a
 convention it stands in for the flag, and is said to have been assumed.
 """
 
@@ -20,7 +20,7 @@ from .errors import CheckpointError
 
 METAFORMER_HEAD_DIM = 32
 VIT_HEAD_DIM = 64
-NEIGHBOURHOOD = KERNEL_SIZE**2
+NEIGHBORHOOD = KERNEL_SIZE**2
 SHIFTED_IMAGES = 5  # that a shifted patch sees: the image and its four shifts
 LAYER_SCALE_INIT_VALUE = 1e-6  # DeiT III's; trained weights do not tell, and do not need it
 MIXER_OF_TENSOR = {  # the first that a layer has
@@ -33,8 +33,8 @@ MIXER_OF_TENSOR = {  # the first that a layer has
 
 
 @dataclass
-class Flags:
-    """What the user tells, because tensors do not; None where nothing was told.
+class Hints:
+    """What the user says, because tensors do not; None where nothing was said.
 
     Args:
         image_size: pixels, `(height, width)`.
@@ -50,21 +50,21 @@ class Flags:
 
 
 def infer_config(
-    tensors: dict[str, torch.Tensor], known: dict[str, Any], flags: Flags
+    tensors: dict[str, torch.Tensor], known: dict[str, Any], hints: Hints
 ) -> tuple[SKFormerConfig | SKViTConfig, list[str]]:
-    """The configuration, and what was assumed in it.
+    """Return the configuration, and what was assumed in it.
 
     Args:
         tensors: the checkpoint, under our names.
         known: fields that the source tells.
-        flags: what the user tells; it goes before what the source tells.
+        hints: what the user says; it goes before what the source tells.
 
     Raises:
-        CheckpointError: if something can neither be read nor assumed (it names the flag), or flags contradict tensors.
+        CheckpointError: if something can neither be read nor assumed (it names the flag), or hints contradict tensors.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     is_former = any(name.startswith("skformer.") for name in shapes)
-    reader = (FormerReader if is_former else ViTReader)(shapes, known, flags)
+    reader = (FormerReader if is_former else ViTReader)(shapes, known, hints)
     try:
         return reader.config_class(**{**known, **reader.settings()}), reader.assumed
     except CheckpointError:
@@ -73,19 +73,19 @@ def infer_config(
         raise CheckpointError(f"The tensors are of a network that cannot be built here: {error}") from error
 
 
-def give_class_token_a_position(
-    tensors: dict[str, torch.Tensor], known: dict[str, Any], flags: Flags
+def add_missing_cls_position(
+    tensors: dict[str, torch.Tensor], known: dict[str, Any], hints: Hints
 ) -> dict[str, torch.Tensor]:
     """Put a zero in the place of a class token's position that a ViT lacks, as DeiT III's do: it adds nothing."""
     name, projection = "skvit.embeddings.position_embeddings", "skvit.embeddings.patch_embeddings.projection.weight"
     if not {name, projection, "skvit.embeddings.cls_token"} <= tensors.keys() or tensors[projection].dim() != 4:
         return tensors
-    count, told = tensors[name].shape[1], flags.image_size or known.get("image_size")
-    if told is None:
+    count, override = tensors[name].shape[1], hints.image_size or known.get("image_size")
+    if override is None:
         is_grid = isqrt(count) ** 2 == count  # a square with one more is none
     else:
         patch_height, patch_width = tensors[projection].shape[2:]
-        height, width = size_pair("image_size", told)
+        height, width = size_pair("image_size", override)
         is_grid = (height // patch_height) * (width // patch_width) == count
     return {**tensors, name: F.pad(tensors[name], (0, 0, 1, 0))} if is_grid else tensors
 
@@ -95,10 +95,10 @@ class ShapeReader:
 
     layer_pattern: str
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]], known: dict[str, Any], flags: Flags):
+    def __init__(self, shapes: dict[str, tuple[int, ...]], known: dict[str, Any], hints: Hints):
         self.shapes = shapes
         self.known = known
-        self.flags = flags
+        self.hints = hints
         self.assumed: list[str] = []
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -107,7 +107,7 @@ class ShapeReader:
         return self.shapes[name]
 
     def count(self, pattern: str) -> int:
-        """How many different numbers there are in the place of the pattern's group: they must count from 0."""
+        """Return how many different numbers there are in the place of the pattern's group: they must count from 0."""
         matches = (re.match(pattern, name) for name in self.shapes)
         return len({match[1] for match in matches if match})
 
@@ -115,7 +115,7 @@ class ShapeReader:
         return any(name.endswith(ending) for name in self.shapes)
 
     def mixer_of(self, layer: str) -> str | None:
-        """The mixer whose tensors a layer has; None if it has none."""
+        """Return the mixer whose tensors a layer has; None if it has none."""
         return next((mixer for tensor, mixer in MIXER_OF_TENSOR.items() if f"{layer}.{tensor}" in self.shapes), None)
 
     def num_labels(self) -> int:
@@ -123,19 +123,19 @@ class ShapeReader:
         return self.shape(last_layer)[0]
 
     def attention_head_dim(self, convention: int, whose: str) -> int:
-        """The head size of attention, which no tensor tells."""
-        told = self.flags.head_dim or self.known.get("head_dim")
-        if told is None:
+        """Return the head size of attention, which no tensor tells."""
+        override = self.hints.head_dim or self.known.get("head_dim")
+        if override is None:
             self.assumed.append(f"head_dim {convention}, {whose}; --head_dim tells another")
-        return told or convention
+        return override or convention
 
     def key_head_dim(self, layer: str) -> int:
-        """The head size of a static key."""
+        """Return the head size of a static key."""
         width = self.shape(f"{layer}.mixer.key")[2]
-        return width // NEIGHBOURHOOD if f"{layer}.mixer.key_bias" in self.shapes else width
+        return width // NEIGHBORHOOD if f"{layer}.mixer.key_bias" in self.shapes else width
 
     def query_projection(self, layers: list[str]) -> bool:
-        """Whether the layers with static keys project their queries."""
+        """Return whether the layers with static keys project their queries."""
         answers = {f"{layer}.mixer.q_proj.weight" in self.shapes for layer in layers}
         if len(answers) == 2:
             raise CheckpointError(
@@ -173,7 +173,7 @@ class FormerReader(ShapeReader):
 
     @staticmethod
     def layer(stage: int) -> str:
-        """The first layer of a stage, which stands for all of them."""
+        """Return the first layer of a stage, which stands for all of them."""
         return f"skformer.stages.{stage}.layers.0"
 
     @property
@@ -182,27 +182,27 @@ class FormerReader(ShapeReader):
 
     def token_mixers(self) -> list[str]:
         read = [self.mixer_of(self.layer(stage)) for stage in range(NUM_STAGES)]
-        told = self.flags.token_mixers or self.known.get("token_mixers")
-        if told is None and None not in read:
+        override = self.hints.token_mixers or self.known.get("token_mixers")
+        if override is None and None not in read:
             return read
-        if told is None and "random" in read:
+        if override is None and "random" in read:
             self.assumed.append("token mixer identity where there are no tensors, as in RandFormer; --token_mixers")
             return [mixer or "identity" for mixer in read]
         bare = ", ".join(str(stage) for stage, mixer in enumerate(read, 1) if mixer is None)
-        if told is None:
+        if override is None:
             raise CheckpointError(
                 f"The token mixers of stages {bare} have no tensors, so they may be identity or pooling: pass"
                 " --token_mixers with the mixer of each stage, or with one for all."
             )
-        told = told * NUM_STAGES if len(told) == 1 else told
+        override = override * NUM_STAGES if len(override) == 1 else override
         allowed = [("identity", "pooling") if mixer is None else (mixer,) for mixer in read]
-        if len(told) != NUM_STAGES or not all(mixer in choices for mixer, choices in zip(told, allowed)):
+        if len(override) != NUM_STAGES or not all(mixer in choices for mixer, choices in zip(override, allowed)):
             expected = ", ".join(" or ".join(choices) for choices in allowed)
-            raise CheckpointError(f"--token_mixers is {' '.join(told)}, but the tensors say: {expected}.")
-        return told
+            raise CheckpointError(f"--token_mixers is {' '.join(override)}, but the tensors say: {expected}.")
+        return override
 
     def norm(self, use_mlp_head: bool) -> str:
-        """Which no tensor tells; in every MetaFormer so far it goes with the head."""
+        """Return the kind of norm, which no tensor tells; in every MetaFormer so far it goes with the head."""
         if "norm" in self.known:
             return self.known["norm"]
         if not use_mlp_head:
@@ -226,24 +226,24 @@ class FormerReader(ShapeReader):
         return head_dims[0] if len(set(head_dims)) == 1 else head_dims
 
     def image_size(self) -> int | tuple[int, int]:
-        """The image size whose maps have as many positions as the tensors."""
+        """Return the image size whose maps have as many positions as the tensors."""
         positions = {}
         for stage in range(NUM_STAGES):
             for name, axis in (("mixer.key", 1), ("mixer.matrix", 0)):
                 shape = self.shapes.get(f"{self.layer(stage)}.{name}")
                 if shape is not None:
                     positions[stage] = shape[axis]
-        told = self.flags.image_size or self.known.get("image_size")
+        override = self.hints.image_size or self.known.get("image_size")
         if not positions:
-            if told is None:
+            if override is None:
                 self.assumed.append("image_size 224, which no tensor depends on; --image_size tells another")
-            return simplified(told or (224, 224))
-        if told is not None:
-            found = positions_at(told, positions)
+            return simplified(override or (224, 224))
+        if override is not None:
+            found = positions_at(override, positions)
             if found != positions:
-                height, width = size_pair("image_size", told)
+                height, width = size_pair("image_size", override)
                 raise CheckpointError(f"At {height}x{width} pixels {_compare_positions(found, positions)}.")
-            return simplified(told)
+            return simplified(override)
         largest = min(4 * 2**stage * (isqrt(count) + 1) for stage, count in positions.items())
         sizes = [size for size in range(32, largest + 1) if positions_at((size, size), positions) == positions]
         if not sizes:
@@ -300,8 +300,8 @@ class ViTReader(ShapeReader):
         if not static_layers:
             return self.attention_head_dim(VIT_HEAD_DIM, "the usual one of a ViT")
         head_dim = self.key_head_dim(static_layers[0])
-        if self.flags.head_dim not in (None, head_dim):
-            raise CheckpointError(f"--head_dim is {self.flags.head_dim}, but the static keys have heads of {head_dim}.")
+        if self.hints.head_dim not in (None, head_dim):
+            raise CheckpointError(f"--head_dim is {self.hints.head_dim}, but the static keys have heads of {head_dim}.")
         return head_dim
 
     def num_heads(self, layers: list[str], head_dim: int) -> int:
@@ -320,20 +320,20 @@ class ViTReader(ShapeReader):
         if not self.is_shifted:
             return shape[2:], shape[1]
         numbers = shape[1] // SHIFTED_IMAGES  # channels * height * width
-        side = self.flags.patch_size or isqrt(numbers // 3)
-        if numbers % side**2 or (self.flags.patch_size is None and numbers != 3 * side**2):
+        side = self.hints.patch_size or isqrt(numbers // 3)
+        if numbers % side**2 or (self.hints.patch_size is None and numbers != 3 * side**2):
             raise CheckpointError(
                 f"Patches of {numbers} numbers are not square patches"
-                + (" of 3 channels: pass --patch_size." if self.flags.patch_size is None else f" {side} pixels wide.")
+                + (" of 3 channels: pass --patch_size." if self.hints.patch_size is None else f" {side} pixels wide.")
             )
         return (side, side), numbers // side**2
 
     def image_size(self, patch_size: tuple[int, int]) -> int | tuple[int, int]:
         positions = self.shape("skvit.embeddings.position_embeddings")[1]
         positions -= self.has("embeddings.cls_token") + self.has("embeddings.distillation_token")
-        told = self.flags.image_size or self.known.get("image_size")
-        if told is not None:
-            height, width = size_pair("image_size", told)
+        override = self.hints.image_size or self.known.get("image_size")
+        if override is not None:
+            height, width = size_pair("image_size", override)
             if (height // patch_size[0]) * (width // patch_size[1]) != positions:
                 raise CheckpointError(
                     f"An image of {height}x{width} pixels does not make {positions} patches of {patch_size[0]}x"
@@ -343,14 +343,14 @@ class ViTReader(ShapeReader):
         side = isqrt(positions)
         if side**2 != positions:
             raise CheckpointError(
-                f"The network's {positions} patches make no square, so their grid cannot be read: pass --image_size"
-                " HEIGHT WIDTH."
+                f"The network's {positions} patches do not make a square, so their grid cannot be read: pass"
+                " --image_size HEIGHT WIDTH."
             )
         return simplified((side * patch_size[0], side * patch_size[1]))
 
 
 def positions_at(size: int | tuple[int, int], stages) -> dict[int, int]:
-    """The number of positions at an image size, of each of some stages."""
+    """Return the number of positions at an image size, of each of some stages."""
     grids = SKFormerConfig(image_size=size).grid_sizes
     return {stage: grids[stage][0] * grids[stage][1] for stage in stages}
 
@@ -361,5 +361,5 @@ def _compare_positions(found: dict[int, int], expected: dict[int, int]) -> str:
 
 
 def simplified(size: int | tuple[int, int]) -> int | tuple[int, int]:
-    """One number for a square."""
+    """Return one number for a square."""
     return size[0] if isinstance(size, tuple | list) and size[0] == size[1] else size

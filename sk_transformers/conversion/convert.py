@@ -9,12 +9,12 @@ import torch
 from transformers import PreTrainedModel
 
 from ..files import check_free
-from ..hub.cards.card import LICENSE, create_card
+from ..hub.cards.card import LICENSE, OriginFacts, TrainingFacts, create_card
 from ..hub.export import export
 from ..image_processing import image_processor_for
 from .checking import build_model, largest_difference, runnable
-from .configuration import Flags, give_class_token_a_position, infer_config
-from .errors import some
+from .configuration import Hints, add_missing_cls_position, infer_config
+from .errors import shorten
 from .labels import choose_labels
 from .license import choose_license
 from .names import convert_state_dict
@@ -67,10 +67,14 @@ class Conversion:
             ("tensors", f"{self.tensors} read, {self.tensors} used, none left over, none missing"),
             ("parameters", f"{self.parameters:,} read, {used:,} used"),
             ("logits", logits),
-            *([("left out", f"{some(self.left_out)}, which {self.runs_in} leaves out too")] if self.left_out else []),
+            *(
+                ("left out", f"{names}, which {self.runs_in} leaves out too")
+                for names in [shorten(self.left_out)]
+                if names
+            ),
             *(("assumed", assumption) for assumption in self.assumed),
             ("labels", f"{config.num_labels}, {self.labels}"),
-            ("licence", self.license),
+            ("license", self.license),
             ("written", f"{self.folder}, {self.model.dtype}"),
         ]
         return "\n".join(f"{title:<12}{text}" for title, text in rows)
@@ -97,10 +101,10 @@ def convert(
         output_dir: where to write; it must not exist, or be empty.
         use_ema: take a file's averaged weights.
         random: take timm's network with fresh weights instead of pretrained ones.
-        image_size, patch_size, head_dim, token_mixers: what tensors may not tell, see `configuration.Flags`.
+        image_size, patch_size, head_dim, token_mixers: what tensors may not tell, see `configuration.Hints`.
         labels: a file with the names of the classes, see `labels.read_labels`.
         dtype: of the weights to write; None keeps the source's.
-        license: of the source's weights, as the Hub names it; it must be told unless the source does.
+        license: of the source's weights, as the Hub names it; needed unless the source says.
 
     Raises:
         CheckpointError: if the source cannot be read or converted; its message says why and what to do.
@@ -110,9 +114,9 @@ def convert(
     check_free(output_dir)
     read = read_source(source, use_ema, random)
     tensors = convert_state_dict(read.state_dict, read.code_base.rules)
-    flags = Flags(image_size, patch_size, head_dim, None if token_mixers is None else list(token_mixers))
-    tensors = give_class_token_a_position(tensors, read.settings, flags)
-    config, assumed = infer_config(tensors, read.settings, flags)
+    hints = Hints(image_size, patch_size, head_dim, None if token_mixers is None else list(token_mixers))
+    tensors = add_missing_cls_position(tensors, read.settings, hints)
+    config, assumed = infer_config(tensors, read.settings, hints)
     id2label, labels_from = choose_labels(config.num_labels, labels, read.id2label)
     if id2label is not None:
         config.id2label = id2label
@@ -127,8 +131,9 @@ def convert(
         assumed.append("images normalized as ImageNet's and not cropped; preprocessor_config.json says how")
     image_processor = read.image_processor or image_processor_for(config.image_size, read.data_config)
     names_of = f"in the names of {read.code_base.title}"
-    training = None if random else {"Converted from": f"{_public_name(source)}, {names_of}"}
-    card = create_card(model, output_dir.name, training, license=license, base_model=None if random else read.hub_id)
+    training = None if random else TrainingFacts({"Converted from": f"{_public_name(source)}, {names_of}"})
+    origin = OriginFacts(license=license, base_model=None if random else read.hub_id)
+    card = create_card(model, output_dir.name, training, origin=origin)
     return Conversion(
         source=f"{source}, {names_of}",
         model=model,
@@ -145,12 +150,12 @@ def convert(
 
 
 def _public_name(source: str) -> str:
-    """What a model card calls a source: nobody need know in which folder it lay."""
+    """Return what a model card calls a source: nobody need know in which folder it lay."""
     return Path(source).name if Path(source).exists() else source
 
 
 def _widest_dtype(tensors: dict[str, torch.Tensor]) -> torch.dtype:
-    """A dtype that holds every tensor as it is."""
+    """Return a dtype that holds every tensor as it is."""
     dtypes = {tensor.dtype for tensor in tensors.values()}
     widest = dtypes.pop()
     for dtype in dtypes:

@@ -9,7 +9,7 @@ from .reading import import_timm
 
 
 def read_labels(path: str | Path) -> dict[int, str]:
-    """Labels by class index, from JSON (a list, or an object of indices) or from text with one in each line.
+    """Return labels by class index, from JSON (a list, or an object of indices) or from text with one in each line.
 
     Raises:
         CheckpointError: if the file is not such a list, or names a label twice.
@@ -36,7 +36,7 @@ def read_labels(path: str | Path) -> dict[int, str]:
 
 
 def imagenet_labels(num_labels: int) -> tuple[dict[int, str], str] | None:
-    """Labels of the ImageNet subset with so many classes, and its name; None if there is none, or timm is missing."""
+    """Return labels of the ImageNet subset of that many classes, and its name; None without a subset or timm."""
     try:
         import_timm()
     except CheckpointError:
@@ -59,7 +59,7 @@ def imagenet_labels(num_labels: int) -> tuple[dict[int, str], str] | None:
 def choose_labels(
     num_labels: int, file: str | Path | None, of_source: dict[int, str] | None
 ) -> tuple[dict[int, str] | None, str]:
-    """The labels and where they come from: a file, else the source, else the count; None if nothing names them.
+    """Return the labels and where they come from: a file, else the source, else the count; None if nothing names them.
 
     Raises:
         CheckpointError: if the file has another number of labels than the network.

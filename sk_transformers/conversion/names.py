@@ -149,7 +149,7 @@ FUSED_PROJECTIONS = {"qkv": ("q_proj", "k_proj", "v_proj"), "qv": ("q_proj", "v_
 def convert_state_dict(
     state_dict: dict[str, torch.Tensor], rules: tuple[tuple[str, str], ...]
 ) -> dict[str, torch.Tensor]:
-    """A checkpoint's tensors under our names: fused projections split, convolutions of queries read as static keys.
+    """Return a checkpoint's tensors under our names: projections split, convolutions of queries read as static keys.
 
     Args:
         state_dict: the tensors under their authors' names.
@@ -166,9 +166,9 @@ def convert_state_dict(
 
 
 def _read_as_static_key(tensors: dict[str, torch.Tensor], mixer: str) -> None:
-    """A grouped convolution, `(heads * positions, head_dim, 3, 3)`, as a key `(heads, positions, 9 head_dim)`.
+    """Return a grouped convolution, `(heads * positions, head_dim, 3, 3)`, as a key `(heads, positions, 9 head_dim)`.
 
-    The key has the channels of each neighbour together.
+    The key has the channels of each neighbor together.
     """
     for name in (f"{mixer}.v_proj.weight", f"{mixer}.k.bias"):
         if name not in tensors:

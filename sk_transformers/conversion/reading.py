@@ -16,7 +16,7 @@ from torch import nn
 
 from ..errors import first_line
 from ..hub.licenses import license_on_card
-from .errors import CheckpointError, some
+from .errors import CheckpointError, shorten
 from .names import RECOGNIZED, TIMM_METAFORMER, TIMM_MIXERS, TIMM_VIT, TRANSFORMERS_VIT, CodeBase
 
 FILE_SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".ckpt", ".safetensors")
@@ -24,7 +24,7 @@ CONTAINERS = {False: ("state_dict", "model"), True: ("state_dict_ema", "model_em
 
 
 @dataclass
-class Source:
+class Checkpoint:
     """A checkpoint, and all that is known of its network beside the tensors.
 
     Args:
@@ -56,7 +56,7 @@ class Source:
     hub_id: str | None = None
 
 
-def read_source(name: str, use_ema: bool = False, random: bool = False) -> Source:
+def read_source(name: str, use_ema: bool = False, random: bool = False) -> Checkpoint:
     """Read `timm:NAME`, a checkpoint file, or a folder or Hub id of transformers.
 
     Args:
@@ -70,7 +70,7 @@ def read_source(name: str, use_ema: bool = False, random: bool = False) -> Sourc
     is_timm, path = name.startswith("timm:"), Path(name)
     is_file = path.is_file() or path.name.endswith(FILE_SUFFIXES)
     if use_ema and (is_timm or not is_file):
-        raise CheckpointError(f"--use_ema is for checkpoint files, and {name} is none: leave it out.")
+        raise CheckpointError(f"--use_ema is for checkpoint files, and {name} is not one: leave it out.")
     if random and not is_timm:
         raise CheckpointError(f"--random is for timm:NAME, and {name} has weights of its own: leave it out.")
     if is_timm:
@@ -78,7 +78,7 @@ def read_source(name: str, use_ema: bool = False, random: bool = False) -> Sourc
     return read_file(name, use_ema) if is_file else read_transformers(name)
 
 
-def read_file(name: str, use_ema: bool) -> Source:
+def read_file(name: str, use_ema: bool) -> Checkpoint:
     state_dict = state_dict_of(load_tensors(Path(name)), name, use_ema)
     code_base = next((code for code in RECOGNIZED if all(key in state_dict for key in code.signature)), None)
     if code_base is None:
@@ -87,11 +87,11 @@ def read_file(name: str, use_ema: bool) -> Source:
             f"{name} has {len(state_dict)} tensors ({', '.join(list(state_dict)[:3])}, ...), which are of no network"
             f" known here: {titles}."
         )
-    return Source(name, code_base, state_dict, dict(code_base.settings))
+    return Checkpoint(name, code_base, state_dict, dict(code_base.settings))
 
 
 def load_tensors(path: Path) -> Any:
-    """What a file holds, without running any code that it carries."""
+    """Return what a file holds, without running any code that it carries."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist: give a checkpoint file, timm:NAME, or a transformers folder.")
     try:
@@ -113,7 +113,7 @@ def load_tensors(path: Path) -> Any:
 
 
 def state_dict_of(checkpoint: Any, name: str, use_ema: bool) -> dict[str, torch.Tensor]:
-    """The tensors in what a training run saved, without the prefix that DistributedDataParallel gives their names."""
+    """Return the tensors in what a training run saved, without DistributedDataParallel's prefix of their names."""
     if not isinstance(checkpoint, Mapping):
         raise CheckpointError(f"{name} holds a {type(checkpoint).__name__}, expected a dictionary of tensors.")
     inside = next((key for key in CONTAINERS[use_ema] if isinstance(checkpoint.get(key), Mapping)), None)
@@ -128,7 +128,7 @@ def state_dict_of(checkpoint: Any, name: str, use_ema: bool) -> dict[str, torch.
     return {str(key).removeprefix("module."): tensor for key, tensor in state_dict.items()}
 
 
-def read_timm(name: str, random: bool) -> Source:
+def read_timm(name: str, random: bool) -> Checkpoint:
     timm = import_timm()
     model_name = name.removeprefix("timm:")
     architecture = model_name.partition(".")[0]
@@ -168,7 +168,7 @@ def read_timm(name: str, random: bool) -> Source:
         }
         if "Attention" in mixers:
             settings["head_dim"] = model.stages[mixers.index("Attention")].blocks[0].token_mixer.head_dim
-    return Source(
+    return Checkpoint(
         name,
         code_base,
         model.state_dict(),
@@ -189,15 +189,15 @@ def import_timm():
     return timm
 
 
-def read_transformers(name: str) -> Source:
-    """A ViT or DeiT of transformers', of any release: its own loader knows the names of older ones."""
+def read_transformers(name: str) -> Checkpoint:
+    """Return a ViT or DeiT of transformers', of any release: its own loader knows the names of older ones."""
     from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{name} is no checkpoint file, and transformers finds no model there ({first_line(error)})."
+            f"{name} is not a checkpoint file, and transformers finds no model there ({first_line(error)})."
         ) from error
     if config.model_type not in ("vit", "deit"):
         raise CheckpointError(f"{name} is a {config.model_type!r} of transformers', expected a 'vit' or a 'deit'.")
@@ -208,14 +208,14 @@ def read_transformers(name: str) -> Source:
         raise CheckpointError(f"transformers could not load {name} ({reason}).") from error
     if loading["missing_keys"]:
         raise CheckpointError(
-            f"{name} lacks tensors of an image classifier: {some(loading['missing_keys'])}. Fine-tune it in"
+            f"{name} lacks tensors of an image classifier: {shorten(loading['missing_keys'])}. Fine-tune it in"
             " transformers first, or convert a checkpoint that has a classifier."
         )
     try:
         image_processor = AutoImageProcessor.from_pretrained(name)
     except (OSError, ValueError):
         image_processor = None  # a folder need not have one
-    return Source(
+    return Checkpoint(
         name,
         TRANSFORMERS_VIT,
         model.state_dict(),

@@ -1,9 +1,18 @@
 """From a model in memory to a repo on the Hub.
 
-export      a repo folder: weights, code, image processor, card
-card        the card, from a template; card_drawing draws the network on it
-preflight   whether a folder may be published; code_check, whether its Python files keep to themselves
-push        a folder on the Hub, in one commit; card_completion and card_merge see to its card
+export         a repo folder: weights, code, image processor, card
+onnx_export    the same network as ONNX
+cards          the card, from a template, with a drawing of the network; completed and merged by a push
+
+push           a folder on the Hub, in one commit: the walk through all that follows
+gather         what goes there: files, plots, evaluations, examples, the completed card
+preflight      whether it may be published; code_check, whether its Python files keep to themselves
+remote         what is on the Hub already, and the commit that brings the rest
+report         where to push, and what was done
+errors         what keeps a folder from the Hub, as a sentence
+
+fingerprint, licenses   a few numbers that tell a model from others; the licenses that the Hub knows
+templates               what is copied or run, and not imported: the card, the handler, loading in isolation
 """
 
 from .cards.card import create_card

@@ -6,19 +6,19 @@ against one who means harm.
 
 import ast
 
-MAY_IMPORT = {
+ALLOWED_IMPORTS = {
     "PIL", "__future__", "abc", "base64", "binascii", "collections", "contextlib", "copy", "dataclasses", "decoding",
     "difflib", "enum", "functools", "io", "itertools", "math", "numbers", "operator", "pillow_heif", "re", "string",
     "torch", "transformers", "typing", "warnings",
 }  # fmt: skip  # decoding is a sibling of handler.py, and pillow_heif its option
-REACH_OUT = {
+FORBIDDEN_NAMES = {
     "__import__", "compile", "eval", "exec", "io.open", "io.open_code", "open", "torch.hub", "torch.load", "torch.save",
     "transformers.utils.hub",
 }  # fmt: skip
 
 
-def outside_reach(code: str) -> str | None:
-    """The first thing in a Python file that reaches beyond torch and the file's siblings, or None.
+def find_violation(code: str) -> str | None:
+    """Return the first thing in a Python file that reaches beyond torch and the file's siblings, or None.
 
     Returns:
         Such as `"line 3 imports pickle"` or `"line 7 uses open"`.
@@ -29,19 +29,20 @@ def outside_reach(code: str) -> str | None:
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             for name in imported_names(node):
-                if name.split(".")[0] not in MAY_IMPORT or is_beyond(name):
+                if name.split(".")[0] not in ALLOWED_IMPORTS or is_forbidden(name):
                     return f"line {node.lineno} imports {name}"
-        elif isinstance(node, ast.Name | ast.Attribute) and is_beyond(ast.unparse(node)):
+        elif isinstance(node, ast.Name | ast.Attribute) and is_forbidden(ast.unparse(node)):
             return f"line {node.lineno} uses {ast.unparse(node)}"
     return None
 
 
 def imported_names(node: ast.Import | ast.ImportFrom) -> list[str]:
-    """What an import names, in full; siblings, which are checked themselves, left out."""
+    """Return what an import names, in full; siblings, which are checked themselves, left out."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     return [] if node.level else [f"{node.module}.{alias.name}" for alias in node.names]
 
 
-def is_beyond(name: str) -> bool:
-    return any(name == other or name.startswith(f"{other}.") for other in REACH_OUT)
+def is_forbidden(name: str) -> bool:
+    """Return whether a dotted name is, or lies in, a forbidden one."""
+    return any(name == other or name.startswith(f"{other}.") for other in FORBIDDEN_NAMES)

@@ -1,4 +1,4 @@
-"""A complete repo folder: weights, code, image processor, card and licence, loadable without this package."""
+"""A complete repo folder: weights, code, image processor, card and license, loadable without this package."""
 
 import json
 import shutil
@@ -95,7 +95,7 @@ def make_readable(folder: Path) -> None:
 
 
 def license_text() -> str:
-    """The licence that the package was installed with, or that lies in its checkout."""
+    """Return the license that the package was installed with, or that lies in its checkout."""
     try:
         text = metadata.distribution("sk-transformers").read_text("licenses/LICENSE")
     except metadata.PackageNotFoundError:

@@ -10,7 +10,7 @@ LENGTH = 16
 
 @torch.no_grad()
 def fingerprint(model: PreTrainedModel) -> list[float]:
-    """The first of a classifier's logits for an image of noise that is always the same.
+    """Return the first of a classifier's logits for an image of noise that is always the same.
 
     Args:
         model: on the CPU; its mode is left as it was.

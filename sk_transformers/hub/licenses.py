@@ -1,4 +1,4 @@
-"""Licences by the names that the Hub knows them by."""
+"""Licenses by the names that the Hub knows them by."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,16 +24,16 @@ LICENSES = {
 
 
 def check_license(license: str) -> str:
-    """The licence; ValueError, with the nearest names, if the Hub knows none of that name."""
+    """Return the license; ValueError, with the nearest names, if the Hub knows none of that name."""
     if license in LICENSES:
         return license
     near = get_close_matches(str(license).lower().replace(" ", "-"), LICENSES, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "'other' is for those that have no name there."
-    raise ValueError(f"the Hub knows no licence {license!r}: {hint}")
+    raise ValueError(f"the Hub knows no license {license!r}: {hint}")
 
 
 def license_on_card(name: str) -> str | None:
-    """The licence in the metadata of a repo's card; None if it has no card, or the card does not tell."""
+    """Return the license in the metadata of a repo's card; None if it has no card, or the card does not tell."""
     card = Path(name, "README.md") if Path(name).is_dir() else name
     try:
         license = ModelCard.load(card, ignore_metadata_errors=True).data.license

@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForImageClassification
 
 from .cards.merge import parse_card
-from .code_check import outside_reach
+from .code_check import find_violation
+from .errors import PreflightError
 from .fingerprint import fingerprint
 from .licenses import check_license
 
 NEEDED = ("config.json", "preprocessor_config.json", "README.md")
-WEIGHTS = (".safetensors", ".onnx")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 TEXTS = (".py", ".json", ".md", ".txt", ".yaml", ".yml", ".csv", ".svg", ".bib")
 MAY_HOLD_CODE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".tar", ".h5", ".keras")
 TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}")
@@ -33,39 +33,31 @@ TOLERANCE = 1e-4  # of outputs, relative to the largest: other kernels round oth
 LOADING_TIME = 1800  # seconds
 
 
-class PreflightError(ValueError):
-    """A folder that is not fit to be published; its message is one sentence that says why and what to do."""
-
-
-def check_folder(
+def check_loading(
     folder: Path, images: list[Path] | None = None, fingerprint_of_run: list[float] | None = None
 ) -> list[list[dict[str, Any]]]:
-    """Check a repo folder.
+    """Load a repo folder as a stranger does, and compare its outputs with those of the model here.
 
-    The files are of kinds that hold no code but Python, which keeps to itself, and no token; the card's metadata is
-    valid; and the folder loads in a process of its own as remote code, where this package cannot be imported, with the
-    very outputs that the model has here.
+    It loads in a process of its own as remote code, where this package cannot be imported.
 
     Args:
         folder: the repo folder.
-        images: pictures for the model to answer to there.
+        images: images for the model to answer to there.
         fingerprint_of_run: what the run recorded of its model, see `fingerprint.py`.
 
     Returns:
         The answers to each image, best first: `{"label": ..., "score": ...}`.
 
     Raises:
-        PreflightError: if it is not fit to be published.
+        PreflightError: if it does not load there, or computes something else.
     """
-    check_files(folder)
-    check_card((folder / "README.md").read_text(encoding="utf-8"))
     outputs, answers = isolated_load(folder, images or [])
     compare_with_model_here(folder, outputs, fingerprint_of_run)
     return answers
 
 
 def repo_files(folder: Path) -> dict[str, Path]:
-    """The files of a repo folder by their paths in the repo; hidden ones and caches are none."""
+    """Return the files of a repo folder by their paths in the repo; hidden ones and caches are left out."""
     found = {}
     for file in sorted(folder.rglob("*")):
         parts = file.relative_to(folder).parts
@@ -74,18 +66,29 @@ def repo_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def check_files(folder: Path) -> None:
-    """Raise PreflightError unless every file is needed or harmless, and none holds a token."""
-    files = repo_files(folder)
+def check_files(folder: Path, files: dict[str, Path]) -> None:
+    """Check all files that are to be published, each once; the card, and that the folder holds a model, too.
+
+    Args:
+        folder: the repo folder, to speak of.
+        files: by their paths in the repo.
+
+    Raises:
+        PreflightError: if one is missing, is of a kind that may run code, reaches out or holds a token.
+    """
     for name in NEEDED:
         if name not in files:
-            raise PreflightError(f"{folder} has no {name}: it is no repo folder as export() and finetune.py write it.")
+            raise PreflightError(
+                f"{folder} has no {name}: expected a repo folder, as sk-transformers train or convert writes it."
+            )
     if not any(name.endswith(".safetensors") for name in files):
         raise PreflightError(f"{folder} has no weights: expected model.safetensors.")
     for name, file in files.items():
         if file.is_symlink():
             raise PreflightError(f"{file} is a link: put the file itself there, or remove it.")
         check_file(name, file)
+        if name == "README.md":
+            check_card(file.read_text(encoding="utf-8"))
 
 
 def check_file(name: str, file: Path) -> None:
@@ -98,20 +101,21 @@ def check_file(name: str, file: Path) -> None:
             with safe_open(file, "pt") as tensors:
                 tensors.keys()
         except (SafetensorError, OSError) as error:
-            raise PreflightError(f"{file} is no safetensors file, or a damaged one: save it again.") from error
-    elif suffix in PICTURES:
+            raise PreflightError(f"{file} is not a safetensors file, or a damaged one: save it again.") from error
+    elif suffix in IMAGES:
         try:
-            with Image.open(file) as picture:
-                picture.verify()
+            with Image.open(file) as image:
+                image.verify()
         except Exception as error:  # of every format's reader
-            raise PreflightError(f"{file} is no picture, or a damaged one: make it again, or remove it.") from error
+            raise PreflightError(f"{file} is not an image, or a damaged one: make it again, or remove it.") from error
     elif suffix in TEXTS or name in ("LICENSE", "NOTICE"):
         check_text(file)
     elif suffix != ".onnx":
-        raise PreflightError(f"{file} is of no kind that a model's repo needs: remove it, or upload it by hand.")
+        raise PreflightError(f"{file} is of a kind that a model's repo does not need: remove it, or upload it by hand.")
 
 
 def check_text(file: Path) -> None:
+    """Raise PreflightError unless a file is text without a token, and what its ending says."""
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -129,7 +133,7 @@ def check_text(file: Path) -> None:
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """What a JSON file holds; PreflightError if that is no object."""
+    """Return the object in a JSON file; PreflightError if it holds something else."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -140,8 +144,9 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def check_code(file: Path, text: str) -> None:
+    """Raise PreflightError unless Python code keeps to itself."""
     try:
-        found = outside_reach(text)
+        found = find_violation(text)
     except (SyntaxError, ValueError) as error:
         raise PreflightError(f"{file} is not Python ({error}): correct it.") from error
     if found:
@@ -180,6 +185,7 @@ def check_card(text: str) -> None:
 
 
 def check_hub_id(key: str, value: str) -> None:
+    """Raise PreflightError unless a value of the card's metadata can be the id of a repo."""
     try:
         validate_repo_id(value)
     except HFValidationError as error:
@@ -187,7 +193,7 @@ def check_hub_id(key: str, value: str) -> None:
 
 
 def isolated_load(folder: Path, images: list[Path]) -> tuple[dict[str, torch.Tensor], list[list[dict[str, Any]]]]:
-    """What `isolated_load.py` finds in a folder: `pixel_values` and `output`, and the answers to the images.
+    """Return what `isolated_load.py` finds in a folder: `pixel_values` and `output`, and the answers to the images.
 
     Raises:
         PreflightError: if the folder does not load there.
@@ -235,5 +241,6 @@ def compare_with_model_here(
 
 
 def agree(outputs: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Return whether outputs are the expected ones but for rounding."""
     scale = max(1.0, expected.abs().max().item())
     return outputs.shape == expected.shape and (outputs - expected).abs().max().item() <= TOLERANCE * scale

@@ -11,8 +11,8 @@ from ..data.drawn_digits import draw_digits
 from ..files import write_json
 from ..hub import export, push_folder
 from ..hub.cards.completion import example_of
-from ..hub.preflight import PreflightError
-from ..hub.push import Push, PushError
+from ..hub.errors import PreflightError, PushError
+from ..hub.report import Push
 from .checkpoints import RunState, checkpoint_folder, load_checkpoint
 from .curves import plot_curves
 from .display import say

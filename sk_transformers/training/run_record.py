@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard
 from transformers import PreTrainedModel
 
 from ..data.sources import BUILT_IN, ImageData
-from ..hub.cards.card import LICENSE, create_card
+from ..hub.cards.card import LICENSE, OriginFacts, RepoFacts, TrainingFacts, create_card
 from ..hub.fingerprint import fingerprint
 from ..hub.licenses import license_on_card
 from ..models.configuration_checks import size_pair
@@ -106,19 +106,23 @@ def run_card(
     return create_card(
         model,
         name,
-        {what: value for what, value in training.items() if value not in (None, "")},
-        results,
-        variant=started_from if fresh else None,
-        license=LICENSE if fresh else license_on_card(started_from) or "other",
-        base_model=started_from if is_hub_id(started_from) and not fresh else None,
-        datasets=[dataset] if is_hub_id(dataset) and dataset not in BUILT_IN else None,
-        recipe={option: without_local_folder(value) for option, value in arguments.items() if value is not None},
-        training_plots={"curves.png": "Loss, accuracy and learning rate by epoch"},
-        speeds={
-            "One image at a time": f"{1000 * record['seconds_an_image']:.3g} ms each on the CPU, in"
-            f" {record['threads']} thread{'s' if record['threads'] > 1 else ''} ({record['hardware']})"
-        },
-        examples=examples,
+        TrainingFacts(
+            {what: value for what, value in training.items() if value not in (None, "")},
+            results,
+            recipe={option: without_local_folder(value) for option, value in arguments.items() if value is not None},
+            plots={"curves.png": "Loss, accuracy and learning rate by epoch"},
+            speeds={
+                "One image at a time": f"{1000 * record['seconds_an_image']:.3g} ms each on the CPU, in"
+                f" {record['threads']} thread{'s' if record['threads'] > 1 else ''} ({record['hardware']})"
+            },
+        ),
+        origin=OriginFacts(
+            variant=started_from if fresh else None,
+            license=LICENSE if fresh else license_on_card(started_from) or "other",
+            base_model=started_from if is_hub_id(started_from) and not fresh else None,
+            datasets=[dataset] if is_hub_id(dataset) and dataset not in BUILT_IN else None,
+        ),
+        repo=RepoFacts(examples=examples or []),
     )
 
 

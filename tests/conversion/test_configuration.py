@@ -28,13 +28,13 @@ SAME_VIT_FIELDS = (
 )  # fmt: skip
 
 
-def convert_tensors(tensors, tmp_path, **flags):
+def convert_tensors(tensors, tmp_path, **hints):
     torch.save(tensors, tmp_path / "source.pth")
-    return convert(str(tmp_path / "source.pth"), tmp_path / "out", license="mit", **flags)
+    return convert(str(tmp_path / "source.pth"), tmp_path / "out", license="mit", **hints)
 
 
 def random_former(seed):
-    """A network of any mixers, and the flags that its tensors leave open."""
+    """A network of any mixers, and the hints that its tensors leave open."""
     choose = random.Random(seed)
     mixers = [
         choose.choice([*STATIC, "attention", "separable_conv", "random", "pooling", "identity"]) for _ in range(4)
@@ -55,17 +55,17 @@ def random_former(seed):
         num_channels=choose.choice([1, 3]),
         num_labels=choose.randint(2, 12),
     )
-    flags = {"head_dim": attention_head_dim, "token_mixers": mixers}
+    hints = {"head_dim": attention_head_dim, "token_mixers": mixers}
     if not has_static_key and "random" not in mixers:
-        flags["image_size"] = size_pair("image_size", config.image_size)
-    return config, flags
+        hints["image_size"] = size_pair("image_size", config.image_size)
+    return config, hints
 
 
 @pytest.mark.parametrize("seed", range(16))
 def test_any_former(seed, tmp_path):
-    config, flags = random_former(seed)
+    config, hints = random_former(seed)
     source = drawn(SKFormerForImageClassification(config), seed)
-    conversion = convert_tensors(metaformer_state_dict(source), tmp_path, **flags)
+    conversion = convert_tensors(metaformer_state_dict(source), tmp_path, **hints)
 
     found = conversion.model.config
     assert {field: getattr(found, field) for field in SAME_FORMER_FIELDS} == {
@@ -104,9 +104,9 @@ def random_vit(seed):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_any_small_data_vit(seed, tmp_path):
-    config, flags = random_vit(seed)
+    config, hints = random_vit(seed)
     source = drawn(SKViTForImageClassification(config), seed)
-    conversion = convert_tensors(small_vit_state_dict(source), tmp_path, **flags)
+    conversion = convert_tensors(small_vit_state_dict(source), tmp_path, **hints)
 
     assert {field: getattr(conversion.model.config, field) for field in SAME_VIT_FIELDS} == {
         field: getattr(config, field) for field in SAME_VIT_FIELDS
@@ -141,7 +141,7 @@ def test_a_non_square_vit_is_asked_for(tmp_path):
     )  # fmt: skip
     source = drawn(SKViTForImageClassification(config))
     tensors = small_vit_state_dict(source)
-    with pytest.raises(CheckpointError, match=r"8 patches make no square.*--image_size"):
+    with pytest.raises(CheckpointError, match=r"8 patches do not make a square.*--image_size"):
         convert_tensors(tensors, tmp_path)
     with pytest.raises(CheckpointError, match=r"8x8 pixels does not make 8 patches"):
         convert_tensors(tensors, tmp_path, image_size=(8, 8))

@@ -112,7 +112,7 @@ def without(name):
     return {key: tensor for key, tensor in state_dict().items() if key != name}
 
 
-REFUSED = {  # file, what writes it, flags, what the error says
+REFUSED = {  # file, what writes it, hints, what the error says
     "missing": ("source.pth", lambda path: None, [], "does not exist"),
     "truncated": ("source.pth", write_part, [], "is not a checkpoint, or a damaged one"),
     "truncated safetensors": ("a.safetensors", write_part_of_safetensors, [], "is not a checkpoint, or a damaged one"),
@@ -152,16 +152,17 @@ REFUSED = {  # file, what writes it, flags, what the error says
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_refused(case, tmp_path):
-    file, write_source, flags, message = REFUSED[case]
+    file, write_source, hints, message = REFUSED[case]
     source = file if file.startswith("timm:") else str(tmp_path / "source" / file)
     (tmp_path / "source").mkdir()
     write_source(tmp_path / "source" / file)
     with pytest.raises(SystemExit, match=f"(?s)^error: .*{message}") as error:
-        command.main([source, str(tmp_path / "out"), *flags])
+        command.main([source, str(tmp_path / "out"), *hints])
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]  # nor a temporary folder
 
 
+@pytest.mark.slow
 def test_exit_status_of_the_script(tmp_path):
     command = [sys.executable, ROOT / "scripts" / "convert_checkpoint.py", tmp_path / "none.pth", tmp_path / "out"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
@@ -224,13 +225,13 @@ def test_imagenet_heads_have_real_labels(num_labels, first, tmp_path):
     assert len(config.label2id) == num_labels  # no two classes have one name
 
 
-def test_a_source_without_a_licence_needs_one(tmp_path):
+def test_a_source_without_a_license_needs_one(tmp_path):
     torch.save(state_dict(), tmp_path / "source.pth")
-    unknown = "--license: the Hub knows no licence .* did you mean apache"
-    for flags, said in (([], "and pass --license"), (["--license", "appache-2.0"], unknown)):
+    unknown = "--license: the Hub knows no license .* did you mean apache"
+    for hints, said in (([], "and pass --license"), (["--license", "appache-2.0"], unknown)):
         with pytest.raises(SystemExit, match=said):
-            command.main([str(tmp_path / "source.pth"), str(tmp_path / "out"), *flags])
+            command.main([str(tmp_path / "source.pth"), str(tmp_path / "out"), *hints])
         assert not (tmp_path / "out").exists()
     command.main([str(tmp_path / "source.pth"), str(tmp_path / "out"), "--license", "cc-by-nc-4.0"])
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "license: cc-by-nc-4.0" in card and "The weights are under the licence `cc-by-nc-4.0`" in card
+    assert "license: cc-by-nc-4.0" in card and "The weights are under the license `cc-by-nc-4.0`" in card

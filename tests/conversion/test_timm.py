@@ -127,8 +127,8 @@ def test_vit_files(variant, tmp_path):
     network = drawn(network_class(**{**settings, **VITS.get(variant, {})}))
     torch.save({"model": network.state_dict()}, tmp_path / "source.pth")
     image_size = VITS.get(variant, {}).get("img_size", (32, 32))
-    told = image_size if variant == "non-square" else None
-    conversion = convert(str(tmp_path / "source.pth"), tmp_path / "out", head_dim=8, image_size=told, license="mit")
+    override = image_size if variant == "non-square" else None
+    conversion = convert(str(tmp_path / "source.pth"), tmp_path / "out", head_dim=8, image_size=override, license="mit")
     assert conversion.difference < 1e-9
     images = torch.randn(2, 3, *image_size, dtype=torch.float64)
     assert_close(logits(conversion.model, images), logits(network, images))

@@ -126,10 +126,10 @@ def test_a_damaged_file_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_licence_is_taken_from_the_card(tmp_path):
+def test_the_license_is_taken_from_the_card(tmp_path):
     ViTForImageClassification(ViTConfig(**SMALL)).save_pretrained(tmp_path / "vit")
     (tmp_path / "vit" / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n\n# ViT\n")
     conversion = convert(str(tmp_path / "vit"), tmp_path / "out")
-    assert conversion.license == "cc-by-4.0" and "licence     cc-by-4.0" in str(conversion)
+    assert conversion.license == "cc-by-4.0" and "license     cc-by-4.0" in str(conversion)
     assert "license: cc-by-4.0" in (tmp_path / "out" / "README.md").read_text()
     assert convert(str(tmp_path / "vit"), tmp_path / "told", license="mit").license == "mit"

@@ -106,7 +106,7 @@ def test_networks_without_attention_are_refused(tmp_path):
 def test_networks_that_are_no_classifiers_are_refused(repos, tmp_path):
     SKViTModel.from_pretrained(repos[0]).save_pretrained(tmp_path / "headless")
     PROCESSOR.save_pretrained(tmp_path / "headless")
-    with pytest.raises(ValueError, match=r"headless is no trained classifier, its weights lack classifier.bias\."):
+    with pytest.raises(ValueError, match=r"headless is not a trained classifier: its weights lack classifier.bias\."):
         load_network(tmp_path / "headless")
     shutil.copytree(repos[0], tmp_path / "damaged")
     (tmp_path / "damaged" / "model.safetensors").write_bytes(bytes(100))

@@ -11,7 +11,7 @@ from transformers import AutoModelForImageClassification
 
 from sk_transformers import SKFormerModel, create_config
 from sk_transformers.hub import create_card
-from sk_transformers.hub.cards.card import SECTIONS, TEMPLATE
+from sk_transformers.hub.cards.card import SECTIONS, TEMPLATE, OriginFacts, RepoFacts, TrainingFacts
 from sk_transformers.hub.cards.diagram import draw
 from sk_transformers.hub.cards.merge import parse_card
 from sk_transformers.hub.preflight import check_card
@@ -20,22 +20,27 @@ from sk_transformers.zoo import VARIANTS
 from ..support.small_models import ALL, small_config, small_model
 
 ROOT = Path(__file__).parents[2]
+TRAINING = TrainingFacts(
+    {"Command": "`sk-transformers train`", "Seed": 7},
+    [
+        EvalResult("image-classification", "org/bugs", "bugs", "accuracy", 0.51234, dataset_split="validation",
+                   metric_name="Top-1 accuracy")
+    ],
+    recipe={"learning_rate": 0.001, "crop_scale": [0.7, 1.0]},
+    plots={"curves.png": "Curves"},
+)  # fmt: skip
 FACTS = {
-    "training": {"Command": "`accelerate launch scripts/finetune.py`", "Seed": 7},
-    "results": [EvalResult("image-classification", "org/bugs", "bugs", "accuracy", 0.51234, dataset_split="validation",
-                           metric_name="Top-1 accuracy")],
-    "license": "cc-by-nc-4.0",
-    "base_model": "org/tiny",
-    "datasets": ["org/bugs"],
-    "recipe": {"learning_rate": 0.001, "crop_scale": [0.7, 1.0]},
-    "training_plots": {"curves.png": "Curves"},
+    "training": TRAINING,
+    "origin": OriginFacts("skaformer-s18", "cc-by-nc-4.0", "org/tiny", ["org/bugs"]),
     "evaluations": [{"dataset": "bugs", "split": "validation", "images": 9, "top1": 0.5, "top5": 1.0, "loss": 0.7,
                      "calibration_error": 0.01, "images_per_second": 12.4, "plots": {"confusion.png": "Confusion"}}],
-    "examples": [{"file": "examples/ant.png", "title": "ant", "output": [{"label": "ant", "score": 0.9}]}],
-    "plots": {"other.png": "Other"},
-    "onnx": {"bytes": {"onnx/model.onnx": 4096},
-             "top1": {"dataset": "bugs", "split": "validation", "images": 9, "onnx/model.onnx": 0.75}},
-    "variant": "skaformer-s18",
+    "repo": RepoFacts(
+        "org/tiny", "v1",
+        examples=[{"file": "examples/ant.png", "title": "ant", "output": [{"label": "ant", "score": 0.9}]}],
+        plots={"other.png": "Other"},
+        onnx={"bytes": {"onnx/model.onnx": 4096},
+              "top1": {"dataset": "bugs", "split": "validation", "images": 9, "onnx/model.onnx": 0.75}},
+    ),
 }  # fmt: skip
 
 
@@ -52,12 +57,14 @@ def meta_model(name):
         return AutoModelForImageClassification.from_config(create_config(name))
 
 
+@pytest.mark.slow
 def test_the_zoos_cards_are_up_to_date(rendered):
     cards, script = rendered
     assert script.out_of_date(cards) == [], "run scripts/render_cards.py"
     assert sorted(cards) == sorted(f"{name}.md" for name in VARIANTS)
 
 
+@pytest.mark.slow
 def test_cards_out_of_date_are_found(rendered, tmp_path):
     _, script = rendered
     for name, text in {"same.md": "a", "changed.md": "b", "gone.md": "c", "README.md": "d"}.items():
@@ -67,6 +74,7 @@ def test_cards_out_of_date_are_found(rendered, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_zoos_cards_are_valid_and_admit_to_have_no_weights(rendered):
     for name, text in rendered[0].items():
         check_card(text)
@@ -76,6 +84,7 @@ def test_the_zoos_cards_are_valid_and_admit_to_have_no_weights(rendered):
         assert set(parse_card(text).items) <= {*SECTIONS, *(f"{key}:" for key in yaml.safe_load(text.split("---")[1]))}
 
 
+@pytest.mark.slow
 def test_published_results_are_marked_as_the_authors(rendered):
     for name, variant in VARIANTS.items():
         text = rendered[0][f"{name}.md"]
@@ -116,7 +125,7 @@ def test_a_drawing():
 
 
 def test_a_card_with_all_facts():
-    card = create_card(small_model("skvit"), "tiny", repo_id="org/tiny", revision="v1", **FACTS)
+    card = create_card(small_model("skvit"), "tiny", **FACTS)
     text = str(card)
     check_card(text)
     assert [name for name in parse_card(text).items if name.startswith("#")] == SECTIONS
@@ -131,7 +140,7 @@ def test_a_card_with_all_facts():
     for said in (
         'model="org/tiny"', 'revision="v1"', "- Seed: 7",
         "classifies 51.23% right ([results](#results))", "learning_rate: 0.001", "![Curves](curves.png)", "0.5123",
-        "![Confusion](confusion.png)", "82.3", "![Other](other.png)", "under the licence `cc-by-nc-4.0`",
+        "![Confusion](confusion.png)", "82.3", "![Other](other.png)", "under the license `cc-by-nc-4.0`",
         "| ant | ant (90.0%) |", "runs `handler.py` as it is", "[examples](#examples) below were answered before",
         "9 images of bugs, validation", "| `onnx/model.onnx` | 4 KiB | 0.7500 |",
         '["org/tiny", "v1"]', "12 images per second and process",
@@ -156,7 +165,7 @@ def test_sections_are_those_of_the_template():
 
 
 def test_a_headless_model_is_no_classifier():
-    text = str(create_card(SKFormerModel(small_config("skaformer")), "tiny", {"Seed": 1}))
+    text = str(create_card(SKFormerModel(small_config("skaformer")), "tiny", TrainingFacts({"Seed": 1})))
     assert "pipeline_tag: image-feature-extraction" in text and "embed(" in text and "classes" not in text
     assert "handler.py" not in text and "cannot embed an image" in text
 

@@ -196,7 +196,7 @@ def test_the_script_refuses_in_a_sentence(tmp_path, capsys):
     PROCESSOR.save_pretrained(others)
     for model, said in (
         (tmp_path / "nothing", "nothing could not be loaded: "),
-        (headless, "headless is no trained classifier, its weights lack classifier.bias"),
+        (headless, "headless is not a trained classifier: its weights lack classifier.bias"),
         (damaged, "damaged could not be loaded: "),
         (others, "others is a ViTForImageClassification, expected one of this package's networks"),
     ):

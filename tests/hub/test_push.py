@@ -6,13 +6,16 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 from huggingface_hub import HfApi
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from sk_transformers.hub.preflight import PreflightError, compare_with_model_here, isolated_load, repo_files
-from sk_transformers.hub.push import PushError, Target, push_folder, upload, wanted_files
+from sk_transformers.hub.errors import PreflightError, PushError
+from sk_transformers.hub.gather import add_card, collect_files
+from sk_transformers.hub.preflight import repo_files
+from sk_transformers.hub.push import push_folder
+from sk_transformers.hub.remote import upload
+from sk_transformers.hub.report import Target
 from sk_transformers.training import results
 
 from ..support.hub_server import ALICE, ALICE_READS, BOB, EXPIRED, TOKENS, Fault
@@ -41,7 +44,7 @@ LASTING = ("server error", "cut", "answer lost")
 @pytest.fixture
 def unchecked(monkeypatch):
     """Push without loading the folder in another process, which takes seconds."""
-    monkeypatch.setattr("sk_transformers.hub.push.check_folder", lambda *arguments: [])
+    monkeypatch.setattr("sk_transformers.hub.push.check_loading", lambda *arguments: [])
 
 
 def push(folder, **options):
@@ -52,7 +55,7 @@ def push(folder, **options):
 
 @cache
 def files_of(folder, target):
-    return wanted_files(folder, target, [], [])
+    return add_card(collect_files(folder), folder, target)
 
 
 def assert_complete(repo, folder, revision="main"):
@@ -154,7 +157,7 @@ def test_an_edited_card_is_merged(hub, repo_folder, tmp_path):
     repo = hub.model("org/tiny")
     card = repo.files()["README.md"].content.decode()
     edited = card.replace("It is there to be trained", "I made it for ants").replace(
-        "\n## Licence", "\n## Thanks\n\nTo the ants.\n\n## Licence"
+        "\n## License", "\n## Thanks\n\nTo the ants.\n\n## License"
     )
     repo.edit("README.md", edited.replace("tags:\n", "tags:\n- insects\n"))
     folder = shutil.copytree(repo_folder, tmp_path / "tiny")
@@ -169,6 +172,8 @@ def test_an_edited_card_is_merged(hub, repo_folder, tmp_path):
     assert "Apache 2.0!" in merged and "were drawn" in merged
     assert done.kept == ["tags:", "## Intended use and limits"]
     assert repo.history()[0].title == "Update tiny"
+    assert done.card == {"#": "changed", "## License": "changed"}
+    assert "card       introduction changed" in str(done)
     assert "kept       tags of the card" in str(done) and "kept       Intended use and limits of the" in str(done)
     assert push(folder).is_empty
 
@@ -222,13 +227,14 @@ def test_the_card_speaks_of_the_files_that_are_there(hub, repo_folder, tmp_path)
 
 def push_files(folder):
     target = Target("org/tiny")
-    return upload(HfApi(), wanted_files(folder, target, [], []), target)
+    return upload(HfApi(), add_card(collect_files(folder), folder, target), target)
 
 
 def card_on(hub):
     return hub.model("org/tiny").files()["README.md"].content.decode()
 
 
+@pytest.mark.slow
 def test_pictures_in_the_folder_are_the_examples_unless_others_are_given(hub, repo_folder, tmp_path):
     folder = shutil.copytree(repo_folder, tmp_path / "tiny")
     (folder / "examples").mkdir()
@@ -248,7 +254,7 @@ def test_pull_request(hub, repo_folder):
     hub.create("models", "bob/tiny", "bob")
     hub.faults.append(Fault("POST", "/commit/", lose_answer=True))
     target = Target("bob/tiny", create_pr=True)  # alice may not write there
-    files = wanted_files(repo_folder, target, [], [])
+    files = add_card(collect_files(repo_folder), repo_folder, target)
     for _ in range(2):
         done = upload(HfApi(), files, target)
         assert done.url == f"{hub.url}/bob/tiny/discussions/1"
@@ -277,7 +283,7 @@ def test_tags_stay_where_they_are(hub, repo_folder, tmp_path):
         push(folder, tag="v1")
     assert one_sentence(error)
     assert hub.model("org/tiny").resolve("v1") == tagged == hub.model("org/tiny").resolve("main")
-    with pytest.raises(PushError, match="v1 is no branch of org/tiny"):
+    with pytest.raises(PushError, match="v1 is not a branch of org/tiny"):
         push(folder, revision="v1")
 
 
@@ -341,6 +347,29 @@ def test_dry_run_reads_only(hub, repo_folder, unchecked):
     assert not any(request.startswith(("POST", "PUT")) for request in hub.requests)
 
 
+def test_a_dry_run_needs_no_login_and_says_what_the_card_gets(hub, repo_folder, unchecked, monkeypatch, tmp_path):
+    push(repo_folder)
+    repo = hub.model("org/tiny")
+    card = repo.files()["README.md"].content.decode()
+    repo.edit("README.md", card.replace("It is there to be trained", "I made it for ants"))
+    folder = shutil.copytree(repo_folder, tmp_path / "tiny")
+    (folder / "README.md").write_text((folder / "README.md").read_text().replace("Apache 2.0.", "Apache 2.0!"))
+    (folder / "examples").mkdir()
+    Image.new("RGB", (20, 20), "red").save(folder / "examples" / "a-red-one.png")
+    monkeypatch.setattr("sk_transformers.hub.push.check_loading", lambda *arguments: [[{"label": "ant", "score": 0.9}]])
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    done = push_folder(folder, "org/tiny", dry_run=True)
+    assert done.card["## License"] == "changed" and done.card["## Examples"] == done.card["widget:"] == "added"
+    assert "## Intended use and limits" not in done.card
+    assert "card       Examples would be added\n" in str(done)
+    assert "org/other would be created, unless it is private: log in" in str(
+        push_folder(folder, "org/other", dry_run=True)
+    )
+    with pytest.raises(PushError, match="there is no token to push with"):
+        push_folder(folder, "tiny", dry_run=True)  # in whose namespace?
+
+
 def test_a_name_alone_is_in_the_own_namespace(hub, repo_folder, unchecked):
     push_folder(repo_folder, "tiny")
     card = hub.model("alice/tiny").files()["README.md"].content.decode()
@@ -377,8 +406,8 @@ def test_a_run_brings_its_plots_and_evaluations(hub, repo_folder, unchecked, tmp
     [
         ({"create_pr": True, "tag": "v1"}, "--create_pr opens a pull request against main: leave out --revision"),
         ({"revision": "refs/heads/x"}, "--revision is 'refs/heads/x', expected the name of a branch"),
-        ({"examples": ["nothing.png"]}, "nothing.png is no picture"),
-        ({"evaluations": ["nothing"]}, "nothing holds no evaluation.json that scripts/evaluate_model.py wrote"),
+        ({"examples": ["nothing.png"]}, "nothing.png is not an image"),
+        ({"evaluations": ["nothing"]}, "nothing has no evaluation.json that sk-transformers evaluate wrote"),
         ({"tag": "my tag"}, "--tag is 'my tag', expected letters, digits, '-', '_', '.' and '/'"),
         ({"revision": "a..b"}, "--revision is 'a..b', expected letters, digits"),
         ({"repo_id": "a/b/c"}, "the repo is 'a/b/c', expected namespace/name of letters, digits"),
@@ -431,72 +460,3 @@ def test_a_push_that_fails_after_training_says_that_the_run_is_done(monkeypatch)
 def test_folders_that_are_none(tmp_path):
     with pytest.raises(PreflightError, match="is neither a run's folder .* nor a repo folder"):
         push_folder(tmp_path, "org/tiny")
-
-
-def edit_card(old, new):
-    def edit(folder):
-        card = folder / "README.md"
-        assert old in card.read_text()
-        card.write_text(card.read_text().replace(old, new))
-
-    return edit
-
-
-def write(name, content):
-    return lambda folder: (folder / name).write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    "spoil, said",
-    [
-        (write("pytorch_model.bin", b""), "pytorch_model.bin may hold a pickle, .*: save it as safetensors"),
-        (write("weights.safetensors", b"\x80\x04K\x01."), "weights.safetensors is no safetensors file"),
-        (write("program.exe", b"MZ"), "program.exe is of no kind that a model's repo needs"),
-        (write("notes.txt", b"hf_" + b"a1" * 17), "notes.txt holds a token of the Hub"),
-        (write("notes.txt", b"\xff"), "notes.txt is not text in UTF-8"),
-        (write("plot.png", b"no"), "plot.png is no picture"),
-        (write("config.json", b"{"), "config.json is not JSON"),
-        (lambda folder: (folder / "link.json").symlink_to("config.json"), "link.json is a link"),
-        (lambda folder: (folder / "preprocessor_config.json").unlink(), "has no preprocessor_config.json"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "has no weights"),
-        (edit_card("license: apache-2.0", "license: appache-2.0"), "no licence 'appache-2.0': did you mean apache-2.0"),
-        (edit_card("pipeline_tag: image-classification\n", ""), "its metadata has no pipeline_tag"),
-        (edit_card("tags:", "tags: ["), "the metadata at the top of the card is not YAML"),
-        (edit_card("tags:", "base_model: /home/me/model\ntags:"), "base_model is '/home/me/model', expected the id"),
-        (edit_card("tags:", "model-index:\n- name: x\ntags:"), "README.md: Invalid `model_index`"),
-    ],
-)
-def test_folders_that_are_not_fit(spoil, said, repo_folder, tmp_path):
-    folder = shutil.copytree(repo_folder, tmp_path / "tiny")
-    spoil(folder)
-    with pytest.raises(PreflightError, match=said) as error:
-        push_folder(folder, "org/tiny")
-    assert one_sentence(error)
-
-
-def test_a_folder_that_does_not_load_elsewhere(repo_folder, tmp_path):
-    folder = shutil.copytree(repo_folder, tmp_path / "tiny")
-    code = folder / "modeling_common.py"
-    code.write_text(code.read_text() + "\nimport sk_transformers.zoo\n")
-    with pytest.raises(PreflightError, match="does not load where this package is not installed: .*sk_transformers"):
-        isolated_load(folder, [])
-
-
-def test_outputs_must_be_those_of_the_package_and_of_the_run(repo_folder):
-    from transformers import AutoModelForImageClassification
-
-    from sk_transformers.hub.fingerprint import fingerprint
-
-    model = AutoModelForImageClassification.from_pretrained(repo_folder)
-    pixel_values = torch.randn(1, 3, 16, 16)
-    with torch.no_grad():
-        outputs = {"pixel_values": pixel_values, "output": model(pixel_values).logits}
-    compare_with_model_here(repo_folder, outputs, fingerprint(model))
-    with pytest.raises(PreflightError, match="gives other outputs than this package's"):
-        compare_with_model_here(repo_folder, {**outputs, "output": outputs["output"] + 0.01}, None)
-    with pytest.raises(PreflightError, match="outputs are not finite"):
-        compare_with_model_here(repo_folder, {**outputs, "output": outputs["output"] * float("nan")}, None)
-    with torch.no_grad():
-        model.classifier.bias += 0.01
-    with pytest.raises(PreflightError, match="other outputs than those that the run measured"):
-        compare_with_model_here(repo_folder, outputs, fingerprint(model))

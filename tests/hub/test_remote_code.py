@@ -8,8 +8,9 @@ import pytest
 from transformers import ConvNextImageProcessor
 
 from sk_transformers.hub import export
-from sk_transformers.hub.code_check import outside_reach
-from sk_transformers.hub.preflight import PreflightError, check_files
+from sk_transformers.hub.code_check import find_violation
+from sk_transformers.hub.errors import PreflightError
+from sk_transformers.hub.preflight import check_files, repo_files
 
 from ..support.small_models import small_model
 
@@ -68,18 +69,18 @@ WRONG = {
 
 @pytest.mark.parametrize("code", WRONG)
 def test_code_that_reaches_out_is_found(code):
-    assert outside_reach(code) == WRONG[code]
+    assert find_violation(code) == WRONG[code]
 
 
 @pytest.mark.parametrize("code", ["from .static_key import x", "import torch.nn as nn", "Image.open(x)", "my_open(x)"])
 def test_code_that_keeps_to_itself_is_let_through(code):
-    assert outside_reach(code) is None
+    assert find_violation(code) is None
 
 
 def test_the_code_of_a_repo_keeps_to_itself(repo, tmp_path):
     for file in repo.rglob("*.py"):
-        assert outside_reach(file.read_text()) is None, file
-    check_files(repo)
+        assert find_violation(file.read_text()) is None, file
+    check_files(repo, repo_files(repo))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_a_repo_whose_code_does_not_is_not_pushed(code, said, repo):
     before = file.read_text()
     file.write_text(code)
     with pytest.raises(PreflightError, match=said):
-        check_files(repo)
+        check_files(repo, repo_files(repo))
     file.write_text(before)
 
 

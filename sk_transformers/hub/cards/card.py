@@ -4,6 +4,8 @@ The template is data of this package, because every export needs it where the pa
 `model_cards/` in the checkout has the cards that it makes of the zoo.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,79 +22,94 @@ TEMPLATE = Path(__file__).parents[1] / "templates" / "card.md"
 LICENSE = "apache-2.0"
 SECTIONS = [  # in the template's order
     "#", "## What it is", "## Intended use and limits", "## How to use it", "## How it was trained", "## Results",
-    "## Evaluation", "## Published results", "## Size and speed", "## Examples", "## Plots", "## Licence",
+    "## Evaluation", "## Published results", "## Size and speed", "## Examples", "## Plots", "## License",
     "## Citation",
 ]  # fmt: skip
 MAX_NAMED_CLASSES = 20  # more names than that are for config.json
 
 
-def create_card(
-    model: PreTrainedModel,
-    name: str,
-    training: dict[str, Any] | None = None,
-    results: list[EvalResult] | None = None,
-    *,
-    repo_id: str | None = None,
-    revision: str | None = None,
-    variant: str | None = None,
-    license: str = LICENSE,
-    base_model: str | None = None,
-    datasets: list[str] | None = None,
-    recipe: dict[str, Any] | None = None,
-    training_plots: dict[str, str] | None = None,
-    evaluations: list[dict[str, Any]] | None = None,
-    speeds: dict[str, str] | None = None,
-    examples: list[dict[str, Any]] | None = None,
-    plots: dict[str, str] | None = None,
-    has_handler: bool = True,
-    onnx: dict[str, Any] | None = None,
-) -> ModelCard:
-    """The card of a model. What is not given is not in it.
+@dataclass(frozen=True)
+class OriginFacts:
+    """Where a network and its weights come from.
 
     Args:
-        model: an SKViT or SKFormer model; on the meta device will do.
-        name: the model's name, the card's title.
-        training: how it was trained, as printed lines: what was told as `{"Command": ..., "Seed": ..., ...}`. None
-            for fresh weights, which the card's first line then says.
-        results: what was measured in that run; they go into the metadata and a table.
-        repo_id: where it is on the Hub; `org/NAME` when None.
-        revision: the tag to load it by.
         variant: its name in the zoo, whose published results are then shown, as the authors'.
         license: of the weights, as the Hub names it.
         base_model: the Hub id of the model that it started from.
         datasets: Hub ids of its training data.
+    """
+
+    variant: str | None = None
+    license: str = LICENSE
+    base_model: str | None = None
+    datasets: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """How the weights were trained, and what was measured in that run.
+
+    Args:
+        summary: printed lines by what they say: `{"Command": ..., "Seed": ..., ...}`.
+        results: accuracies; they go into the metadata and a table.
         recipe: the options of the run.
-        training_plots, plots: titles of pictures by their files in the repo: those of the run, and others.
-        evaluations: what `sk-transformers evaluate` writes, each with its `plots`.
+        plots: titles of pictures by their files in the repo.
         speeds: what was measured, as printed lines.
+    """
+
+    summary: dict[str, Any]
+    results: list[EvalResult] = field(default_factory=list)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    plots: dict[str, str] = field(default_factory=dict)
+    speeds: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RepoFacts:
+    """What is in the repo beside weights and code, and where it is.
+
+    Args:
+        repo_id: where it is on the Hub; `org/NAME` when None.
+        revision: the tag to load it by.
         examples: images with the model's answers: `{"file": ..., "title": ..., "output": [{"label": ..., "score":
             ...}]}`, for the metadata (`widget`) and a table.
-        has_handler: whether the repo has `handler.py`, as `export()` gives it to classifiers.
-        onnx: what `onnx/export.json` in the repo holds.
+        plots: titles of pictures by their files in the repo.
+        has_handler: whether it has `handler.py`, as `export()` gives it to classifiers.
+        onnx: what `onnx/export.json` in it holds.
     """
-    config = model.config
-    parameters, in_keys = model.num_parameters(), static_key_parameters(model)
+
+    repo_id: str | None = None
+    revision: str | None = None
+    examples: list[dict[str, Any]] = field(default_factory=list)
+    plots: dict[str, str] = field(default_factory=dict)
+    has_handler: bool = True
+    onnx: dict[str, Any] | None = None
+
+
+def create_card(
+    model: PreTrainedModel,
+    name: str,
+    training: TrainingFacts | None = None,
+    *,
+    origin: OriginFacts | None = None,
+    evaluations: Sequence[dict[str, Any]] = (),
+    repo: RepoFacts | None = None,
+) -> ModelCard:
+    """Write the card of a model. What is not given is not in it.
+
+    Args:
+        model: an SKViT or SKFormer model; on the meta device will do.
+        name: the model's name, the card's title.
+        training: None for fresh weights, which the card's first line then says.
+        origin: by default a network and weights of this package's.
+        evaluations: what `sk-transformers evaluate` writes, each with its `plots`.
+        repo: by default a repo of weights, code and handler alone.
+    """
+    config, origin, repo = model.config, origin or OriginFacts(), repo or RepoFacts()
     is_classifier = "ForImageClassification" in type(model).__name__
-    evaluations = evaluations or []
-    all_results = [*(results or []), *(result for one in evaluations for result in evaluation_results(one))]
-    pipeline_tag = "image-classification" if is_classifier else "image-feature-extraction"
-    data = ModelCardData(
-        license=license,
-        library_name="transformers",
-        pipeline_tag=pipeline_tag,
-        base_model=base_model,
-        datasets=datasets,
-        metrics=sorted({result.metric_type for result in all_results}) or None,
-        tags=["vision", *(["static-key-attention"] if in_keys else []), config.model_type],
-        model_name=name,
-        eval_results=all_results or None,
-        widget=[
-            {"src": example["file"], "example_title": example["title"], "output": example["output"]}
-            for example in examples or []
-        ]
-        or None,
-    )
-    published = get_variant(variant).published if variant else None
+    data = card_metadata(model, name, training, origin, evaluations, repo)
+    parameters, in_keys = model.num_parameters(), static_key_parameters(model)
+    published = get_variant(origin.variant).published if origin.variant else None
     height, width = size_pair("image_size", config.image_size)
     card = ModelCard.from_template(
         data,
@@ -108,55 +125,79 @@ def create_card(
         classes=name_classes(config) if is_classifier else None,
         limits=limits(config),
         is_hybrid=config.model_type == "skformer",
-        pipeline_tag=pipeline_tag,
-        repo_id=repo_id or f"org/{name}",
-        revision=revision,
-        variant=variant,
-        license=license,
+        pipeline_tag=data.pipeline_tag,
+        repo_id=repo.repo_id or f"org/{name}",
+        repo=repo,
+        origin=origin,
         training=training,
-        recipe=recipe,
-        training_plots=training_plots or {},
-        results=results,
         evaluations=evaluations,
         published=published if published and published.top1 else None,
         evaluation_speeds=speeds_of(evaluations),
-        speeds=speeds or {},
-        examples=examples,
-        plots=plots,
-        has_handler=has_handler,
-        onnx=onnx_facts(onnx) if onnx else None,
+        onnx=onnx_facts(repo.onnx) if repo.onnx else None,
     )
     return ModelCard(sign(str(card)))
 
 
+def card_metadata(
+    model: PreTrainedModel,
+    name: str,
+    training: TrainingFacts | None,
+    origin: OriginFacts,
+    evaluations: Sequence[dict[str, Any]],
+    repo: RepoFacts,
+) -> ModelCardData:
+    """Return the metadata of a card, which the Hub reads; see `create_card`."""
+    results = [*(training.results if training else []), *(r for one in evaluations for r in evaluation_results(one))]
+    is_classifier = "ForImageClassification" in type(model).__name__
+    key_tags = ["static-key-attention"] if static_key_parameters(model) else []
+    return ModelCardData(
+        license=origin.license,
+        library_name="transformers",
+        pipeline_tag="image-classification" if is_classifier else "image-feature-extraction",
+        base_model=origin.base_model,
+        datasets=origin.datasets,
+        metrics=sorted({result.metric_type for result in results}) or None,
+        tags=["vision", *key_tags, model.config.model_type],
+        model_name=name,
+        eval_results=results or None,
+        widget=[
+            {"src": example["file"], "example_title": example["title"], "output": example["output"]}
+            for example in repo.examples
+        ]
+        or None,
+    )
+
+
 def summary(config: PretrainedConfig, is_classifier: bool, parameters: str) -> str:
-    """A sentence on what the network is."""
+    """Return a sentence on what the network is."""
     what = "An image classifier" if is_classifier else "A network that makes features of images,"
     kind = "a four-stage hybrid (MetaFormer)" if config.model_type == "skformer" else "a Vision Transformer"
     return f"{what} with {parameters} parameters: {kind} whose tokens are mixed by {mixer_summary(config)}."
 
 
 def static_key_parameters(model: PreTrainedModel) -> int:
-    """How many of the parameters are keys, their biases among them."""
+    """Return how many of the parameters are keys, their biases among them."""
     mixers = [module for module in model.modules() if hasattr(module, "static_keys")]
     return sum(parameter.numel() for mixer in mixers for parameter in mixer.static_keys())
 
 
 def millions(count: int, total: int | None = None) -> str:
-    """A number of parameters, in the unit of the total that it is a part of."""
+    """Return a number of parameters as text, in the unit of the total that it is a part of."""
     return f"{count / 1e6:.2f} M" if (total or count) >= 1e6 and count >= 5e3 else f"{count:,}"
 
 
 def multiply_adds(count: int) -> str:
+    """Return a number of multiply-adds as text."""
     return f"{count / 1e9:#.3g} G" if count >= 1e8 else f"{count / 1e6:#.3g} M"
 
 
 def file_size(size: int) -> str:
+    """Return a number of bytes as text."""
     return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
 
 
 def name_classes(config: PretrainedConfig) -> str:
-    """`"3 of them: ant, bee, cicada"`, or only how many where they are many or have no names."""
+    """Return `"3 of them: ant, bee, cicada"`, or only how many where they are many or have no names."""
     labels = [str(config.id2label[index]) for index in range(config.num_labels)]
     if len(labels) > MAX_NAMED_CLASSES:
         return f"{len(labels)} of them, named in `config.json`"
@@ -166,7 +207,7 @@ def name_classes(config: PretrainedConfig) -> str:
 
 
 def limits(config: PretrainedConfig) -> list[str]:
-    """What the network does on images of other sizes than its own."""
+    """Say what the network does on images of other sizes than its own."""
     height, width = size_pair("image_size", config.image_size)
     has_static_keys = bool(set(config.token_mixers) & set(STATIC_MIXERS))
     rows = "A static key has a row for each position of the map that it was made for. " if has_static_keys else ""
@@ -183,7 +224,7 @@ def limits(config: PretrainedConfig) -> list[str]:
 
 
 def evaluation_results(evaluation: dict[str, Any]) -> list[EvalResult]:
-    """An evaluation's accuracies as metadata."""
+    """Return an evaluation's accuracies as metadata."""
     dataset = Path(evaluation["dataset"]).name
     return [
         EvalResult(
@@ -200,7 +241,7 @@ def evaluation_results(evaluation: dict[str, Any]) -> list[EvalResult]:
 
 
 def onnx_facts(report: dict[str, Any]) -> dict[str, Any]:
-    """What a card says of ONNX files: their sizes, and where they were measured the data and their accuracies."""
+    """Return what a card says of ONNX files: sizes, and where they were measured the data and accuracies."""
     measured = report.get("top1") or {}
     facts = {"sizes": {file: file_size(size) for file, size in report["bytes"].items()}}
     if all(file in measured for file in report["bytes"]):
@@ -209,7 +250,8 @@ def onnx_facts(report: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def speeds_of(evaluations: list[dict[str, Any]]) -> dict[str, str]:
+def speeds_of(evaluations: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Return the speeds that evaluations measured, as printed lines."""
     measured = [one for one in evaluations if one.get("images_per_second")]
     return {
         f"Speed on {Path(one['dataset']).name}": f"{one['images_per_second']:.0f} images per second and process"

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageOps
-from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedModel
 
-from ..preflight import PreflightError, read_object
-from .card import SECTIONS, create_card
+from ..errors import PreflightError
+from ..preflight import read_object
+from .card import SECTIONS, RepoFacts, TrainingFacts, create_card
 from .merge import MODEL_INDEX, digest, insert_after, is_metadata, join_card, merge_results, parse_card
 
 EXAMPLES = "examples"  # the folder of a repo
@@ -18,7 +19,7 @@ EVALUATION = {  # what a card takes from an evaluation's record
     "dataset": str, "split": str, "images": int, "top1": float, "top5": float, "loss": float,
     "calibration_error": float,
 }  # fmt: skip
-SHOWN = 3  # answers to an example
+MAX_ANSWERS = 3  # to an example
 EXAMPLE_SIZE = 512  # pixels of the longer side; a picture's metadata, with the place it was taken at, stays behind
 PLOTS = {"confusion.png": "Confusion of the classes", "reliability.png": "Reliability of the confidences"}
 
@@ -31,7 +32,7 @@ def complete_card(
     evaluations: list[dict[str, Any]],
     examples: list[dict[str, Any]],
 ) -> str:
-    """The card in a repo folder, with the sections that could not be written before.
+    """Return the card in a repo folder, with the sections that could not be written before.
 
     They are how to load it from its repo and by which files, the plots that it does not show yet, evaluations and
     examples. A section that was edited, and a card that was not generated, stay as they are.
@@ -50,11 +51,16 @@ def complete_card(
     fresh = parse_card(
         str(
             create_card(
-                model_of(folder), folder.name, {"": ""}, repo_id=repo_id, revision=tag, evaluations=evaluations,
-                examples=examples, plots=plots, has_handler=(folder / "handler.py").is_file(), onnx=onnx_report(folder),
+                model_of(folder),
+                folder.name,
+                TrainingFacts({"": ""}),
+                evaluations=evaluations,
+                repo=RepoFacts(
+                    repo_id, tag, examples, plots, (folder / "handler.py").is_file(), onnx=onnx_report(folder)
+                ),
             )
         )
-    )  # fmt: skip
+    )
     names = ["## How to use it", "## Evaluation", "## Examples", "## Plots", "widget:", "metrics:"]
     for name in names:
         if name not in fresh.items or (name in card.items and not card.is_untouched(name)):
@@ -76,15 +82,15 @@ def complete_card(
 
 
 def onnx_report(folder: Path) -> dict[str, Any] | None:
-    """What `export_onnx` wrote beside its graphs; None if there are none, or they come from another program."""
+    """Return what `export_onnx` wrote beside its graphs; None if there are none, or they come from another program."""
     file = folder / "onnx" / "export.json"
     report = read_object(file) if file.is_file() else {}
     sizes = report.get("bytes")
     return report if isinstance(sizes, dict) and all(isinstance(size, int) for size in sizes.values()) else None
 
 
-def model_of(folder: Path):
-    """The folder's network without its weights."""
+def model_of(folder: Path) -> PreTrainedModel:
+    """Return the folder's network without its weights."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     is_classifier = "ForImageClassification" in (config.architectures or [""])[0]
     with torch.device("meta"):
@@ -93,7 +99,7 @@ def model_of(folder: Path):
 
 
 def evaluation_of(folder: Path) -> dict[str, Any]:
-    """An evaluation's record, with its `files` by their paths in the repo and the titles of its `plots`.
+    """Return an evaluation's record, with its `files` by their paths in the repo and the titles of its `plots`.
 
     Raises:
         PreflightError: if the folder holds none.
@@ -101,7 +107,7 @@ def evaluation_of(folder: Path) -> dict[str, Any]:
     record = read_object(folder / "evaluation.json") if (folder / "evaluation.json").is_file() else {}
     if not all(isinstance(record.get(name), kind) for name, kind in EVALUATION.items()):
         raise PreflightError(
-            f"{folder} holds no evaluation.json that sk-transformers evaluate wrote: evaluate the model first."
+            f"{folder} has no evaluation.json that sk-transformers evaluate wrote: evaluate the model first."
         )
     dataset, split = Path(record["dataset"]).name, record["split"]
     prefix = "evaluation/" + re.sub(r"[^\w.-]+", "-", f"{dataset}-{split}")
@@ -111,12 +117,12 @@ def evaluation_of(folder: Path) -> dict[str, Any]:
 
 
 def example_of(image: Path, answers: list[dict[str, Any]]) -> dict[str, Any]:
-    """An image with the model's best answers, for the card; the `picture` as bytes, small and without metadata."""
+    """Return an image with the model's best answers; its `picture` as bytes, small and without metadata."""
     with Image.open(image) as opened:
         picture = ImageOps.exif_transpose(opened).convert("RGB")
     picture.thumbnail((EXAMPLE_SIZE, EXAMPLE_SIZE))
     content = io.BytesIO()
     picture.save(content, "PNG")
-    output = [{"label": answer["label"], "score": round(answer["score"], 4)} for answer in answers[:SHOWN]]
+    output = [{"label": answer["label"], "score": round(answer["score"], 4)} for answer in answers[:MAX_ANSWERS]]
     name, title = re.sub(r"[^\w.-]+", "-", image.stem), re.sub(r"[-_]+", " ", image.stem)
     return {"file": f"{EXAMPLES}/{name}.png", "title": title, "output": output, "picture": content.getvalue()}

@@ -20,7 +20,7 @@ BAR = 18  # layers in a row of a bar
 
 
 def draw(model: PreTrainedModel) -> str:
-    """The network from image to classes, a line for each run of layers, a letter for each layer.
+    """Return the network from image to classes, a line for each run of layers, a letter for each layer.
 
         image    224 x 224
         stem     56 x 56              convolution
@@ -55,7 +55,7 @@ def mixer_summary(config: PretrainedConfig) -> str:
 
 
 def mixer_title(mixer: str) -> str:
-    """What a card calls a mixer."""
+    """Return what a card calls a mixer."""
     return MIXERS.get(mixer, mixer.replace("_", " "))
 
 
@@ -110,7 +110,7 @@ def _row(name: str, shape: str, mixer: str, depth: int, keys: str) -> list[tuple
 
 
 def _static_mixers(model: PreTrainedModel) -> list:
-    """The modules with static keys, first layer first."""
+    """Return the modules with static keys, first layer first."""
     return [module for module in model.modules() if hasattr(module, "static_keys")]
 
 

@@ -42,7 +42,7 @@ class Card:
     digests: dict[str, str] | None
 
     def is_untouched(self, name: str) -> bool:
-        """Whether an item reads as it was generated."""
+        """Return whether an item reads as it was generated."""
         return self.digests is not None and self.digests.get(name) == digest(self.items[name])
 
 
@@ -67,9 +67,9 @@ def parse_card(text: str) -> Card:
             metadata = yaml.safe_load(block[2]) or {}
         except yaml.YAMLError as error:
             where = f" (line {error.problem_mark.line + 2})" if getattr(error, "problem_mark", None) else ""
-            raise ValueError(f"the metadata at the top of the card is not YAML{where}: correct it.") from error
+            raise ValueError(f"the metadata at the top of the card is not valid YAML{where}: correct it.") from error
         if not isinstance(metadata, dict):
-            raise ValueError("the metadata at the top of the card is no list of `key: value`: correct it.")
+            raise ValueError("the metadata at the top of the card is not a list of `key: value`: correct it.")
         text = text[block.end() :]
     digests, comment = None, COMMENT.search(text)
     if comment:
@@ -98,7 +98,7 @@ def split_sections(text: str) -> dict[str, str]:
 
 
 def join_card(card: Card) -> str:
-    """The text of a card."""
+    """Return the text of a card."""
     metadata = {name[:-1]: value for name, value in card.items.items() if is_metadata(name)}
     parts = [f"---\n{yaml_dump(metadata, sort_keys=False)}---"] if metadata else []
     parts += [value for name, value in card.items.items() if not is_metadata(name)]
@@ -116,7 +116,7 @@ def digest(value: Any) -> str:
 
 
 def sign(text: str) -> str:
-    """A generated card with the comment that says so."""
+    """Return a generated card with the comment that says so."""
     card = parse_card(text)
     card.digests = {name: digest(value) for name, value in card.items.items()}
     return join_card(card)
@@ -155,7 +155,7 @@ def merge_cards(existing: str, generated: str) -> Merged:
 
 
 def insert_after(items: dict[str, Any], predecessors: list[str], name: str, value: Any) -> dict[str, Any]:
-    """The items with one more behind the last of its predecessors that is there and of its kind."""
+    """Return the items with one more behind the last of its predecessors that is there and of its kind."""
     same_kind = [item for item in predecessors if item in items and is_metadata(item) == is_metadata(name)]
     if not same_kind:
         first = [item for item in items if is_metadata(item)] if not is_metadata(name) else []
@@ -170,7 +170,7 @@ def insert_after(items: dict[str, Any], predecessors: list[str], name: str, valu
 
 
 def merge_results(old: Any, new: Any, untouched: bool) -> Any:
-    """The new `model-index`, with results of the old one that were added by hand."""
+    """Return the new `model-index`, with results of the old one that were added by hand."""
     if untouched or not isinstance(old, list) or not old or not isinstance(old[0], dict):
         return new
     measured = {what_is_measured(result) for result in new[0]["results"]}
@@ -179,6 +179,6 @@ def merge_results(old: Any, new: Any, untouched: bool) -> Any:
 
 
 def what_is_measured(result: dict[str, Any]) -> str:
-    """A result without its values."""
+    """Return a result without its values."""
     metrics = [{"type": m.get("type"), "name": m.get("name")} for m in result.get("metrics") or []]
     return json.dumps([result.get("task"), result.get("dataset"), metrics], sort_keys=True, default=str)
