@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class DataError(ValueError):
-    """An image or a label that is broken."""
+    """An unreadable image, or a label outside the classes."""
 
 
 class Draw(NamedTuple):
@@ -48,8 +48,19 @@ def read_image(stored: dict[str, Any] | None) -> PILImage.Image:
         raise DataError(f"{name} is unreadable ({reason}): mend or remove it, or pass --on_unreadable skip.") from error
 
 
+def read_or_skip(stored: dict[str, Any] | None, skip: bool) -> PILImage.Image | None:
+    """Return the decoded image; where `skip` is set, None in place of an unreadable one, with a warning."""
+    try:
+        return read_image(stored)
+    except DataError as error:
+        if not skip:
+            raise
+        logger.warning("skipped: %s", error)
+        return None
+
+
 class TrainImages(torch.utils.data.Dataset):
-    """Augmented images by `Draw`. Where `skip` is set, the next image that can be read stands in for a broken one."""
+    """Augmented images by `Draw`. Where `skip` is set, the next readable image stands in for an unreadable one."""
 
     def __init__(self, data: Dataset, transform: Transform, skip: bool = False) -> None:
         self.data, self.transform, self.skip = data, transform, skip
@@ -63,21 +74,16 @@ class TrainImages(torch.utils.data.Dataset):
 
     def _example(self, draw: Draw, row: dict[str, Any]) -> dict[str, Any]:
         for unreadable in range(len(self.data)):
-            try:
-                image = read_image(row["image"])
-            except DataError as error:
-                if not self.skip:
-                    raise
-                logger.warning("skipped: %s", error)
-                row = self.data[(draw.index + unreadable + 1) % len(self.data)]
-                continue
-            seed_sample(draw.seed)
-            return {"pixel_values": self.transform(image), "label": row["label"], "unreadable": unreadable}
+            image = read_or_skip(row["image"], self.skip)
+            if image is not None:
+                seed_sample(draw.seed)
+                return {"pixel_values": self.transform(image), "label": row["label"], "unreadable": unreadable}
+            row = self.data[(draw.index + unreadable + 1) % len(self.data)]
         raise DataError("not one training image can be read.")
 
 
 class EvalImages(torch.utils.data.Dataset):
-    """Images as the image processor makes them. Where `skip` is set, a broken one is blank, with label `UNREADABLE`."""
+    """Images as the image processor makes them; with `skip`, an unreadable one is blank and its label `UNREADABLE`."""
 
     def __init__(self, data: Dataset, transform: Transform, skip: bool = False) -> None:
         self.data, self.transform, self.skip = data, transform, skip
@@ -87,13 +93,10 @@ class EvalImages(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.data[index]
-        try:
-            return {"pixel_values": self.transform(read_image(row["image"])), "label": row["label"]}
-        except DataError as error:
-            if not self.skip:
-                raise
-            logger.warning("skipped: %s", error)
+        image = read_or_skip(row["image"], self.skip)
+        if image is None:
             return {"pixel_values": self.transform(PILImage.new("RGB", (32, 32))), "label": UNREADABLE}
+        return {"pixel_values": self.transform(image), "label": row["label"]}
 
 
 class EpochBatches(torch.utils.data.Sampler):
@@ -118,6 +121,10 @@ class EpochBatches(torch.utils.data.Sampler):
         self.seed, self.repeats, self.rank, self.num_processes = seed, repeats, rank, num_processes
         self.epoch = self.first_batch = 0
 
+    def set_epoch(self, epoch: int, first_batch: int) -> None:
+        """Choose what the next pass yields, as samplers of torch do."""
+        self.epoch, self.first_batch = epoch, first_batch
+
     def __iter__(self) -> Iterator[list[Draw]]:
         draws = self._draws(self.num_batches * self.batch_size * self.num_processes)
         for batch in range(self.first_batch, self.num_batches):
@@ -125,7 +132,7 @@ class EpochBatches(torch.utils.data.Sampler):
             yield draws[first : first + self.batch_size]
 
     def _draws(self, count: int) -> list[Draw]:
-        """`count` images in random order, each `repeats` times in a row (repeated augmentation, arXiv 1901.09335)."""
+        """Return `count` images in random order, each `repeats` times in a row (arXiv 1901.09335)."""
         generator = torch.Generator().manual_seed(seed_of(EPOCH, self.seed, self.epoch))
         order: list[int] = []
         while len(order) < count:
@@ -154,6 +161,10 @@ class StreamedImages(torch.utils.data.IterableDataset):
         self.num_labels, self.seed, self.shuffle_buffer, self.skip = num_labels, seed, shuffle_buffer, skip
         self.epoch = self.first_batch = 0
 
+    def set_epoch(self, epoch: int, first_batch: int) -> None:
+        """Choose what the next pass yields, as samplers of torch do."""
+        self.epoch, self.first_batch = epoch, first_batch
+
     def __iter__(self) -> Iterator[dict[str, Any] | None]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
@@ -162,13 +173,9 @@ class StreamedImages(torch.utils.data.IterableDataset):
         position = unreadable = 0
         for row in self._rows():
             image = None
-            if position >= had or self.skip:  # a broken image has no position, so all have to be tried
-                try:
-                    image = read_image(row["image"])
-                except DataError as error:
-                    if not self.skip:
-                        raise
-                    logger.warning("skipped: %s", error)
+            if position >= had or self.skip:  # an unreadable image has no position, so all have to be tried
+                image = read_or_skip(row["image"], self.skip)
+                if image is None:
                     unreadable += 1
                     continue
             if position < had:
@@ -180,7 +187,7 @@ class StreamedImages(torch.utils.data.IterableDataset):
             unreadable = 0
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        """Rows of one pass after the other."""
+        """Yield rows of one pass after the other."""
         for repetition in itertools.count():
             # Not `set_epoch`: a stream's epoch lies in memory that all workers share, and each is in a pass of its own.
             order = seed_of(STREAM, self.seed, self.epoch, repetition)
@@ -225,23 +232,23 @@ class TrainLoader:
             stream = split_dataset_by_node(data.train, rank, num_processes)
             shards = stream.shuffle(buffer_size=shuffle_buffer).num_shards  # datasets 5.0 shuffles many into one
             workers["num_workers"] = min(num_workers, shards)  # the others would have nothing to read
-            self.epoch = StreamedImages(
+            self.order = StreamedImages(
                 stream, transform, batch_size, len(data.labels), seed, shuffle_buffer, skip_unreadable
             )
-            self.loader = DataLoader(self.epoch, batch_size, worker_init_fn=leave_signals, **workers)
+            self.loader = DataLoader(self.order, batch_size, worker_init_fn=leave_signals, **workers)
         else:
-            self.epoch = EpochBatches(len(data.train), batch_size, num_batches, seed, repeats, rank, num_processes)
+            self.order = EpochBatches(len(data.train), batch_size, num_batches, seed, repeats, rank, num_processes)
             self.loader = DataLoader(
                 TrainImages(data.train, transform, skip_unreadable),
-                batch_sampler=self.epoch,
+                batch_sampler=self.order,
                 worker_init_fn=leave_signals,
                 persistent_workers=num_workers > 0,
                 **workers,
             )
 
     def batches(self, epoch: int, first_batch: int = 0) -> Iterator[dict[str, torch.Tensor]]:
-        """The batches of an epoch: `pixel_values`, `labels`, and `unreadable`, how many images were passed over."""
-        self.epoch.epoch, self.epoch.first_batch = epoch, first_batch
+        """Return the batches of an epoch: `pixel_values`, `labels`, and how many images were skipped, `unreadable`."""
+        self.order.set_epoch(epoch, first_batch)
         wanted = (batch for batch in self.loader if batch is not None)
         return itertools.islice(wanted, self.num_batches - first_batch)
 
@@ -249,7 +256,7 @@ class TrainLoader:
 def eval_loader(
     data: Dataset, transform: Transform, batch_size: int, num_workers: int = 0, skip_unreadable: bool = False
 ) -> DataLoader:
-    """Batches of `pixel_values` and `labels` in the order of the data."""
+    """Return batches of `pixel_values` and `labels` in the order of the data."""
     return DataLoader(
         EvalImages(data, transform, skip_unreadable),
         batch_size,
@@ -261,7 +268,7 @@ def eval_loader(
 
 
 def collate(examples: list[dict[str, Any] | None]) -> dict[str, torch.Tensor] | None:
-    """`pixel_values` `(batch, channels, height, width)`, `labels` `(batch,)`, and how many images were `unreadable`."""
+    """Return `pixel_values` `(batch, channels, height, width)`, `labels` `(batch,)` and how many were `unreadable`."""
     if examples[0] is None:
         return None
     return {

@@ -10,7 +10,7 @@ INPUTS = "predictions: the five most likely classes of each image, best first. r
 
 
 class TopKAccuracy(evaluate.Metric):
-    """`{"top1": ..., "top5": ...}`, parts of 1; top-5 of fewer than five classes is of all of them."""
+    """`{"top1": ..., "top5": ...}`, fractions; top-5 of fewer than five classes is of all of them."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

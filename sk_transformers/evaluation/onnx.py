@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch.utils.data import DataLoader
 from transformers.utils import logging as transformers_logging
 
-from ..data.loaders import eval_loader
+from ..data.loaders import UNREADABLE, eval_loader
 from ..data.options import DataOptions
 from ..data.sources import load_data
 from ..data.transforms import eval_transform
@@ -17,6 +19,7 @@ from ..registration import is_ours
 from .predictions import map_labels
 
 BATCH_SIZE = 128
+FILES = (FLOAT_MODEL, QUANTIZED_MODEL)
 
 
 def run_export(
@@ -25,7 +28,7 @@ def run_export(
     """Write a classifier as ONNX and measure it on a data set's validation split, if there is one.
 
     Returns:
-        What `onnx/export.json` holds: the report of `export_onnx`, and under `top1` the data and the part of its
+        What `onnx/export.json` holds: the report of `export_onnx`, and under `top1` the data and the fraction of its
         images that each file classifies right.
 
     Raises:
@@ -39,7 +42,7 @@ def run_export(
     if not is_ours(network):
         raise ValueError(f"model {model} is a {type(network).__name__}, expected one of this package's networks.")
     report = export_onnx(network.float(), processor, output_dir, dynamic_size)
-    if data is not None:
+    if data is not None and data_options is not None:
         loader = eval_loader(
             data.validation,
             eval_transform(processor),
@@ -47,20 +50,22 @@ def run_export(
             data_options.num_workers,
             data_options.skip_unreadable,
         )
+        right = {name: classified_right(Path(output_dir, name), loader, label_map) for name in FILES}
         report["top1"] = {
             "dataset": data.name,
             "split": "validation",
-            "images": len(data.validation),
-            **{name: top1(Path(output_dir, name), loader, label_map) for name in (FLOAT_MODEL, QUANTIZED_MODEL)},
+            "images": len(right[FLOAT_MODEL]),
+            **{name: float(correct.mean()) for name, correct in right.items()},
         }
         write_json(report, Path(output_dir, REPORT))
     return report
 
 
-def top1(file: Path, loader, label_map) -> float:
-    """The part of the images that an ONNX file classifies right."""
+def classified_right(file: Path, loader: DataLoader, label_map: torch.Tensor) -> np.ndarray:
+    """Return for each readable image, `(images,)`, whether an ONNX file classifies it right."""
     run, right = load_onnx(file), []
     for batch in loader:
-        classes = run(batch["pixel_values"].numpy()).argmax(axis=1)
-        right.append(classes == label_map[batch["labels"]].numpy())
-    return float(np.concatenate(right).mean())
+        readable = batch["labels"] != UNREADABLE
+        classes = run(batch["pixel_values"][readable].numpy()).argmax(axis=1)
+        right.append(classes == label_map[batch["labels"][readable]].numpy())
+    return np.concatenate(right)

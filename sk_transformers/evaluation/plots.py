@@ -17,32 +17,32 @@ MAX_CELLS = 1000  # a side, about as many as there are pixels
 
 
 def plot_confusion(predictions: Predictions, class_names: list[str], file: Path) -> None:
-    """The part of each class's images (rows) that was taken for each class (columns)."""
+    """Draw which fraction of each class's images (rows) was taken for each class (columns)."""
     merged = -(-len(class_names) // MAX_CELLS)  # classes to a row
     count = -(-len(class_names) // merged)
     pairs = predictions.labels // merged * count + predictions.predicted // merged
     counts = pairs.bincount(minlength=count * count).view(count, count).float()
-    parts = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    fractions = counts / counts.sum(1, keepdim=True).clamp(min=1)
 
     side = 3.2 + 0.28 * min(count, MAX_NAMED_CLASSES)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     if count <= MAX_NAMED_CLASSES:
         axes.set_xticks(range(count), class_names, rotation=90)
         axes.set_yticks(range(count), class_names)
     if count <= MAX_NUMBERED_CLASSES:
-        for row, column in (parts > 0).nonzero().tolist():
-            color = "white" if parts[row, column] > 0.5 else "black"
-            axes.text(column, row, f"{parts[row, column]:.2f}", ha="center", va="center", color=color, fontsize=7)
+        for row, column in (fractions > 0).nonzero().tolist():
+            color = "white" if fractions[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{fractions[row, column]:.2f}", ha="center", va="center", color=color, fontsize=7)
     unit = f" ({merged} classes to a cell)" if merged > 1 else ""
     axes.set(xlabel=f"predicted{unit}", ylabel=f"right{unit}", title=f"Confusion of {counts.sum():.0f} images")
-    figure.colorbar(image, label="part of the right class's images", shrink=0.8)
+    figure.colorbar(image, label="fraction of the right class's images", shrink=0.8)
     save_figure(figure, file)
 
 
 def plot_reliability(predictions: Predictions, calibration_error: float, file: Path) -> None:
-    """How often predictions of a confidence are right, and how many of them there are."""
+    """Draw how often predictions of a confidence are right, and how many of them there are."""
     bins = (predictions.confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
     counts = bins.bincount(minlength=CALIBRATION_BINS).float()
     accuracy = torch.zeros(CALIBRATION_BINS).index_add_(0, bins, predictions.correct.float()) / counts
@@ -60,7 +60,7 @@ def plot_reliability(predictions: Predictions, calibration_error: float, file: P
 
 
 def plot_robustness(robustness: dict, clean_top1: float, file: Path, baseline: dict | None = None) -> None:
-    """Accuracy against severity, a panel for each group of corruptions, from none on the left.
+    """Draw accuracy against severity, a panel for each group of corruptions, from none on the left.
 
     Args:
         robustness: the figures of `summarize_robustness`.

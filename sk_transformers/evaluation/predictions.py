@@ -1,4 +1,4 @@
-"""How good a classifier is on a data set: accuracy, by class and overall, calibration, and speed."""
+"""Predictions of a classifier for a data set, and their figures: accuracy, by class and overall, calibration, speed."""
 
 import time
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ CALIBRATION_BINS = 15
 
 @dataclass
 class Predictions:
-    """What a model said of every image that could be read, on the CPU, in the model's own classes.
+    """A model's predictions for every readable image, on the CPU, with the labels mapped to the model's classes.
 
     A few numbers an image, not its logits: of 50,000 images and 21,841 classes they would be 4 GB.
 
@@ -27,7 +27,7 @@ class Predictions:
         labels: `(images,)`, the right classes.
         seconds: spent in the model on the process that measured.
         measured_images: images in those seconds.
-        unreadable: images that could not be read, which none of the above has.
+        unreadable: how many images could not be read; none of the above has them.
     """
 
     top: torch.Tensor
@@ -63,7 +63,7 @@ def predict(accelerator: Accelerator, model: nn.Module, loader, label_map: torch
         ValueError: if no image could be read.
     """
     model.eval()
-    facts, seconds, measured = [], 0.0, 0
+    gathered, seconds, measured = [], 0.0, 0
     for index, batch in enumerate(loader):
         start = time.perf_counter()
         logits = model(pixel_values=batch["pixel_values"]).logits.float()
@@ -73,9 +73,9 @@ def predict(accelerator: Accelerator, model: nn.Module, loader, label_map: torch
             seconds += time.perf_counter() - start
             measured += len(logits)
         labels = batch["labels"] if label_map is None else model_labels(batch["labels"], label_map)
-        gathered = accelerator.gather_for_metrics(reduce_logits(logits, labels))
-        facts.append([fact.cpu() for fact in gathered])
-    top, confidence, loss, labels = (torch.cat(fact) for fact in zip(*facts))
+        of_all_processes = accelerator.gather_for_metrics(reduce_logits(logits, labels))
+        gathered.append([tensor.cpu() for tensor in of_all_processes])
+    top, confidence, loss, labels = (torch.cat(batches) for batches in zip(*gathered))
     readable = labels != UNREADABLE
     if not readable.any():
         raise ValueError(f"none of the {len(labels)} images could be read: there is nothing to measure.")
@@ -86,7 +86,7 @@ def predict(accelerator: Accelerator, model: nn.Module, loader, label_map: torch
 
 
 def reduce_logits(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """`top`, `confidence`, `loss` and `labels` of `Predictions` from logits, `(batch, classes)`."""
+    """Return `top`, `confidence`, `loss` and `labels` of `Predictions` from logits, `(batch, classes)`."""
     top = logits.topk(min(TOP_K, logits.shape[-1])).indices
     confidence = logits.softmax(-1).amax(-1).clamp(max=1)  # rounding may exceed 1, which torchmetrics takes for a logit
     loss = nn.functional.cross_entropy(logits, labels, reduction="none", ignore_index=UNREADABLE)
@@ -94,28 +94,28 @@ def reduce_logits(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Ten
 
 
 def model_labels(labels: torch.Tensor, label_map: torch.Tensor) -> torch.Tensor:
-    """The model's classes of the data's; that of an unreadable image stays."""
+    """Return labels of the data as the model's classes; that of an unreadable image stays."""
     mapped = label_map.to(labels.device)[labels.clamp(min=0)]
     return mapped.where(labels != UNREADABLE, labels)
 
 
 def accuracy(predictions: Predictions) -> dict[str, float]:
-    """`top1` and `top5` as parts of 1, and the mean cross-entropy `loss`."""
+    """Return `top1` and `top5` as fractions, and the mean cross-entropy `loss`."""
     metric = TopKAccuracy(keep_in_memory=True)
     figures = metric.compute(predictions=predictions.top.tolist(), references=predictions.labels.tolist())
     return {**figures, "loss": predictions.loss.double().mean().item()}
 
 
 def summarize(predictions: Predictions, class_names: list[str]) -> dict:
-    """The figures of an evaluation.
+    """Return the figures of an evaluation.
 
     Args:
         predictions: of every image.
         class_names: of the model's classes.
 
     Returns:
-        `images` and `unreadable` that could not be read; of those that could, `top1`, `top5` and `per_class` as parts
-        of 1, the mean cross-entropy `loss`, and the expected `calibration_error` (15 bins, arXiv 1706.04599); and
+        `images` and `unreadable` that could not be read; of those that could, `top1`, `top5` and `per_class` as
+        fractions, the mean cross-entropy `loss`, and the expected `calibration_error` (15 bins, arXiv 1706.04599); and
         `images_per_second` of one process, None if there was one batch.
     """
     correct, labels, measured = predictions.correct, predictions.labels, predictions.measured_images
@@ -134,7 +134,7 @@ def summarize(predictions: Predictions, class_names: list[str]) -> dict:
 
 
 def map_labels(data_labels: list[str], id2label: dict[int, str]) -> torch.Tensor:
-    """The model's class of each of the data's, by their names.
+    """Return the model's class of each of the data's, by their names.
 
     Raises:
         ValueError: if the model has no class of a name.

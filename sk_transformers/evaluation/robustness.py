@@ -1,4 +1,4 @@
-"""How a classifier bears the common corruptions, in the figures of Hendrycks and Dietterich, arXiv 1903.12261."""
+"""Robustness to common corruptions, in the figures of Hendrycks and Dietterich, arXiv 1903.12261."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def corrupted_accuracy(
     label_map: torch.Tensor | None = None,
     report: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Top-1 accuracy under each corruption, at each severity in turn.
+    """Return top-1 accuracy under each corruption, at each severity in turn.
 
     Args:
         accelerator: that prepared model and loader.
@@ -49,7 +49,7 @@ def corrupted_accuracy(
 def summarize_robustness(
     clean_top1: float, top1: dict[str, list[float]], severities: list[int], baseline: dict | None = None
 ) -> dict:
-    """The figures of an evaluation under corruption. Errors are parts of 1, of wrong first predictions.
+    """Return the figures of an evaluation under corruption. Errors are fractions of wrong first predictions.
 
     Args:
         clean_top1: accuracy without corruption.
@@ -89,25 +89,25 @@ def ratio(part: float, whole: float) -> float | None:
 
 
 def common_mean(corruptions: dict[str, dict], figure: str) -> float | None:
-    """The mean over the paper's 15 corruptions; None without any of them, or if the figure of one is."""
+    """Return the mean over the paper's 15 corruptions; None without any of them, or if the figure of one is."""
     values = [row[figure] for row in corruptions.values() if row["group"] in COMMON_CORRUPTIONS]
     return mean(values) if values and None not in values else None
 
 
 def baseline_top1(baseline: dict, corruption: str, severities: list[int]) -> list[float]:
-    """A baseline's accuracy under a corruption, at these severities."""
+    """Return a baseline's accuracy under a corruption, at these severities."""
     robustness = baseline["robustness"]
     by_severity = dict(zip(robustness["severities"], robustness["corruptions"][corruption]["top1"]))
     return [by_severity[severity] for severity in severities]
 
 
 def load_baseline(file: str, corruptions: list[str], severities: list[int], image_size: list[int]) -> dict:
-    """The `evaluation.json` of the model to compare with.
+    """Return the `evaluation.json` of the model to compare with.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no evaluation, or lacks one of the corruptions or severities, or is of images of another
-            size, on which the corruptions are not as strong.
+        ValueError: if it is not an evaluation, or lacks one of the corruptions or severities, or is of images of
+            another size, on which the corruptions are not as strong.
     """
     path = Path(file)
     if not path.is_file():
@@ -119,7 +119,7 @@ def load_baseline(file: str, corruptions: list[str], severities: list[int], imag
         size = robustness["image_size"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"--baseline {file} is no evaluation under --corruptions: make one with this script."
+            f"--baseline {file} is not an evaluation under --corruptions: make one by sk-transformers evaluate."
         ) from error
     for wanted, there, kind in zip((corruptions, severities), covered, ("corruption", "severity")):
         missing = [value for value in wanted if value not in there]
@@ -134,7 +134,7 @@ def load_baseline(file: str, corruptions: list[str], severities: list[int], imag
 
 
 def check_same_images(baseline: dict, record: dict) -> None:
-    """Raise ValueError unless both evaluations are of the same labelled images, as far as their labels tell."""
+    """Raise ValueError unless both evaluations are of the same labeled images, as far as their labels tell."""
     if baseline.get("labels_sha256") != record["labels_sha256"]:
         raise ValueError(
             f"--baseline is of other images than this evaluation: {baseline['images']} of {baseline['dataset']}"
@@ -143,7 +143,7 @@ def check_same_images(baseline: dict, record: dict) -> None:
 
 
 def robustness_table(robustness: dict, clean_top1: float) -> Table:
-    """The figures of `summarize_robustness` to print, in percent."""
+    """Return the figures of `summarize_robustness` as a table to print, in percent."""
     compared = "mce" in robustness
     ratios = {"ce": ("CE", "mce"), "relative_ce": ("relative CE", "relative_mce")} if compared else {}
     table = Table(title="Top-1 accuracy by severity, and errors, in percent")

@@ -1,6 +1,7 @@
 """An evaluation, from the options of `sk-transformers evaluate` to a folder of figures and plots."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,8 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
     )
     check_free(folder)
     if options.corruptions is not None:
-        library_version()
-        options.corruptions = choose_corruptions(options.corruptions)
+        library_version()  # or the error would come after the first pass
+        options = replace(options, corruptions=choose_corruptions(options.corruptions))
     transformers_logging.disable_progress_bar()
     accelerator = Accelerator(mixed_precision=options.mixed_precision)
     use_all_cores(accelerator)
@@ -101,7 +102,7 @@ def evaluate_robustness(
     clean_top1: float,
     baseline: dict | None,
 ) -> dict[str, Any]:
-    """The figures of `summarize_robustness`, with what they depend on, after a pass for each of the conditions."""
+    """Return the figures of `summarize_robustness`, with what they depend on: a pass for each of the conditions."""
     transform = CorruptingTransform(processor)
     loader = accelerator.prepare(make_loader(options, data_options, images, transform))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -134,17 +135,17 @@ def make_loader(
 
 
 def seen_size(processor: BaseImageProcessor) -> list[int]:
-    """`[height, width]` of what the processor makes of a square image."""
+    """Return `[height, width]` in pixels of what the image processor makes of a square image."""
     return list(seen_image(processor, Image.new("RGB", (64, 64))).shape[:2])
 
 
 def labels_digest(predictions: Predictions, class_names: list[str]) -> str:
-    """Tells whether two evaluations are of the same images, wherever these lie and however the model orders classes."""
+    """Return what two evaluations of the same images share, wherever these lie and however the model orders classes."""
     names = "\n".join(class_names[label] for label in predictions.labels.tolist())
     return hashlib.sha256(names.encode()).hexdigest()
 
 
 def model_title(model: str) -> str:
-    """What to call a model's results: the run's name for the repo folder of a run."""
+    """Return what to call a model's results: the run's name for the repo folder of a run."""
     path = Path(model)
     return path.parent.name if path.name == "model" else path.name

@@ -13,7 +13,7 @@ from ..image_processing import output_size
 
 
 class Teacher(nn.Module):
-    """A trained classifier that sees the student's images as its own processor would scale them.
+    """A trained classifier that sees the student's images as its own image processor would scale them.
 
     Args:
         name: a repo folder or a Hub id of any image classifier of transformers.
@@ -40,17 +40,17 @@ class Teacher(nn.Module):
         except ValueError as error:
             raise ValueError(f"--teacher {name}: {error}") from error
         self.register_buffer("classes", classes)
-        self.size, same_size = output_size(own), output_size(own) == output_size(processor)
-        self.resizes = not same_size
-        for who, of in (("own", own), ("given", processor)):
-            self.register_buffer(f"{who}_mean", torch.tensor(of.image_mean).view(-1, 1, 1))
-            self.register_buffer(f"{who}_std", torch.tensor(of.image_std).view(-1, 1, 1))
+        self.size = output_size(own)
+        self.resizes = self.size != output_size(processor)
+        for name, image_processor in (("own", own), ("given", processor)):
+            self.register_buffer(f"{name}_mean", torch.tensor(image_processor.image_mean).view(-1, 1, 1))
+            self.register_buffer(f"{name}_std", torch.tensor(image_processor.image_std).view(-1, 1, 1))
         self.requires_grad_(False)
         self.eval()
 
     @torch.no_grad()
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Logits of the student's classes, `(batch, classes)`, of its images `(batch, channels, height, width)`."""
+        """Return logits of the student's classes, `(batch, classes)`, of images `(batch, channels, height, width)`."""
         if self.resizes:
             pixel_values = F.interpolate(pixel_values, self.size, mode="bicubic", antialias=True, align_corners=False)
         pixels = pixel_values * self.given_std + self.given_mean
@@ -62,9 +62,9 @@ class Objective:
 
     Args:
         mixup: mixes images and labels, None to leave them.
-        label_smoothing: part of a label spread over all classes; Mixup spreads its labels itself.
+        label_smoothing: fraction of a label spread over all classes; Mixup spreads its labels itself.
         teacher: gives soft targets, None for labels alone.
-        distillation_weight: part of the loss that the teacher has, the labels having the rest.
+        distillation_weight: fraction of the loss that the teacher has, the labels having the rest.
         temperature: of both softmaxes in distillation (arXiv 1503.02531, with the factor of its square).
     """
 
@@ -80,7 +80,7 @@ class Objective:
         self.distillation_weight, self.temperature = distillation_weight, temperature
 
     def __call__(self, model: nn.Module, pixel_values: torch.Tensor, labels: torch.Tensor, mix: bool) -> torch.Tensor:
-        """The mean loss, a scalar, of images `(batch, channels, height, width)` and labels `(batch,)`."""
+        """Return the mean loss, a scalar, of images `(batch, channels, height, width)` and labels `(batch,)`."""
         targets, smoothing = labels, self.label_smoothing
         if self.mixup is not None and mix:
             pixel_values, targets = self.mixup(pixel_values, labels)
@@ -93,7 +93,7 @@ class Objective:
         return (1 - self.distillation_weight) * loss + self.distillation_weight * self.distance(logits, soft)
 
     def distance(self, logits: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
-        """The mean Kullback-Leibler divergence of softened outputs `(batch, classes)`, times temperature squared."""
+        """Return the mean KL divergence of softened outputs `(batch, classes)`, times the temperature squared."""
         student = F.log_softmax(logits / self.temperature, -1)
         teacher = F.log_softmax(soft / self.temperature, -1)
         return F.kl_div(student, teacher, log_target=True, reduction="batchmean") * self.temperature**2

@@ -8,7 +8,7 @@ from timm.scheduler import CosineLRScheduler, PolyLRScheduler, StepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
-from .options import KINDS, OptimizationOptions, ScheduleOptions
+from .options import PARAMETER_KINDS, OptimizationOptions, ScheduleOptions
 
 LAYER = re.compile(r"(?:stages\.(\d+)\.)?layers\.(\d+)\.")
 STAGE = re.compile(r"stages\.(\d+)\.downsampling\.")
@@ -16,7 +16,7 @@ EMBEDDINGS = ("embeddings.", "stem.")
 
 
 def kind_of(name: str, parameter: nn.Parameter) -> str:
-    """One of `KINDS`, or `"weights"`. Scales of norms, residuals and activations are `"norms"`."""
+    """Return one of `PARAMETER_KINDS`, or `"weights"`. Scales of norms, residuals and activations are `"norms"`."""
     last = name.rsplit(".", 1)[-1]
     if last in ("position_embeddings", "cls_token", "distillation_token"):
         return "positions"
@@ -28,7 +28,7 @@ def kind_of(name: str, parameter: nn.Parameter) -> str:
 
 
 def layer_indices(model: nn.Module) -> tuple[dict[str, int], int]:
-    """Each parameter's distance from the image: 0 for embeddings and stem, then 1, 2, ... for the layers.
+    """Return each parameter's distance from the image: 0 for embeddings and stem, then 1, 2, ... for the layers.
 
     A stage's downsampling goes with its first layer, the final norm and the head with the highest index.
 
@@ -53,15 +53,15 @@ def layer_indices(model: nn.Module) -> tuple[dict[str, int], int]:
 def parameter_groups(
     model: nn.Module,
     weight_decay: float,
-    no_weight_decay: list[str] | tuple[str, ...] = KINDS[:3],
+    no_weight_decay: list[str] | tuple[str, ...] = PARAMETER_KINDS[:3],
     layer_decay: float = 1.0,
 ) -> list[dict]:
-    """Every trainable parameter in exactly one group, by layer and by whether it decays.
+    """Return every trainable parameter in exactly one group, by layer and by whether it decays.
 
     Args:
         model: one of this package's, also wrapped by PEFT.
         weight_decay: of parameters whose kind is not in `no_weight_decay`.
-        no_weight_decay: some of `KINDS`.
+        no_weight_decay: some of `PARAMETER_KINDS`.
         layer_decay: factor on the learning rate from one layer to the one below (arXiv 2106.08254); timm's schedulers
             apply it as the group's `lr_scale`.
     """
@@ -84,7 +84,7 @@ def parameter_groups(
 
 
 def make_optimizer(options: OptimizationOptions, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    """timm's optimizer of the name, over `parameter_groups`; ValueError if there is none."""
+    """Return timm's optimizer of the name, over `parameter_groups`; ValueError if there is none."""
     if options.opt not in list_optimizers():
         raise ValueError(
             f"--opt {options.opt} is not an optimizer of timm: expected one such as adamw, lamb, sgd or lion."

@@ -18,7 +18,7 @@ from ..options import (
     proper_fraction,
 )
 
-KINDS = ("norms", "biases", "positions", "keys")  # of parameters that weight decay may leave alone
+PARAMETER_KINDS = ("norms", "biases", "positions", "keys")  # of parameters that weight decay may leave alone
 
 
 def steps_or_epoch(text: str) -> int | str:
@@ -97,7 +97,7 @@ class OptimizationOptions:
     momentum: float = option(0.9, "of optimizers such as sgd", type=fraction)
     weight_decay: float = option(0.05, type=non_negative)
     no_weight_decay: list[str] = option(
-        list(KINDS[:3]), "parameters that have none", nargs="*", choices=KINDS, metavar="KIND"
+        list(PARAMETER_KINDS[:3]), "parameters that have none", nargs="*", choices=PARAMETER_KINDS, metavar="KIND"
     )
     layer_decay: float = option(1.0, "factor on the learning rate from a layer to the one below", type=positive)
     max_grad_norm: float | None = option(None, "largest norm of the gradient", type=positive)

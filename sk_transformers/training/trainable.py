@@ -12,7 +12,7 @@ def freeze_backbone(model: PreTrainedModel) -> None:
 
 
 def add_lora(model: PreTrainedModel, options: LoraOptions) -> nn.Module:
-    """The model with low-rank adapters (arXiv 2106.09685) on its linear layers, those and the head alone to train."""
+    """Return the model with low-rank adapters (arXiv 2106.09685), which alone are trained, and the head."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:

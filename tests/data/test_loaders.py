@@ -74,7 +74,7 @@ def test_a_photograph_taken_sideways_is_upright():
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text"])
-def test_broken_images_are_named(tmp_path, damage):
+def test_unreadable_images_are_named(tmp_path, damage):
     file = break_one(write_images(tmp_path), damage)
     data = load_images(tmp_path, train_val_split=0.2)
     with pytest.raises(DataError, match=rf"{file.parent.name}/3.png is unreadable \(.+\): mend or remove it"):
@@ -89,7 +89,7 @@ def break_one(folder, damage="text"):
     return file
 
 
-def test_broken_images_can_be_skipped(tmp_path, caplog):
+def test_unreadable_images_can_be_skipped(tmp_path, caplog):
     break_one(write_images(tmp_path))
     images = load_dataset("imagefolder", data_dir=str(tmp_path), split="train")
     data = load_images(tmp_path)
@@ -243,7 +243,7 @@ def test_a_stream_goes_on_from_any_batch(stream, workers):
 def test_workers_of_a_stream_do_not_move_each_other_on(stream):
     shuffled = loader(stream, num_workers=2, shuffle_buffer=5, num_batches=9)
     assert len(pixels(shuffled.batches(epoch=2))) == 9
-    assert shuffled.epoch.stream.epoch == 0  # lies in shared memory: where one worker sets it, it is set for all
+    assert shuffled.order.stream.epoch == 0  # lies in shared memory: where one worker sets it, it is set for all
 
 
 def test_processes_share_a_stream(stream):

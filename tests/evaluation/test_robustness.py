@@ -216,8 +216,8 @@ def test_table_and_plot(tmp_path):
     ("content", "wanted", "sentence"),
     [
         (None, (["snow"], [1], [32, 32]), "is not there: expected the evaluation.json"),
-        ("{", (["snow"], [1], [32, 32]), "is no evaluation under --corruptions"),
-        ('{"top1": 0.5}', (["snow"], [1], [32, 32]), "is no evaluation under --corruptions"),
+        ("{", (["snow"], [1], [32, 32]), "is not an evaluation under --corruptions"),
+        ('{"top1": 0.5}', (["snow"], [1], [32, 32]), "is not an evaluation under --corruptions"),
         (json.dumps(BASELINE), (["fog"], [1], [32, 32]), "lacks corruption fog"),
         (json.dumps(BASELINE), (["snow"], [1, 2], [32, 32]), "lacks severity 2"),
         (json.dumps(BASELINE), (["snow"], [1], [224, 224]), "saw images of 32x32, this model 224x224"),

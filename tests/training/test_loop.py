@@ -115,7 +115,7 @@ def test_a_stream_is_trained_on(tmp_path):
     assert [entry["step"] for entry in metrics_of(run)["history"]] == [3, 6]
 
 
-def test_broken_images_are_skipped_and_counted(tmp_path):
+def test_unreadable_images_are_skipped_and_counted(tmp_path):
     folder = write_images(tmp_path / "images", images=20)
     for file in folder.rglob("1*.png"):
         file.write_bytes(b"not an image")

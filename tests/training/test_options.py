@@ -40,7 +40,7 @@ DIGITS = ["--model", "skvit-nano-patch4-32", "--dataset", "digits"]
         ("--config_overrides hidden_sise=3", "has no field 'hidden_sise'. Did you mean 'hidden_size'?"),
         ("--lora_rank 2 --lora_target_modules mlp2", "--lora_target_modules mlp2: no adapter fits: "),
         ("--teacher org/nothing", "--teacher org/nothing could not be loaded: "),
-        ("--label_column klass", "digits has columns image, label and no 'klass' among them: name it with --label_col"),
+        ("--label_column klass", "--label_column klass: digits is built in, leave the option out."),
         ("--resume_from_checkpoint latest", "run holds no checkpoint"),
         ("--push_to_hub bad!id", "--push_to_hub bad!id: "),
     ],
