@@ -6,6 +6,8 @@ something that our models need, at the end of that one.
 """
 
 import sys
+from pathlib import Path
+from pkgutil import iter_modules
 from types import ModuleType
 
 from wrapt import register_post_import_hook
@@ -17,13 +19,7 @@ NEEDED_TO_REGISTER = (
     "transformers.modeling_layers",
     "transformers.models.auto.auto_factory",
     "transformers.models.auto.modeling_auto",
-    "sk_transformers.models.configuration_skvit",
-    "sk_transformers.models.configuration_skformer",
-    "sk_transformers.models.static_key",
-    "sk_transformers.models.token_mixers",
-    "sk_transformers.models.modeling_common",
-    "sk_transformers.models.modeling_skvit",
-    "sk_transformers.models.modeling_skformer",
+    *(f"sk_transformers.models.{module.name}" for module in iter_modules([str(Path(__file__).with_name("models"))])),
     "sk_transformers.registration",
 )
 

@@ -10,6 +10,7 @@ import timm
 import torch
 from torch import nn
 
+from ..models.attention_options import AttentionOptions
 from ..models.static_key import ConvStaticKeyAttention, StaticKeyAttention
 from ..zoo import create_model
 from . import baselines
@@ -58,16 +59,16 @@ COMPARISONS = (
     Comparison(
         "SKA mixer, 320 wide, 14x14",
         "plain SKA",
-        partial(StaticKeyAttention, 320, (14, 14), 10, 32, output_bias=False),
-        baselines.PlainStaticKeyAttention,
+        partial(StaticKeyAttention, AttentionOptions(320, (14, 14), 10, 32, output_bias=False)),
+        baselines.ReferenceMixer,
         (196, 320),
         (32,),
     ),
     Comparison(
         "CSKA mixer, 128 wide, 28x28",
         "plain CSKA",
-        partial(ConvStaticKeyAttention, 128, (28, 28), 8, 16, output_bias=False),
-        baselines.PlainConvStaticKeyAttention,
+        partial(ConvStaticKeyAttention, AttentionOptions(128, (28, 28), 8, 16, output_bias=False)),
+        baselines.ReferenceMixer,
         (784, 128),
         (8, 1),
     ),

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..models.configuration_checks import size_pair
 from ..models.configuration_skformer import NUM_STAGES, SKFormerConfig
 from ..models.configuration_skvit import SKViTConfig
-from ..models.static_key import KERNEL_SIZE
+from ..models.grids import KERNEL_SIZE
 from .errors import CheckpointError
 
 METAFORMER_HEAD_DIM = 32

@@ -117,10 +117,7 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
         "train": None if streaming else count_classes(train["label"], len(labels)),
         "validation": count_classes(validation["label"], len(labels)),
     }
-    division = f"{options.train_val_split:g} held out by --split_seed {options.split_seed}"
-    fingerprint = make_fingerprint(
-        labels, counts, source.digest(splits), "a split of their own" if validation_name else division
-    )
+    fingerprint = make_fingerprint(labels, counts, source.digest(splits))
     return ImageData(name, train, validation, labels, train_images, source.revision, account, fingerprint)
 
 

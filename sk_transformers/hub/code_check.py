@@ -8,8 +8,8 @@ import ast
 
 ALLOWED_IMPORTS = {
     "PIL", "__future__", "abc", "base64", "binascii", "collections", "contextlib", "copy", "dataclasses", "decoding",
-    "difflib", "enum", "functools", "io", "itertools", "math", "numbers", "operator", "pillow_heif", "re", "string",
-    "torch", "transformers", "typing", "warnings",
+    "difflib", "enum", "functools", "io", "itertools", "math", "numbers", "operator", "os.environ", "pillow_heif", "re",
+    "string", "torch", "transformers", "typing", "warnings",
 }  # fmt: skip  # decoding is a sibling of handler.py, and pillow_heif its option
 FORBIDDEN_NAMES = {
     "__import__", "compile", "eval", "exec", "io.open", "io.open_code", "open", "torch.hub", "torch.load", "torch.save",
@@ -29,7 +29,7 @@ def find_violation(code: str) -> str | None:
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             for name in imported_names(node):
-                if name.split(".")[0] not in ALLOWED_IMPORTS or is_forbidden(name):
+                if not ALLOWED_IMPORTS.intersection((name, name.split(".")[0])) or is_forbidden(name):
                     return f"line {node.lineno} imports {name}"
         elif isinstance(node, ast.Name | ast.Attribute) and is_forbidden(ast.unparse(node)):
             return f"line {node.lineno} uses {ast.unparse(node)}"

@@ -12,9 +12,10 @@ from transformers.backbone_utils import BackboneMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling, ImageClassifierOutput
 
-from .activations import StarReLU, mlp
+from .attention_options import AttentionOptions
 from .configuration_skformer import MIN_IMAGE_SIZE, NUM_STAGES, SKFormerConfig
-from .conv_static_key_cpu import KERNEL_SIZE  # noqa: F401  (transformers 5.1 copies the siblings named here, not theirs)
+from .grids import maps_to_tokens, tokens_to_maps
+from .layers import MLP, StarReLU
 from .modeling_common import (
     DropPath,
     StaticKeyPreTrainedModel,
@@ -23,8 +24,7 @@ from .modeling_common import (
     drop_path_rates,
     output_options,
 )
-from .static_key import StaticKeyAttention  # noqa: F401  (as above)
-from .token_mixers import build_token_mixer, maps_to_tokens, tokens_to_maps
+from .token_mixers import build_token_mixer
 
 FIRST_SCALED_STAGE = 2  # residual scales from the third stage on
 
@@ -64,18 +64,6 @@ class SKFormerDownsampling(nn.Module):
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         tokens = self.layernorm(maps_to_tokens(maps))
         return self.projection(tokens_to_maps(tokens, maps.shape[2:]))
-
-
-class SKFormerMLP(nn.Module):
-    def __init__(self, config: SKFormerConfig, width: int):
-        super().__init__()
-        inner_size = int(config.mlp_ratio * width)
-        self.fc1 = nn.Linear(width, inner_size, bias=False)
-        self.activation = StarReLU()
-        self.fc2 = nn.Linear(inner_size, width, bias=False)
-
-    def forward(self, hidden_states: torch.Tensor, recompute: bool = True) -> torch.Tensor:
-        return mlp(self.fc1, self.activation, self.fc2, hidden_states, recompute)
 
 
 class SKFormerResidual(nn.Module):
@@ -130,19 +118,19 @@ class SKFormerLayer(GradientCheckpointingLayer):
         width, head_dim, token_mixer = config.hidden_sizes[stage], config.head_dims[stage], config.token_mixers[stage]
         scaled = stage >= FIRST_SCALED_STAGE
         self.layernorm_before = build_norm(config, width)
-        self.mixer = build_token_mixer(
-            token_mixer,
+        options = AttentionOptions(
             width,
             config.grid_sizes[stage],
             num_heads=width // head_dim,
             head_dim=head_dim,
-            query_projection=config.query_projection or token_mixer == "attention",
+            query_projection=config.query_projection or not token_mixer.endswith("static_key"),
             output_bias=False,
             static_key_resolution=config.static_key_resolution,
         )
+        self.mixer = build_token_mixer(token_mixer, options)
         self.mixer_residual = SKFormerResidual(width, scaled)
         self.layernorm_after = build_norm(config, width)
-        self.mlp = SKFormerMLP(config, width)
+        self.mlp = MLP(width, int(config.mlp_ratio * width), StarReLU(), bias=False)
         self.mlp_residual = SKFormerResidual(width, scaled)
         self.drop_path = DropPath(drop_path_rate)
 
@@ -156,7 +144,7 @@ class SKFormerLayer(GradientCheckpointingLayer):
             implementation=self.config._attn_implementation,
         )
         hidden_states = self.mixer_residual(hidden_states, self.drop_path(mixed))
-        mlp_output = self.mlp(self.layernorm_after(hidden_states), recompute=not self.gradient_checkpointing)
+        mlp_output = self.mlp(self.layernorm_after(hidden_states))
         return self.mlp_residual(hidden_states, self.drop_path(mlp_output)), weights
 
 

@@ -13,10 +13,11 @@ from transformers.backbone_utils import BackboneMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling, ImageClassifierOutput
 
-from .activations import mlp
+from .attention_options import AttentionOptions
 from .configuration_checks import size_pair
 from .configuration_skvit import SKViTConfig
-from .conv_static_key_cpu import KERNEL_SIZE  # noqa: F401  (transformers 5.1 copies the siblings named here, not theirs)
+from .grids import resize_grid, tokens_to_maps
+from .layers import MLP
 from .modeling_common import (
     DropPath,
     LayerScale,
@@ -26,8 +27,7 @@ from .modeling_common import (
     drop_path_rates,
     output_options,
 )
-from .static_key import resize_grid
-from .token_mixers import build_token_mixer, tokens_to_maps
+from .token_mixers import build_token_mixer
 
 
 class SKViTPatchEmbeddings(nn.Module):
@@ -125,17 +125,6 @@ def patch_grid(pixel_values: torch.Tensor, patch_size: tuple[int, int]) -> tuple
     return pixel_values.shape[2] // patch_size[0], pixel_values.shape[3] // patch_size[1]
 
 
-class SKViTMLP(nn.Module):
-    def __init__(self, config: SKViTConfig):
-        super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation = ACT2FN[config.hidden_act]
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
-
-    def forward(self, hidden_states: torch.Tensor, recompute: bool = True) -> torch.Tensor:
-        return mlp(self.fc1, self.activation, self.fc2, hidden_states, recompute)
-
-
 def build_layer_scale(config: SKViTConfig) -> nn.Module:
     if config.layer_scale_init_value is None:
         return nn.Identity()
@@ -149,21 +138,21 @@ class SKViTLayer(GradientCheckpointingLayer):
         super().__init__()
         self.config = config
         self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mixer = build_token_mixer(
-            token_mixer,
+        options = AttentionOptions(
             config.hidden_size,
             config.grid_size,
-            num_heads=config.num_attention_heads,
-            head_dim=config.head_dim,
+            config.num_attention_heads,
+            config.head_dim,
             num_class_tokens=config.num_class_tokens,
-            query_projection=config.query_projection or token_mixer == "attention",
+            query_projection=config.query_projection or not token_mixer.endswith("static_key"),
             qkv_bias=config.qkv_bias,
             mask_diagonal=config.mask_diagonal,
             learned_temperature=config.learned_temperature,
         )
+        self.mixer = build_token_mixer(token_mixer, options)
         self.mixer_scale = build_layer_scale(config)
         self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = SKViTMLP(config)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size, ACT2FN[config.hidden_act], bias=True)
         self.mlp_scale = build_layer_scale(config)
         self.drop_path = DropPath(drop_path_rate)
 
@@ -177,7 +166,7 @@ class SKViTLayer(GradientCheckpointingLayer):
             implementation=self.config._attn_implementation,
         )
         hidden_states = hidden_states + self.drop_path(self.mixer_scale(mixed))
-        mlp_output = self.mlp(self.layernorm_after(hidden_states), recompute=not self.gradient_checkpointing)
+        mlp_output = self.mlp(self.layernorm_after(hidden_states))
         return hidden_states + self.drop_path(self.mlp_scale(mlp_output)), weights
 
 

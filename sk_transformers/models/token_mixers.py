@@ -13,12 +13,15 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
-from .activations import StarReLU, activated
-from .static_key import ConvStaticKeyAttention, SelfAttention, StaticKeyAttention, resize_grid
+from .attention_options import AttentionOptions
+from .fast_mlp import linear_act
+from .grids import maps_to_tokens, resize_grid, tokens_to_maps
+from .layers import StarReLU
+from .static_key import ConvStaticKeyAttention, SelfAttention, StaticKeyAttention
 
 
 class SeparableConvolution(nn.Module):
-    """The inverted separable convolution: expand twofold, StarReLU, 7x7 depthwise, project."""
+    """Inverted separable convolution: expand twofold, StarReLU, 7x7 depthwise, project."""
 
     def __init__(self, hidden_size: int, grid_size: tuple[int, int]):
         super().__init__()
@@ -29,13 +32,13 @@ class SeparableConvolution(nn.Module):
         self.fc2 = nn.Linear(inner_size, hidden_size, bias=False)
 
     def forward(self, hidden_states: torch.Tensor, grid_size: tuple[int, int], **_) -> tuple[torch.Tensor, None]:
-        hidden_states = activated(self.fc1, self.activation, hidden_states)
+        hidden_states = linear_act(self.fc1, self.activation, hidden_states)
         hidden_states = maps_to_tokens(self.depthwise(tokens_to_maps(hidden_states, grid_size)))
         return self.fc2(hidden_states), None
 
 
 class Pooling(nn.Module):
-    """The mean of the 3x3 neighbourhood inside the map, less the token itself (PoolFormer)."""
+    """Mean of the 3x3 neighborhood inside the map, less the token itself (PoolFormer)."""
 
     def __init__(self, hidden_size: int, grid_size: tuple[int, int]):
         super().__init__()
@@ -92,18 +95,8 @@ SPATIAL_MIXERS = {
 }
 
 
-def build_token_mixer(name: str, hidden_size: int, grid_size: tuple[int, int], **attention_options) -> nn.Module:
-    """The mixer called `name`; `attention_options` are the arguments of `SelfAttention`, for mixers that attend."""
+def build_token_mixer(name: str, options: AttentionOptions) -> nn.Module:
+    """Return the mixer called `name`; those that do not attend take the width and the grid of the options alone."""
     if name in SPATIAL_MIXERS:
-        return SPATIAL_MIXERS[name](hidden_size, grid_size)
-    return ATTENTION_MIXERS[name](hidden_size, grid_size, **attention_options)
-
-
-def tokens_to_maps(tokens: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
-    """`(batch, height * width, channels)` as `(batch, channels, height, width)`, channels last in memory: a view."""
-    return tokens.unflatten(1, grid_size).permute(0, 3, 1, 2)
-
-
-def maps_to_tokens(maps: torch.Tensor) -> torch.Tensor:
-    """The inverse of `tokens_to_maps`, a view when the maps are channels last in memory."""
-    return maps.permute(0, 2, 3, 1).flatten(1, 2)
+        return SPATIAL_MIXERS[name](options.hidden_size, options.grid_size)
+    return ATTENTION_MIXERS[name](options)

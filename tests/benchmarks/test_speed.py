@@ -8,10 +8,11 @@ import timm
 import torch
 
 from sk_transformers import create_config, create_model, list_models
-from sk_transformers.benchmarks.baselines import PlainStaticKeyAttention
+from sk_transformers.benchmarks.baselines import ReferenceMixer
 from sk_transformers.benchmarks.speed import COMPARISONS, Comparison, compare, from_json, to_json
 from sk_transformers.benchmarks.speed_report import to_summary, to_table
 from sk_transformers.complexity import count_macs
+from sk_transformers.models.attention_options import AttentionOptions
 from sk_transformers.models.static_key import StaticKeyAttention
 
 NANO = Comparison(
@@ -23,9 +24,8 @@ NANO = Comparison(
     (2, 1),
     ("inference", "training"),
 )
-MIXER = Comparison(
-    "mixer", "plain", partial(StaticKeyAttention, 8, (2, 2), 2, 4), PlainStaticKeyAttention, (4, 8), (3,)
-)
+OPTIONS = AttentionOptions(8, (2, 2), 2, 4)
+MIXER = Comparison("mixer", "plain", partial(StaticKeyAttention, OPTIONS), ReferenceMixer, (4, 8), (3,))
 
 
 @pytest.fixture(autouse=True)

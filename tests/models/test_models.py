@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from sk_transformers import SKFormerBackbone, SKFormerModel, SKViTBackbone, SKViTModel
-from sk_transformers.models import activations
 from sk_transformers.models.configuration_checks import ATTENTION_MIXER_NAMES, SPATIAL_MIXER_NAMES
 from sk_transformers.models.token_mixers import ATTENTION_MIXERS, SPATIAL_MIXERS
 
@@ -28,8 +27,8 @@ def attending_layers(config):
 
 
 def test_mixer_names_are_those_of_the_mixers():
-    assert tuple(ATTENTION_MIXERS) == ATTENTION_MIXER_NAMES[2:] + ATTENTION_MIXER_NAMES[:2]
-    assert tuple(SPATIAL_MIXERS) == SPATIAL_MIXER_NAMES
+    assert set(ATTENTION_MIXERS) == set(ATTENTION_MIXER_NAMES)
+    assert set(SPATIAL_MIXERS) == set(SPATIAL_MIXER_NAMES)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -277,12 +276,11 @@ def test_half_precision(name, dtype):
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)], ids=["32", "16"])
 @torch.no_grad()
-def test_compile_in_one_graph(name, dtype, tolerance, monkeypatch):
+def test_compile_in_one_graph(name, dtype, tolerance):
     """The graph is traced whole; the golden cases are compiled to machine code."""
     model = small_model(name).to(dtype)
     pixel_values = images(model).to(dtype)
     expected = model(pixel_values).logits
-    monkeypatch.setattr(activations, "_LINEAR_POINTWISE", "eager's own")  # also where the processor lacks bfloat16
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(pixel_values).logits, expected, rtol=10 * tolerance, atol=tolerance)
 
@@ -379,9 +377,8 @@ def test_backbone_takes_a_classifiers_weights(name, tmp_path):
     )
     assert backbone.out_indices == [1, 2]
     assert all(key.startswith("feature_norms") for key in report["missing_keys"])
-    expected = model(images(model), output_hidden_states=True).hidden_states
-    torch.manual_seed(0)
     pixel_values = images(model)
     expected = model(pixel_values, output_hidden_states=True).hidden_states
     found = backbone(pixel_values, output_hidden_states=True).hidden_states
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    for map_found, map_expected in zip(found, expected, strict=True):
+        torch.testing.assert_close(map_found, map_expected, rtol=1e-5, atol=1e-7)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sk_transformers.models.static_key import resize_grid
+from sk_transformers.models.grids import resize_grid
 
 from ..support.small_models import FORMERS, VITS, small_model
 

@@ -1,4 +1,4 @@
-"""The mixers against the paper's equations, written here a second time and without cleverness, in float64."""
+"""The mixers against the reference, and the reference against the paper's equations, in float64."""
 
 import math
 
@@ -10,23 +10,24 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sk_transformers.models import conv_static_key_cpu
-from sk_transformers.models.static_key import (
-    MAX_CACHED_GRIDS,
-    ConvStaticKeyAttention,
-    SelfAttention,
-    StaticKeyAttention,
-    attend,
-    cut_windows,
-    join_windows,
-    resize_grid,
+from sk_transformers.models import fast_attention_cpu
+from sk_transformers.models.attention import attend, split_heads
+from sk_transformers.models.attention_options import AttentionOptions
+from sk_transformers.models.grids import MAX_CACHED_GRIDS, resize_grid, window_partition, window_reverse
+from sk_transformers.models.reference import (
+    conv_static_key_attention,
+    conv_static_key_logits,
+    softmax_attention,
+    static_key_attention,
+    static_key_logits,
 )
+from sk_transformers.models.static_key import ConvStaticKeyAttention, SelfAttention, StaticKeyAttention
 
 WIDTH, HEADS, HEAD_DIM, GRID = 12, 3, 5, (4, 6)
 
 
 def make(mixer_class, **options):
-    mixer = mixer_class(WIDTH, GRID, HEADS, HEAD_DIM, **options).double()
+    mixer = mixer_class(AttentionOptions(WIDTH, GRID, HEADS, HEAD_DIM, **options)).double()
     with torch.no_grad():
         for parameter in mixer.parameters():
             parameter.normal_()
@@ -37,44 +38,46 @@ def tokens_for(mixer, batch=2, grid=GRID):
     return torch.randn(batch, grid[0] * grid[1] + mixer.num_class_tokens, WIDTH, dtype=torch.float64)
 
 
-def heads(tokens):
-    return tokens.view(*tokens.shape[:2], HEADS, HEAD_DIM).permute(0, 2, 1, 3)
-
-
-def finish(mixer, logits, value):
-    """Mask, softmax, values, output projection."""
-    if mixer.mask_diagonal:
+def expected_of(mixer, x):
+    """What a mixer should return, made of the reference's logits: its output and weights."""
+    query, value = split_heads(mixer.q_proj(x), HEADS), split_heads(mixer.v_proj(x), HEADS)
+    scaling = HEAD_DIM**-0.5 if mixer.temperature is None else mixer.temperature.exp()
+    if isinstance(mixer, StaticKeyAttention):
+        logits = static_key_logits(query, mixer.key) * scaling
+    else:
+        first = mixer.num_class_tokens
+        logits = conv_static_key_logits(query[:, :, first:], mixer.key, mixer.key_bias, GRID)
+        logits = logits * (1 if mixer.options.learned_temperature else HEAD_DIM**-0.5)
+        if first:
+            logits = torch.cat([static_key_logits(query[:, :, :1], mixer.class_key) * scaling, logits], dim=2)
+    if mixer.options.mask_diagonal:
         logits = logits.masked_fill(torch.eye(logits.shape[-1], dtype=torch.bool), -math.inf)
-    weights = logits.softmax(-1)
-    output = (weights @ heads(value)).permute(0, 2, 1, 3).reshape(*value.shape)
-    return mixer.o_proj(output), weights
+    output, weights = softmax_attention(logits, value)
+    return mixer.o_proj(output.transpose(1, 2).flatten(2)), weights
 
 
-def scale_of(mixer):
-    return HEAD_DIM**-0.5 if mixer.temperature is None else mixer.temperature.exp()
+def test_reference_is_the_paper_s_grouped_convolution():
+    query = torch.randn(2, HEADS, 24, HEAD_DIM, dtype=torch.float64)
+    key, bias = (torch.randn(HEADS, 25, n, dtype=torch.float64) for n in (9 * HEAD_DIM, 1))
+    maps = query.transpose(2, 3).reshape(2, HEADS * HEAD_DIM, *GRID)
+    kernel = key.reshape(-1, 3, 3, HEAD_DIM).permute(0, 3, 1, 2)
+    logits = F.conv2d(maps, kernel, bias.flatten(), padding=1, groups=HEADS).reshape(2, HEADS, 25, 24).mT
+    found = conv_static_key_logits(query, key, bias[..., 0], GRID)
+    torch.testing.assert_close(found, logits, rtol=1e-12, atol=1e-12)
+    value = torch.randn(2, HEADS, 25, 4, dtype=torch.float64)
+    output, weights = conv_static_key_attention(query, key, bias[..., 0], value, GRID, 0.3)
+    torch.testing.assert_close(output, (0.3 * logits).softmax(dim=-1) @ value, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, HEADS, 24, dtype=torch.float64))
 
 
-def ska(mixer, x):
-    """softmax(q K^T d**-0.5) v, head by head."""
-    query = heads(mixer.q_proj(x))
-    logits = torch.stack([query[:, h] @ mixer.key[h].T for h in range(HEADS)], dim=1) * scale_of(mixer)
-    return finish(mixer, logits, mixer.v_proj(x))
-
-
-def cska(mixer, x):
-    """The logits as the paper has them: a grouped 3x3 convolution over the map of queries."""
-    first = mixer.num_class_tokens
-    query = mixer.q_proj(x)
-    maps = query[:, first:].transpose(1, 2).reshape(len(x), HEADS * HEAD_DIM, *GRID)
-    kernel = mixer.key.reshape(-1, 3, 3, HEAD_DIM).permute(0, 3, 1, 2)
-    logits = F.conv2d(maps, kernel, mixer.key_bias.reshape(-1), padding=1, groups=HEADS)
-    logits = logits.reshape(len(x), HEADS, -1, GRID[0] * GRID[1]).transpose(2, 3)
-    logits = logits * (1 if mixer.learned_temperature else HEAD_DIM**-0.5)
-    if first:
-        class_query = heads(query[:, :1])
-        class_logits = torch.einsum("bhqd,hkd->bhqk", class_query, mixer.class_key) * scale_of(mixer)
-        logits = torch.cat([class_logits, logits], dim=2)
-    return finish(mixer, logits, mixer.v_proj(x))
+def test_reference_of_static_keys_head_by_head():
+    query, value = (torch.randn(2, HEADS, 24, HEAD_DIM, dtype=torch.float64) for _ in range(2))
+    key = torch.randn(HEADS, 24, HEAD_DIM, dtype=torch.float64)
+    output, _ = static_key_attention(query, key, value, 0.3)
+    for image in range(2):
+        for head in range(HEADS):
+            weights = (query[image, head] @ key[head].T * 0.3).softmax(dim=-1)
+            torch.testing.assert_close(output[image, head], weights @ value[image, head])
 
 
 OPTIONS = [
@@ -88,25 +91,25 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "+".join(options) or "plain")
 @pytest.mark.parametrize(
-    ("mixer_class", "formula", "implementation"),
+    ("mixer_class", "implementation"),
     [
-        (StaticKeyAttention, ska, "sdpa"),
-        (StaticKeyAttention, ska, "eager"),
-        (ConvStaticKeyAttention, cska, "sdpa"),
-        (ConvStaticKeyAttention, cska, "sdpa in blocks"),
-        (ConvStaticKeyAttention, cska, "eager"),
+        (StaticKeyAttention, "sdpa"),
+        (StaticKeyAttention, "eager"),
+        (ConvStaticKeyAttention, "sdpa"),
+        (ConvStaticKeyAttention, "sdpa in tiles"),
+        (ConvStaticKeyAttention, "eager"),
     ],
 )
-def test_mixer_is_the_formula(mixer_class, formula, implementation, options, monkeypatch):
-    if implementation == "sdpa in blocks":
+def test_mixer_is_the_reference(mixer_class, implementation, options, monkeypatch):
+    if implementation == "sdpa in tiles":
         implementation = "sdpa"
-        monkeypatch.setattr(conv_static_key_cpu, "BLOCK_BYTES", 1)
-        monkeypatch.setattr(conv_static_key_cpu, "MIN_QUERIES", 7)  # which does not divide 24
+        monkeypatch.setattr(fast_attention_cpu, "TILE_BYTES", 1)
+        monkeypatch.setattr(fast_attention_cpu, "MIN_TILE_QUERIES", 7)  # which does not divide 24
     mixer = make(mixer_class, **options)
     x = tokens_for(mixer).requires_grad_()
     output, _ = mixer(x, implementation=implementation)
     _, weights = mixer(x, output_attentions=True, implementation=implementation)
-    expected, expected_weights = formula(mixer, x)
+    expected, expected_weights = expected_of(mixer, x)
     torch.testing.assert_close(output, expected, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(weights, expected_weights, rtol=1e-11, atol=1e-11)
 
@@ -139,7 +142,7 @@ def test_attend_is_a_softmax_for_any_shape(batch, heads, queries, keys, width, i
     query, value = (normal(batch, n, heads, width).transpose(1, 2).requires_grad_() for n in (queries, keys))
     key = (normal(heads, keys, width) if is_static else normal(batch, heads, keys, width)).requires_grad_()
     mask = normal(batch, 1, queries, keys) if masked else None
-    output, weights = attend(torch.nn.Module(), query, key, value, scaling=0.7, mask=mask)
+    output, weights = attend(torch.nn.Module(), query, key, value, 0.7, mask)
     assert weights is None
     logits = 0.7 * (query.unsqueeze(3) * key.unsqueeze(-3)).sum(-1) + (mask if masked else 0)
     expected = (logits.softmax(-1) @ value).transpose(1, 2)
@@ -166,12 +169,12 @@ def test_conv_static_key_of_a_1x1_kernel_is_static_key():
 
 
 def test_no_query_projection_makes_the_tokens_the_query():
-    mixer = StaticKeyAttention(15, GRID, HEADS, HEAD_DIM, query_projection=False).double()
+    mixer = StaticKeyAttention(AttentionOptions(15, GRID, HEADS, HEAD_DIM, query_projection=False)).double()
     assert not any(name.startswith("q_proj") for name, _ in mixer.named_parameters())
     x = torch.randn(2, 24, 15, dtype=torch.float64)
-    torch.testing.assert_close(mixer(x)[0], ska(mixer, x)[0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(mixer(x)[0], expected_of(mixer, x)[0], rtol=1e-12, atol=1e-12)
     with pytest.raises(ValueError, match="3 heads of 5: choose heads that fill 12 channels"):
-        StaticKeyAttention(12, GRID, HEADS, HEAD_DIM, query_projection=False)
+        AttentionOptions(12, GRID, HEADS, HEAD_DIM, query_projection=False)
 
 
 def test_static_key_is_not_copied_over_the_batch(monkeypatch):
@@ -224,7 +227,7 @@ def test_token_count_is_checked_before_any_kernel(mixer_class, monkeypatch):
 
 
 def test_a_lone_token_with_masked_diagonal_attends_to_itself():
-    mixer = StaticKeyAttention(8, (1, 1), 2, 4, mask_diagonal=True)
+    mixer = StaticKeyAttention(AttentionOptions(8, (1, 1), 2, 4, mask_diagonal=True))
     output, weights = mixer(torch.randn(1, 1, 8), output_attentions=True)
     assert output.isfinite().all()
     assert (weights == 1).all()
@@ -254,7 +257,7 @@ def test_resize_grid_keeps_constants():
 def test_resized_mixer_is_the_mixer_with_resized_keys(mixer_class):
     new_grid = (5, 3)
     mixer = make(mixer_class, num_class_tokens=1)
-    resized = mixer_class(WIDTH, new_grid, HEADS, HEAD_DIM, num_class_tokens=1).double()
+    resized = mixer_class(AttentionOptions(WIDTH, new_grid, HEADS, HEAD_DIM, num_class_tokens=1)).double()
     state = {
         name: resize_grid(tensor, GRID, new_grid, num_class_tokens=1) if "key" in name else tensor
         for name, tensor in mixer.state_dict().items()
@@ -304,7 +307,7 @@ def test_changed_keys_are_resized_again(change):
     x = tokens_for(mixer, grid=(3, 3))
     mixer(x, (3, 3))
     CHANGES[change](mixer)
-    fresh = StaticKeyAttention(WIDTH, GRID, HEADS, HEAD_DIM).double()
+    fresh = StaticKeyAttention(AttentionOptions(WIDTH, GRID, HEADS, HEAD_DIM)).double()
     fresh.load_state_dict(mixer.state_dict())
     assert torch.equal(mixer(x, (3, 3))[0], fresh(x, (3, 3))[0])
 
@@ -324,9 +327,9 @@ def test_a_layer_remembers_few_grids():
     mixer = make(StaticKeyAttention).eval()
     for side in range(1, 3 * MAX_CACHED_GRIDS):
         mixer(tokens_for(mixer, grid=(side, side)), (side, side))
-    assert len(mixer._resized_keys) == MAX_CACHED_GRIDS
+    assert len(mixer.resized_keys.cache) == MAX_CACHED_GRIDS
     mixer.train()
-    assert not mixer._resized_keys
+    assert not mixer.resized_keys.cache
 
 
 # Windows
@@ -334,13 +337,13 @@ def test_a_layer_remembers_few_grids():
 
 def test_windows_are_cut_and_joined():
     tokens = torch.arange(2 * 5 * 7 * 3.0).view(2, 35, 3)
-    windows = cut_windows(tokens, (5, 7), (4, 6))
+    windows = window_partition(tokens, (5, 7), (4, 6))
     assert windows.shape == (2 * 2 * 2, 24, 3)
     maps = tokens.view(2, 5, 7, 3)
     assert torch.equal(windows[0].view(4, 6, 3), maps[0, :4, :6])
     assert torch.equal(windows[5].view(4, 6, 3)[:, 0], maps[1, :4, 6])
     assert (windows[5].view(4, 6, 3)[:, 1:] == 0).all()
-    assert torch.equal(join_windows(windows, (5, 7), (4, 6)), tokens)
+    assert torch.equal(window_reverse(windows, (5, 7), (4, 6)), tokens)
 
 
 @pytest.mark.parametrize("mixer_class", [StaticKeyAttention, ConvStaticKeyAttention])

@@ -3,13 +3,12 @@
 import torch
 from torch.nn import functional as F
 
+from sk_transformers.models.grids import maps_to_tokens, tokens_to_maps
 from sk_transformers.models.token_mixers import (
     Identity,
     Pooling,
     RandomMixing,
     SeparableConvolution,
-    maps_to_tokens,
-    tokens_to_maps,
 )
 
 GRID, WIDTH = (4, 6), 5

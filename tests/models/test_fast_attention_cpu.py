@@ -1,4 +1,4 @@
-"""CSKA's operator for the processor against the softmax that it stands for, in float64, on shapes of all kinds."""
+"""CSKA's CPU kernel against the reference, in float64, on shapes of all kinds."""
 
 import importlib.util
 import math
@@ -12,22 +12,18 @@ from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
-from sk_transformers.models import conv_static_key_cpu
-from sk_transformers.models.conv_static_key_cpu import (
+from sk_transformers.models import fast_attention_cpu
+from sk_transformers.models.attention import attend, attend_from_neighborhoods, fused_attention, with_bias_as_channel
+from sk_transformers.models.attention_options import AttentionOptions
+from sk_transformers.models.fast_attention_cpu import (
     SAFE_LOGIT,
-    add_neighbourhoods,
-    block_size,
-    conv_static_key_attention,
-    largest_logit,
-    neighbourhoods,
+    logit_bound,
+    tile_size,
+    tiled_conv_static_key_attention,
 )
-from sk_transformers.models.static_key import (
-    ConvStaticKeyAttention,
-    attend,
-    attend_from_neighbourhoods,
-    fused_attention,
-    with_bias_as_channel,
-)
+from sk_transformers.models.grids import neighborhoods, sum_neighborhoods
+from sk_transformers.models.reference import conv_static_key_logits, softmax_attention
+from sk_transformers.models.static_key import ConvStaticKeyAttention
 
 INPUTS = ("query", "key", "value", "bias")
 
@@ -50,23 +46,16 @@ def draw(batch=2, heads=3, grid=(4, 5), e=2, d=3, extra_keys=0, scale=1.0, dtype
     }
 
 
-def by_softmax(query, key, value, bias, mask, grid_size):
-    """Convolution, softmax and sum, one after the other.
-
-    Not by `F.conv2d`, whose gradient by the weight, in float64 and grouped, is wrong on maps of 1x2 (torch 2.14).
-    """
-    _, heads, _, e = query.shape
-    maps = query.transpose(2, 3).reshape(len(query), heads * e, *grid_size)
-    columns = F.unfold(maps, 3, padding=1).unflatten(1, (heads, e, 9))
-    logits = torch.einsum("bhcon,hmoc->bhnm", columns, key.unflatten(2, (9, e))) + bias[:, None]
-    logits = logits if mask is None else logits + mask
-    return (logits.softmax(dim=-1) @ value).transpose(1, 2)
+def expected_of(query, key, value, bias, mask, grid_size):
+    """The reference, with the arguments and the layout of the kernel."""
+    logits = conv_static_key_logits(query, key, bias, grid_size)
+    return softmax_attention(logits, value, mask)[0].transpose(1, 2)
 
 
 def assert_same(given, rtol=1e-10):
     """Results and all gradients."""
     leaves = [given[name].requires_grad_() for name in INPUTS]
-    output, expected = conv_static_key_attention(**given), by_softmax(**given)
+    output, expected = tiled_conv_static_key_attention(**given), expected_of(**given)
     torch.testing.assert_close(output, expected, rtol=rtol, atol=rtol)
     cotangent = torch.randn_like(expected)
     for gradient, right in zip(
@@ -93,12 +82,12 @@ shapes = st.fixed_dictionaries(
 @given(
     shapes=shapes,
     mask=st.sampled_from(["none", "keys", "images", "all"]),
-    block_bytes=st.sampled_from([1, 500, 10**7]),
+    tile_bytes=st.sampled_from([1, 500, 10**7]),
     batch_bytes=st.sampled_from([1, 3000, 10**7]),
-    min_queries=st.integers(1, 9),
+    min_tile_queries=st.integers(1, 9),
 )
 @settings(max_examples=150, deadline=None, derandomize=True)
-def test_any_shape_in_any_blocks(shapes, mask, block_bytes, batch_bytes, min_queries):
+def test_any_shape_in_any_tiles(shapes, mask, tile_bytes, batch_bytes, min_tile_queries):
     inputs = draw(**shapes)
     batch, _, queries, _ = inputs["query"].shape
     keys = inputs["key"].shape[1]
@@ -106,19 +95,19 @@ def test_any_shape_in_any_blocks(shapes, mask, block_bytes, batch_bytes, min_que
     if mask in mask_shapes:
         inputs["mask"] = torch.randn(mask_shapes[mask], dtype=torch.float64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conv_static_key_cpu, "BLOCK_BYTES", block_bytes)
-        patch.setattr(conv_static_key_cpu, "BATCH_BYTES", batch_bytes)
-        patch.setattr(conv_static_key_cpu, "MIN_QUERIES", min_queries)
+        patch.setattr(fast_attention_cpu, "TILE_BYTES", tile_bytes)
+        patch.setattr(fast_attention_cpu, "BATCH_TILE_BYTES", batch_bytes)
+        patch.setattr(fast_attention_cpu, "MIN_TILE_QUERIES", min_tile_queries)
         assert_same(inputs, rtol=1e-9)
 
 
 @pytest.mark.parametrize("scale", [1.0, 50.0], ids=["bounded", "shifted"])
 def test_gradcheck(scale):
     inputs = draw(batch=2, heads=2, grid=(2, 3), extra_keys=1, scale=scale)
-    assert (largest_logit(inputs["query"], inputs["key"], inputs["bias"]) < SAFE_LOGIT) == (scale == 1)
+    assert (logit_bound(inputs["query"], inputs["key"], inputs["bias"]) < SAFE_LOGIT) == (scale == 1)
     inputs["value"] = inputs["value"] * 3
     leaves = [inputs[name].requires_grad_() for name in INPUTS]
-    assert torch.autograd.gradcheck(lambda *given: conv_static_key_attention(*given, None, (2, 3)), leaves)
+    assert torch.autograd.gradcheck(lambda *given: tiled_conv_static_key_attention(*given, None, (2, 3)), leaves)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -127,12 +116,12 @@ def test_logits_at_the_bound_neither_overflow_nor_vanish(dtype):
     inputs = draw(batch=1, heads=1, grid=(1, 3), e=1, dtype=dtype)
     inputs["query"] = torch.tensor([[[[-1.0], [0.0], [1.0]]]], dtype=dtype)
     inputs["key"] = torch.zeros(1, 3, 9, dtype=dtype)
-    inputs["key"][0, :, 4] = 19.0  # the middle of the neighbourhood
+    inputs["key"][0, :, 4] = 19.0  # the middle of the neighborhood
     inputs["bias"] = torch.zeros(1, 3, dtype=dtype)
     inputs["value"] = inputs["value"] * 1e4
-    assert 55 < largest_logit(inputs["query"], inputs["key"], inputs["bias"]) < SAFE_LOGIT
-    output = conv_static_key_attention(**inputs)
-    exact = by_softmax(**{name: x.double() if isinstance(x, torch.Tensor) else x for name, x in inputs.items()})
+    assert 55 < logit_bound(inputs["query"], inputs["key"], inputs["bias"]) < SAFE_LOGIT
+    output = tiled_conv_static_key_attention(**inputs)
+    exact = expected_of(**{name: x.double() if isinstance(x, torch.Tensor) else x for name, x in inputs.items()})
     torch.testing.assert_close(output.double(), exact, rtol=4 * torch.finfo(dtype).eps, atol=0)
 
 
@@ -140,50 +129,50 @@ def test_logits_at_the_bound_neither_overflow_nor_vanish(dtype):
 @pytest.mark.parametrize("scale", [0.5, 20.0])
 def test_low_precision_is_as_exact_as_a_softmax_in_it(dtype, tolerance, scale):
     inputs = draw(batch=2, heads=2, grid=(7, 7), e=8, d=8, scale=scale / 8, dtype=dtype)
-    exact = by_softmax(**{name: x.double() if isinstance(x, torch.Tensor) else x for name, x in inputs.items()})
-    error = (conv_static_key_attention(**inputs).double() - exact).norm() / exact.norm()
-    softmax_error = (by_softmax(**inputs).double() - exact).norm() / exact.norm()
-    assert error < max(2 * softmax_error, tolerance)
+    exact = expected_of(**{name: x.double() if isinstance(x, torch.Tensor) else x for name, x in inputs.items()})
+    error = (tiled_conv_static_key_attention(**inputs).double() - exact).norm() / exact.norm()
+    reference_error = (expected_of(**inputs).double() - exact).norm() / exact.norm()
+    assert error < max(2 * reference_error, tolerance)
 
 
 def test_the_bound_holds_and_is_infinite_where_exponentials_overflow():
     for seed in range(20):
         inputs = draw(seed=seed, scale=5.0)
-        logits = torch.einsum("bhqe,hke->bhqk", neighbourhoods(inputs["query"], (4, 5)), inputs["key"])
+        logits = torch.einsum("bhqe,hke->bhqk", neighborhoods(inputs["query"], (4, 5)), inputs["key"])
         logits = logits + inputs["bias"][:, None]
-        bound = largest_logit(inputs["query"], inputs["key"], inputs["bias"])
+        bound = logit_bound(inputs["query"], inputs["key"], inputs["bias"])
         assert logits.abs().max() <= bound < 20 * logits.abs().max()
     half = draw(dtype=torch.float16)
-    assert largest_logit(half["query"], half["key"], half["bias"]) == math.inf
+    assert logit_bound(half["query"], half["key"], half["bias"]) == math.inf
 
 
 def test_what_is_no_number_stays_in_its_image():
     inputs = draw(batch=3)
     inputs["query"][1, 0, 7] = math.nan
-    output = conv_static_key_attention(**inputs)
+    output = tiled_conv_static_key_attention(**inputs)
     assert output[1].isnan().any()
-    torch.testing.assert_close(output[[0, 2]], by_softmax(**inputs)[[0, 2]])
+    torch.testing.assert_close(output[[0, 2]], expected_of(**inputs)[[0, 2]])
 
 
-def test_neighbourhoods_are_a_convolution_and_have_an_adjoint():
+def test_neighborhoods_are_a_convolution_and_have_an_adjoint():
     query = torch.randn(2, 3, 20, 4, dtype=torch.float64)
-    columns = neighbourhoods(query, (4, 5))
+    columns = neighborhoods(query, (4, 5))
     maps = query.transpose(2, 3).reshape(6, 4, 4, 5)
     expected = F.unfold(maps, 3, padding=1).unflatten(1, (4, 9)).permute(0, 3, 2, 1).reshape(2, 3, 20, 36)
     assert torch.equal(columns, expected)
     other = torch.randn_like(columns)
-    torch.testing.assert_close((columns * other).sum(), (query * add_neighbourhoods(other, (4, 5))).sum())
+    torch.testing.assert_close((columns * other).sum(), (query * sum_neighborhoods(other, (4, 5))).sum())
 
 
-def test_blocks_are_neither_too_large_nor_too_many():
-    assert block_size(heads=8, queries=784, keys=784, bytes_per_logit=4) == (1, 392)
-    assert block_size(heads=2, queries=64, keys=64, bytes_per_logit=4) == (32, 64)
-    assert block_size(heads=8, queries=12544, keys=12544, bytes_per_logit=4) == (1, conv_static_key_cpu.MIN_QUERIES)
+def test_tiles_are_neither_too_large_nor_too_many():
+    assert tile_size(heads=8, queries=784, keys=784, bytes_per_logit=4) == (1, 392)
+    assert tile_size(heads=2, queries=64, keys=64, bytes_per_logit=4) == (32, 64)
+    assert tile_size(heads=8, queries=12544, keys=12544, bytes_per_logit=4) == (1, fast_attention_cpu.MIN_TILE_QUERIES)
 
 
 def test_the_gradient_keeps_no_logits():
     """Of a layer with 400 positions, what is saved for the gradient is far smaller than the logits of one image."""
-    mixer = ConvStaticKeyAttention(16, (20, 20), 2, 8).train()
+    mixer = ConvStaticKeyAttention(AttentionOptions(16, (20, 20), 2, 8)).train()
     saved = []
     tokens = torch.randn(4, 400, 16, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
@@ -198,8 +187,8 @@ def test_compiled_without_a_break():
     counters.clear()
     inputs = draw()
     leaves = [inputs[name].requires_grad_() for name in INPUTS]
-    compiled = torch.compile(conv_static_key_attention, fullgraph=True, backend="aot_eager")
-    output, expected = compiled(**inputs), by_softmax(**inputs)
+    compiled = torch.compile(tiled_conv_static_key_attention, fullgraph=True, backend="aot_eager")
+    output, expected = compiled(**inputs), expected_of(**inputs)
     torch.testing.assert_close(output, expected)
     for gradient, right in zip(
         torch.autograd.grad(output.sum(), leaves), torch.autograd.grad(expected.sum(), leaves), strict=True
@@ -213,18 +202,19 @@ def test_the_operator_keeps_torch_library_s_rules():
         inputs = draw(scale=scale)
         for name in INPUTS:
             inputs[name].requires_grad_()
-        torch.library.opcheck(conv_static_key_cpu.attention_in_blocks, tuple(inputs.values()))
+        torch.library.opcheck(fast_attention_cpu.tiled_attention, tuple(inputs.values()))
 
 
 def test_two_copies_of_the_file_do_not_share_an_operator():
     """As two networks do that are loaded as remote code, and a file that is loaded again."""
     for name in ("copy_of_one", "copy_of_another", "copy_of_one"):
-        spec = importlib.util.spec_from_file_location(name, Path(conv_static_key_cpu.__file__))
+        full_name = f"sk_transformers.models.{name}"
+        spec = importlib.util.spec_from_file_location(full_name, Path(fast_attention_cpu.__file__))
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        assert str(module.attention_in_blocks._opoverload) == f"{name}.attention_in_blocks.default"
+        assert str(module.tiled_attention._opoverload) == f"sk_transformers_models_{name}.tiled_attention.default"
         inputs = draw()
-        torch.testing.assert_close(module.conv_static_key_attention(**inputs), by_softmax(**inputs))
+        torch.testing.assert_close(module.tiled_conv_static_key_attention(**inputs), expected_of(**inputs))
 
 
 def test_on_cuda_the_bias_is_a_channel():
@@ -232,9 +222,9 @@ def test_on_cuda_the_bias_is_a_channel():
     inputs = draw()
     given = (inputs["key"], inputs["bias"], inputs["value"], inputs["grid_size"], 1.0, None)
     mixer = torch.nn.Module()
-    output, _ = attend_from_neighbourhoods(mixer, inputs["query"], *given, output_attentions=True)
-    torch.testing.assert_close(output, by_softmax(**inputs))
-    query, key = with_bias_as_channel(neighbourhoods(inputs["query"], (4, 5)), inputs["key"], inputs["bias"])
+    output = attend_from_neighborhoods(mixer, inputs["query"], *given)
+    torch.testing.assert_close(output, expected_of(**inputs))
+    query, key = with_bias_as_channel(neighborhoods(inputs["query"], (4, 5)), inputs["key"], inputs["bias"])
     assert (query.shape[-1] - 9 * 2) == (key.shape[-1] - 9 * 2) == 8
     fused = fused_attention(mixer, query, key, inputs["value"], 1.0, None, "sdpa")
     torch.testing.assert_close(fused, output)
@@ -248,8 +238,8 @@ def test_what_cuda_kernels_are_given(dtype, monkeypatch):
     with FakeTensorMode(), torch.device("cuda"):
         query, value = (torch.empty(3, 20, 2, 16, dtype=dtype).transpose(1, 2) for _ in range(2))
         key, bias = torch.empty(2, 20, 9 * 16, dtype=dtype), torch.empty(2, 20, dtype=dtype)
-        attend(torch.nn.Module(), query, key[:, :, :16], value, scaling=1.0)
-        attend_from_neighbourhoods(torch.nn.Module(), query, key, bias, value, (4, 5), 1.0, None)
+        attend(torch.nn.Module(), query, key[:, :, :16], value, 1.0)
+        attend_from_neighborhoods(torch.nn.Module(), query, key, bias, value, (4, 5), 1.0, None)
     for (query, key, value), width in zip(given, (16, 9 * 16 + 8), strict=True):
         assert query.device.type == key.device.type == "cuda" and query.dtype == key.dtype == value.dtype == dtype
         assert query.shape[3] == key.shape[3] == width and width % 8 == value.shape[3] % 8 == 0

@@ -1,0 +1,164 @@
+"""What the attention mixers share: their heads and masks, and the choice of a kernel for `softmax(logits) @ value`.
+
+The reference runs where it is asked for and where the weights are, which exist in it only; else the fastest kernel that
+fits.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .fast_attention_cpu import tiled_conv_static_key_attention
+from .fast_paths import use_fast_paths
+from .grids import neighborhoods, window_padding_mask, window_partition, window_reverse
+from .reference import softmax_attention, static_key_logits
+
+
+def check_tokens(mixer: nn.Module, hidden_states: torch.Tensor, grid_size: tuple[int, int]) -> None:
+    """Raise ValueError unless the tokens are as many as the grid and the mixer's class tokens say."""
+    # Kernels of sdpa do not check that key and value have the same length.
+    tokens = grid_size[0] * grid_size[1] + mixer.num_class_tokens
+    if hidden_states.shape[1] != tokens:
+        first = f"{mixer.num_class_tokens} for classes and " if mixer.num_class_tokens else ""
+        raise ValueError(
+            f"{type(mixer).__name__} got {hidden_states.shape[1]} tokens, expected {tokens}: {first}a grid of"
+            f" {grid_size[0]}x{grid_size[1]}. Pass grid_size=(height, width) with the grid that the tokens lie on."
+        )
+
+
+def split_heads(tokens: torch.Tensor, num_heads: int) -> torch.Tensor:
+    """Return tokens `(batch, tokens, num_heads * head_dim)` as `(batch, num_heads, tokens, head_dim)`."""
+    return tokens.unflatten(2, (num_heads, -1)).transpose(1, 2)
+
+
+def scale(query: torch.Tensor, temperature: torch.Tensor | None) -> tuple[torch.Tensor, float]:
+    """Return the query and the scale of its logits. Kernels take a number: a trained scale goes into the query."""
+    if temperature is None:
+        return query, query.shape[-1] ** -0.5
+    return query * temperature.exp().to(query.dtype), 1.0
+
+
+def wants_reference(implementation: str, output_attentions: bool) -> bool:
+    """Return whether the weights have to exist, or the plain way was asked for."""
+    return output_attentions or implementation == "eager" or not use_fast_paths()
+
+
+def attend(
+    mixer: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float,
+    mask: torch.Tensor | None = None,
+    implementation: str = "sdpa",
+    output_attentions: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return `softmax(scaling * query @ key.T + mask) @ value`, for computed and for static keys.
+
+    Args:
+        mixer: the calling module, which transformers' attention functions ask for its mode.
+        query: `(batch, heads, queries, e)`.
+        key: `(heads, keys, e)` when it is static, `(batch, heads, keys, e)` when it is computed.
+        value: `(batch, heads, keys, d)`.
+        mask: additive, broadcastable to `(batch, heads, queries, keys)`.
+        implementation: a name in transformers' `ALL_ATTENTION_FUNCTIONS`, or `"eager"` for the reference.
+        output_attentions: whether to return the weights.
+
+    Returns:
+        The output, `(batch, queries, heads, d)`, and the weights, `(batch, heads, queries, keys)` or None.
+    """
+    if wants_reference(implementation, output_attentions) or overruns_mask(implementation, mask):
+        query = query * scaling
+        logits = static_key_logits(query, key) if key.dim() == 3 else query @ key.mT
+        output, weights = softmax_attention(logits, value, mask)
+        return output.transpose(1, 2), weights
+    return fused_attention(mixer, query, key, value, scaling, mask, implementation), None
+
+
+def fused_attention(
+    mixer: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float,
+    mask: torch.Tensor | None,
+    implementation: str,
+) -> torch.Tensor:
+    """Return `attend`'s output by one of transformers' attention functions, which never write the weights to memory."""
+    # A static key is expanded over the batch, not copied: every image reads the same memory.
+    key = key.expand(value.shape[0], -1, -1, -1)
+    if implementation == "flex_attention":
+        # It does not broadcast masks, and treats an expanded parameter as requiring grad.
+        mask = mask if mask is None else mask.expand(value.shape[0], -1, query.shape[2], key.shape[2])
+        key = key if torch.is_grad_enabled() else key.detach()
+    attention_function = ALL_ATTENTION_FUNCTIONS[implementation]
+    return attention_function(mixer, query, key, value, mask, dropout=0.0, scaling=scaling, is_causal=False)[0]
+
+
+def overruns_mask(implementation: str, mask: torch.Tensor | None) -> bool:
+    """Return whether a kernel would read past the mask: flex attention of torch 2.14 does on the CPU.
+
+    It does so where a side of the mask is not a multiple of its block.
+    """
+    return implementation == "flex_attention" and mask is not None and mask.device.type == "cpu"
+
+
+def attend_from_neighborhoods(
+    mixer: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    bias: torch.Tensor,
+    value: torch.Tensor,
+    grid_size: tuple[int, int],
+    scaling: float,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return the output `(batch, queries, heads, d)` of CSKA: SKA whose query is its own 3x3 neighborhood.
+
+    The key is `(heads, keys, 9 e)`, the bias `(heads, keys)`; the other arguments are those of `attend`.
+    """
+    if value.device.type == "cpu" and not torch.compiler.is_exporting():
+        return tiled_conv_static_key_attention(query * scaling, key, value, bias * scaling, mask, grid_size)
+    query = neighborhoods(query, grid_size)
+    if value.device.type == "cuda" and not torch.compiler.is_exporting():
+        # Queries wider than values fit one kernel of sdpa alone, the memory-efficient one; flex and flash reject them.
+        query, key = with_bias_as_channel(query, key, bias)
+        return fused_attention(mixer, query, key, value, scaling, mask, "sdpa")
+    logits = static_key_logits(query * scaling, key) + (bias * scaling).to(value.dtype)[:, None]
+    return softmax_attention(logits, value, mask)[0].transpose(1, 2)
+
+
+def with_bias_as_channel(
+    query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return queries with ones after their channels, keys with their bias: eight, a multiple of which kernels want."""
+    query = F.pad(query, (0, 8), value=1.0)
+    return query, torch.cat([key, F.pad(bias.unsqueeze(2), (0, 7))], dim=2).to(query.dtype)
+
+
+def hide_diagonal(mask: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
+    """Return the mask that keeps tokens from attending to themselves, `(1, 1, tokens, tokens)`, added to `mask`."""
+    count = like.shape[2]
+    # The lowest number and not -inf, so that a lone token still attends to something.
+    diagonal = torch.eye(count, dtype=like.dtype, device=like.device)[None, None] * torch.finfo(like.dtype).min
+    return diagonal if mask is None else mask + diagonal
+
+
+def mix_windows(
+    mixer: nn.Module,
+    hidden_states: torch.Tensor,
+    grid_size: tuple[int, int],
+    output_attentions: bool,
+    implementation: str,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Mix windows of the mixer's own grid as if each were an image; the last ones are padded with zeros, as Swin's are.
+
+    Arguments and results are those of the mixer's `forward`, but that the weights' batch counts windows.
+    """
+    window = mixer.grid_size
+    windows = window_partition(hidden_states, grid_size, window)
+    mask = window_padding_mask(grid_size, window, len(hidden_states), windows)
+    # Not by a call, whose hooks would see windows first and images then.
+    mixed, weights = mixer.forward(windows, None, output_attentions, implementation, mask)
+    return window_reverse(mixed, grid_size, window), weights

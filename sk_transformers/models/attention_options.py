@@ -1,0 +1,61 @@
+"""What an attention mixer is made of."""
+
+from dataclasses import dataclass
+
+STATIC_KEY_RESOLUTIONS = ("interpolate", "window")
+
+
+@dataclass(frozen=True)
+class AttentionOptions:
+    """What attention, with computed or with static keys, is made of.
+
+    Args:
+        hidden_size: channels of the tokens.
+        grid_size: `(height, width)` of the grid of positions; it binds static keys only.
+        num_heads, head_dim: number of heads and channels of a head; they need not fill `hidden_size`.
+        num_class_tokens: class tokens, distillation tokens among them, that stand before the positions.
+        query_projection: False makes the tokens themselves the query, where the key is static.
+        qkv_bias, output_bias: whether the projections have biases.
+        mask_diagonal: keep a token from attending to its own position (locality self-attention, arXiv 2112.13492).
+        learned_temperature: train the scale of the logits, as a logarithm that starts at `head_dim ** -0.5` (same
+            source).
+        static_key_resolution: what static keys do on another grid than `grid_size`: `"interpolate"` resizes them,
+            `"window"` cuts the map into windows of the trained grid.
+
+    Raises:
+        ValueError: if the options do not fit together.
+    """
+
+    hidden_size: int
+    grid_size: tuple[int, int]
+    num_heads: int
+    head_dim: int
+    num_class_tokens: int = 0
+    query_projection: bool = True
+    qkv_bias: bool = False
+    output_bias: bool = True
+    mask_diagonal: bool = False
+    learned_temperature: bool = False
+    static_key_resolution: str = "interpolate"
+
+    def __post_init__(self) -> None:
+        if not self.query_projection and self.inner_size != self.hidden_size:
+            raise ValueError(
+                f"query_projection=False makes the {self.hidden_size} channels of a token its query, but there are"
+                f" {self.num_heads} heads of {self.head_dim}: choose heads that fill {self.hidden_size} channels."
+            )
+        if self.static_key_resolution == "window" and self.num_class_tokens:
+            raise ValueError(
+                "static_key_resolution='window' cuts the map into windows, and a class token is in none:"
+                " use 'interpolate', or a network without a class token."
+            )
+
+    @property
+    def inner_size(self) -> int:
+        """Channels of all heads together."""
+        return self.num_heads * self.head_dim
+
+    @property
+    def num_positions(self) -> int:
+        """Rows of a static key: one for each class token and each position."""
+        return self.num_class_tokens + self.grid_size[0] * self.grid_size[1]
