@@ -65,13 +65,14 @@ class ImageData:
         return {"train": self.train, "validation": self.validation}[name]
 
 
-def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2) -> ImageData:
+def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2, hold_out: bool = True) -> ImageData:
     """Load the data that the options name.
 
     Args:
         options: the data, and how it is divided.
         streaming: read the training images as they are needed, and never hold them all. Validation images are loaded.
         min_labels: how many classes there have to be; training needs two.
+        hold_out: divide the images where there is no validation split; else all of them are training and validation.
 
     Raises:
         ValueError: if there is no such data, split or column, or it has no labels, or labels outside their range, or
@@ -98,7 +99,9 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
         train, labels = _with_class_labels(name, train)
     if len(labels) < min_labels:
         raise ValueError(f"{name} has one class, {labels[0]!r}: expected at least two to tell apart.")
-    if validation_name is None:
+    if validation_name is None and not hold_out:
+        validation = train
+    elif validation_name is None:
         train, validation = _divide(name, train, labels, options.train_val_split, options.split_seed)
     else:
         validation = _without_missing(name, source.load(validation_name), options.skip_unreadable, left_out)
@@ -106,7 +109,8 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
 
     splits = [train_name] if validation_name is None else [train_name, validation_name]
     train_images = source.length(train_name) if streaming else len(train)
-    account = describe(source, splits, len(labels), train_images, len(validation), left_out)
+    held_out = len(validation) if validation is not train else 0
+    account = describe(source, splits, len(labels), train_images, held_out, left_out)
     most = options.max_train_samples
     if most is not None and not (train_images and train_images <= most):
         train = train.take(most) if streaming else _choose(train, most, options.split_seed)
@@ -125,10 +129,12 @@ def describe(
     source: "Source", splits: list[str], classes: int, train: int | None, validation: int, left_out: list[LeftOut]
 ) -> str:
     """Return one line of account: how many images, classes and splits there are, and what is left out and why."""
-    held_out = "held out" if len(splits) == 1 else splits[1]
     images = "a stream of images" if train is None else count(train + validation, "image")
     line = f"{source.name}: {images} of {count(classes, 'class', 'classes')}"
-    line += f"; {splits[0]} {'' if train is None else f'{train}, '}{held_out} {validation}."
+    if validation:
+        other = "held out" if len(splits) == 1 else splits[1]
+        line += f"; {splits[0]} {'' if train is None else f'{train}, '}{other} {validation}"
+    line += "."
     unused = [split for split in source.split_names if split not in splits]
     if unused:
         line += f" Not used: {', '.join(unused)}."

@@ -13,7 +13,11 @@ class EvaluationOptions:
     """What is measured, beside the data, and how."""
 
     model: str = option(help="a repo folder or a Hub id")
-    split: Literal["train", "validation"] = option("validation", choices=["train", "validation"])
+    split: Literal["train", "validation", "all"] = option(
+        "validation",
+        "all: of a set without a validation split, nothing held out",
+        choices=["train", "validation", "all"],
+    )
     per_device_eval_batch_size: int = option(128, type=positive_int)
     mixed_precision: Literal["no", "fp16", "bf16"] = option("no", choices=["no", "fp16", "bf16"])
     output_dir: str | None = option(None, "folder for evaluation.json and the plots [evaluations/MODEL-DATASET]")

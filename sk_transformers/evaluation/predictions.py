@@ -9,7 +9,7 @@ from torch import nn
 from torchmetrics.functional.classification import binary_calibration_error
 
 from ..data.loaders import UNREADABLE
-from .metrics import TOP_K, TopKAccuracy
+from .metrics import TOP_K, TopKAccuracy, class_scores
 
 CALIBRATION_BINS = 15
 
@@ -21,7 +21,7 @@ class Predictions:
     A few numbers an image, not its logits: of 50,000 images and 21,841 classes they would be 4 GB.
 
     Args:
-        top: `(images, k)`, the likeliest classes, best first; five of them, or all if there are fewer.
+        top: `(images, k)`, the likeliest classes, best first: five of them, or one of five classes or fewer.
         confidence: `(images,)`, the probability of the likeliest class.
         loss: `(images,)`, the cross-entropy.
         labels: `(images,)`, the right classes.
@@ -87,7 +87,7 @@ def predict(accelerator: Accelerator, model: nn.Module, loader, label_map: torch
 
 def reduce_logits(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Return `top`, `confidence`, `loss` and `labels` of `Predictions` from logits, `(batch, classes)`."""
-    top = logits.topk(min(TOP_K, logits.shape[-1])).indices
+    top = logits.topk(TOP_K if logits.shape[-1] > TOP_K else 1).indices  # of five classes or fewer, it says nothing
     confidence = logits.softmax(-1).amax(-1).clamp(max=1)  # rounding may exceed 1, which torchmetrics takes for a logit
     loss = nn.functional.cross_entropy(logits, labels, reduction="none", ignore_index=UNREADABLE)
     return top, confidence, loss, labels
@@ -123,6 +123,7 @@ def summarize(predictions: Predictions, class_names: list[str]) -> dict:
         "images": len(labels),
         "unreadable": predictions.unreadable,
         **accuracy(predictions),
+        **class_scores(predictions.predicted, labels),
         "calibration_error": binary_calibration_error(
             predictions.confidence, correct.long(), n_bins=CALIBRATION_BINS, norm="l1"
         ).item(),

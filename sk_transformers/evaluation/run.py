@@ -51,10 +51,10 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
     transformers_logging.disable_progress_bar()
     accelerator = Accelerator(mixed_precision=options.mixed_precision)
     use_all_cores(accelerator)
-    data = load_data(data_options, min_labels=1)
+    data = load_data(data_options, min_labels=1, hold_out=options.split != "all")
     if accelerator.is_main_process:
         Console(stderr=True).print(data.account, markup=False, highlight=False, soft_wrap=True)
-    images = data.split(options.split)
+    images = data.split("train" if options.split == "all" else options.split)
     model, processor = load_classifier(options.model)
     label_map = map_labels(data.labels, model.config.id2label)
     class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]

@@ -12,14 +12,13 @@ def plot_curves(history: list[dict[str, float]], file: Path) -> None:
     epochs = [entry["epoch"] for entry in history]
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     losses, accuracies, rates = figure.subplots(1, 3)
-    averaged = "ema_top1" in history[0]
     for axes, title, curves in (
         (losses, "loss", {"training": "train_loss", "validation": "loss", "averaged weights": "ema_loss"}),
         (accuracies, "accuracy", {"top-1": "top1", "top-5": "top5", "top-1, averaged weights": "ema_top1"}),
         (rates, "learning rate", {"at the end of the epoch": "learning_rate"}),
     ):
         for label, name in curves.items():
-            if averaged or not name.startswith("ema_"):
+            if name in history[0]:
                 marker = "o" if len(epochs) < 20 else None
                 axes.plot(epochs, [entry[name] for entry in history], label=label, marker=marker, markersize=3)
         axes.set_title(title, fontsize=10)

@@ -87,6 +87,7 @@ def run_card(
             metric_value=round(best[key], 4),
         )
         for key, title in (("top1", "Top-1 accuracy"), ("top5", "Top-5 accuracy"))
+        if key in best
     ]
     name_of_data = KNOWN_DATA.get(data["name"], Path(data["name"]).name)
     commit, _, changes = (record["commit"] or "").partition("+")

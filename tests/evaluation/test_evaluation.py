@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -15,9 +17,10 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from sk_transformers import create_model
 from sk_transformers.data.options import DataOptions
+from sk_transformers.evaluation.metrics import class_scores
 from sk_transformers.evaluation.options import EvaluationOptions
 from sk_transformers.evaluation.plots import plot_confusion, plot_reliability
-from sk_transformers.evaluation.predictions import Predictions, map_labels, predict, reduce_logits, summarize
+from sk_transformers.evaluation.predictions import Predictions, accuracy, map_labels, predict, reduce_logits, summarize
 from sk_transformers.evaluation.run import evaluate_model
 from sk_transformers.hub import export
 from sk_transformers.image_processing import image_processor_for
@@ -150,7 +153,7 @@ def test_script(repo, tmp_path):
     one, two = records
     assert one["dataset_revision"] is None  # of a folder
     assert one["images"] == two["images"] == 33  # of 42, a fifth held out; the last batches are uneven
-    for figure in ("top1", "top5", "loss", "calibration_error", "per_class"):
+    for figure in ("top1", "balanced_accuracy", "macro_f1", "loss", "calibration_error", "per_class"):
         assert one[figure] == pytest.approx(two[figure], rel=1e-5)
     robustness = [record["robustness"] for record in records]
     assert list(robustness[0]["corruptions"]) == ["gaussian_noise", "shot_noise", "impulse_noise"]
@@ -181,3 +184,37 @@ def test_wrong_data(repo, tmp_path, dataset, sentence):
     with pytest.raises(ValueError, match=sentence):
         evaluate_model(options, DataOptions(dataset))
     assert not (tmp_path / "out").exists()
+
+
+# Classes of unlike sizes
+
+
+def test_scores_of_classes_are_those_of_scikit_learn():
+    from sklearn.metrics import balanced_accuracy_score, f1_score
+
+    rng = np.random.default_rng(0)
+    labels = rng.choice(8, 300, p=[0.6, 0.2, 0.1, 0.05, 0.03, 0.02, 0, 0])
+    predicted = np.where(rng.random(300) < 0.7, labels, rng.integers(0, 7, 300))
+    scores = class_scores(torch.tensor(predicted), torch.tensor(labels))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a class is predicted that there is not
+        assert scores["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert scores["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro", zero_division=0))
+
+
+@pytest.mark.parametrize(("classes", "shown"), [(2, False), (5, False), (6, True)])
+def test_top5_is_of_more_than_five_classes(classes, shown):
+    logits, labels = torch.randn(7, classes), torch.randint(classes, (7,))
+    top, confidence, loss, labels = reduce_logits(logits, labels)
+    figures = accuracy(Predictions(top, confidence, loss, labels, 0.0, 0))
+    assert ("top5" in figures) == shown
+    assert figures["top1"] == pytest.approx((logits.argmax(-1) == labels).float().mean().item())
+
+
+def test_a_folder_with_one_class(repo, tmp_path, capsys):
+    images = write_images(tmp_path / "images", classes=("cat",), images=10)
+    for split, count in (("validation", 2), ("all", 10)):
+        options = EvaluationOptions(str(repo), split, output_dir=str(tmp_path / split))
+        _, figures = evaluate_model(options, DataOptions(str(images)))
+        assert figures["images"] == count and list(figures["per_class"]) == ["cat"]
+        assert "10 images of 1 class" in capsys.readouterr().err

@@ -132,6 +132,7 @@ def create_card(
         training=training,
         evaluations=evaluations,
         published=published if published and published.top1 else None,
+        evaluation_figures={key: title for key, title in COLUMNS.items() if any(key in one for one in evaluations)},
         evaluation_speeds=speeds_of(evaluations),
         onnx=onnx_facts(repo.onnx) if repo.onnx else None,
     )
@@ -203,7 +204,8 @@ def name_classes(config: PretrainedConfig) -> str:
         return f"{len(labels)} of them, named in `config.json`"
     if labels == [f"LABEL_{index}" for index in range(len(labels))]:
         return f"{len(labels)} of them, without names"
-    return f"{len(labels)} of them: {', '.join(labels)}"
+    separator = "; " if any("," in label for label in labels) else ", "
+    return f"{len(labels)} of them: {separator.join(labels)}"
 
 
 def limits(config: PretrainedConfig) -> list[str]:
@@ -223,6 +225,18 @@ def limits(config: PretrainedConfig) -> list[str]:
     return [f"It was made for images of {height} x {width} pixels. {rows}{how}"]
 
 
+COLUMNS = {
+    "top1": "top-1", "top5": "top-5", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "loss": "loss",
+    "calibration_error": "calibration error",
+}  # fmt: skip
+EVALUATED = (  # an older evaluation has fewer of them, and one of few classes no top-5
+    ("top1", "Top-1 accuracy", "accuracy"),
+    ("top5", "Top-5 accuracy", "accuracy"),
+    ("balanced_accuracy", "Balanced accuracy", "accuracy"),
+    ("macro_f1", "Macro F1", "f1"),
+)
+
+
 def evaluation_results(evaluation: dict[str, Any]) -> list[EvalResult]:
     """Return an evaluation's accuracies as metadata."""
     dataset = Path(evaluation["dataset"]).name
@@ -232,11 +246,12 @@ def evaluation_results(evaluation: dict[str, Any]) -> list[EvalResult]:
             dataset_type=dataset,
             dataset_name=dataset,
             dataset_split=evaluation["split"],
-            metric_type="accuracy",
+            metric_type=kind,
             metric_name=f"{title}, evaluated",
             metric_value=round(evaluation[key], 4),
         )
-        for key, title in (("top1", "Top-1 accuracy"), ("top5", "Top-5 accuracy"))
+        for key, title, kind in EVALUATED
+        if isinstance(evaluation.get(key), float)
     ]
 
 

@@ -16,7 +16,7 @@ from .merge import MODEL_INDEX, digest, insert_after, is_metadata, join_card, me
 
 EXAMPLES = "examples"  # the folder of a repo
 EVALUATION = {  # what a card takes from an evaluation's record
-    "dataset": str, "split": str, "images": int, "top1": float, "top5": float, "loss": float,
+    "dataset": str, "split": str, "images": int, "top1": float, "loss": float,
     "calibration_error": float,
 }  # fmt: skip
 MAX_ANSWERS = 3  # to an example
