@@ -46,3 +46,85 @@ class MLP(nn.Module):
         if use_fast_paths():
             return fast_mlp(self.fc1, self.activation, self.fc2, hidden_states, not self.gradient_checkpointing)
         return self.fc2(self.activation(self.fc1(hidden_states)))
+
+
+class LayerScale(nn.Module):
+    """A trained factor for each channel of a residual branch, all equal to `initial_value` before training.
+
+    Source: "Going Deeper with Image Transformers", Touvron et al., arXiv 2103.17239.
+    """
+
+    def __init__(self, width: int, initial_value: float = 1.0):
+        super().__init__()
+        self.initial_value = initial_value
+        self.scale = nn.Parameter(torch.empty(width))
+        self.reset_parameters()
+
+    def reset_parameters(self, std: float = 0.02) -> None:
+        init.constant_(self.scale, self.initial_value)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return hidden_states * self.scale
+
+
+class ResidualScale(nn.Module):
+    """`scale * hidden_states + branch`, with a trained factor for each channel, or 1.
+
+    It is the shortcut that is scaled, where layer scale scales the branch.
+    """
+
+    def __init__(self, width: int, scaled: bool):
+        super().__init__()
+        self.scale = nn.Parameter(torch.empty(width)) if scaled else None
+        self.reset_parameters()
+
+    def reset_parameters(self, std: float = 0.02) -> None:
+        if self.scale is not None:
+            init.ones_(self.scale)
+
+    def forward(self, hidden_states: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+        if self.scale is None:
+            return hidden_states + branch
+        return torch.addcmul(branch, hidden_states, self.scale)  # one pass
+
+
+class GroupNorm1(nn.Module):
+    """Group norm of one group, without bias: over the channels of all tokens of an image together."""
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.empty(width))
+        self.reset_parameters()
+
+    def reset_parameters(self, std: float = 0.02) -> None:
+        init.ones_(self.weight)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(hidden_states, hidden_states.shape[1:], eps=self.eps) * self.weight
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, drop an image's whole residual branch at a rate, and scale up the others.
+
+    Source: "Deep Networks with Stochastic Depth", Huang et al., arXiv 1603.09382.
+    """
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.rate == 0:
+            return branch
+        keep = 1 - self.rate
+        kept_images = branch.new_empty(branch.shape[0], *[1] * (branch.dim() - 1)).bernoulli_(keep)
+        return branch * kept_images / keep
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:g}"
+
+
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """Return the rate of each of `depth` layers, growing linearly from 0 to `last`."""
+    return [last * layer / max(depth - 1, 1) for layer in range(depth)]

@@ -1,4 +1,4 @@
-"""What both model families share: their base class, residual branches, and the ends of a forward pass."""
+"""What both model families share: their base class, and the ends of a forward pass."""
 
 import torch
 from torch import nn
@@ -32,51 +32,6 @@ class StaticKeyPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif hasattr(module, "reset_parameters"):
             module.reset_parameters(std)
-
-
-class LayerScale(nn.Module):
-    """A trained factor for each channel of a residual branch, all equal to `initial_value` before training.
-
-    Source: "Going Deeper with Image Transformers", Touvron et al., arXiv 2103.17239.
-    """
-
-    def __init__(self, width: int, initial_value: float = 1.0):
-        super().__init__()
-        self.initial_value = initial_value
-        self.scale = nn.Parameter(torch.empty(width))
-        self.reset_parameters()
-
-    def reset_parameters(self, std: float = 0.02) -> None:
-        init.constant_(self.scale, self.initial_value)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return hidden_states * self.scale
-
-
-class DropPath(nn.Module):
-    """Stochastic depth: in training, drop an image's whole residual branch at a rate, and scale up the others.
-
-    Source: "Deep Networks with Stochastic Depth", Huang et al., arXiv 1603.09382.
-    """
-
-    def __init__(self, rate: float):
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, branch: torch.Tensor) -> torch.Tensor:
-        if not self.training or self.rate == 0:
-            return branch
-        keep = 1 - self.rate
-        kept_images = branch.new_empty(branch.shape[0], *[1] * (branch.dim() - 1)).bernoulli_(keep)
-        return branch * kept_images / keep
-
-    def extra_repr(self) -> str:
-        return f"rate={self.rate:g}"
-
-
-def drop_path_rates(last: float, depth: int) -> list[float]:
-    """Return the rate of each of `depth` layers, growing linearly from 0 to `last`."""
-    return [last * layer / max(depth - 1, 1) for layer in range(depth)]
 
 
 def check_pixel_values(pixel_values: torch.Tensor | None, weight: torch.Tensor, num_channels: int) -> None:

@@ -7,7 +7,6 @@ convolution, convolution, attention, attention it is CAFormer.
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import initialization as init
 from transformers.backbone_utils import BackboneMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling, ImageClassifierOutput
@@ -15,13 +14,11 @@ from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPoo
 from .attention_options import AttentionOptions
 from .configuration_skformer import MIN_IMAGE_SIZE, NUM_STAGES, SKFormerConfig
 from .grids import maps_to_tokens, tokens_to_maps
-from .layers import MLP, StarReLU
+from .layers import MLP, DropPath, GroupNorm1, ResidualScale, StarReLU, drop_path_rates
 from .modeling_common import (
-    DropPath,
     StaticKeyPreTrainedModel,
     check_pixel_values,
     classify,
-    drop_path_rates,
     output_options,
 )
 from .token_mixers import build_token_mixer
@@ -66,43 +63,6 @@ class SKFormerDownsampling(nn.Module):
         return self.projection(tokens_to_maps(tokens, maps.shape[2:]))
 
 
-class SKFormerResidual(nn.Module):
-    """`scale * hidden_states + branch`, with a trained factor for each channel, or 1.
-
-    It is the shortcut that is scaled, where layer scale scales the branch.
-    """
-
-    def __init__(self, width: int, scaled: bool):
-        super().__init__()
-        self.scale = nn.Parameter(torch.empty(width)) if scaled else None
-        self.reset_parameters()
-
-    def reset_parameters(self, std: float = 0.02) -> None:
-        if self.scale is not None:
-            init.ones_(self.scale)
-
-    def forward(self, hidden_states: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
-        if self.scale is None:
-            return hidden_states + branch
-        return torch.addcmul(branch, hidden_states, self.scale)  # one pass
-
-
-class GroupNorm1(nn.Module):
-    """Group norm of one group, without bias: over the channels of all tokens of an image together."""
-
-    def __init__(self, width: int, eps: float):
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.empty(width))
-        self.reset_parameters()
-
-    def reset_parameters(self, std: float = 0.02) -> None:
-        init.ones_(self.weight)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return F.layer_norm(hidden_states, hidden_states.shape[1:], eps=self.eps) * self.weight
-
-
 def build_norm(config: SKFormerConfig, width: int) -> nn.Module:
     if config.norm == "group":
         return GroupNorm1(width, eps=config.layer_norm_eps)
@@ -128,10 +88,10 @@ class SKFormerLayer(GradientCheckpointingLayer):
             static_key_resolution=config.static_key_resolution,
         )
         self.mixer = build_token_mixer(token_mixer, options)
-        self.mixer_residual = SKFormerResidual(width, scaled)
+        self.mixer_residual = ResidualScale(width, scaled)
         self.layernorm_after = build_norm(config, width)
         self.mlp = MLP(width, int(config.mlp_ratio * width), StarReLU(), bias=False)
-        self.mlp_residual = SKFormerResidual(width, scaled)
+        self.mlp_residual = ResidualScale(width, scaled)
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(

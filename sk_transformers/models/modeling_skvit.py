@@ -17,14 +17,11 @@ from .attention_options import AttentionOptions
 from .configuration_checks import size_pair
 from .configuration_skvit import SKViTConfig
 from .grids import resize_grid, tokens_to_maps
-from .layers import MLP
+from .layers import MLP, DropPath, LayerScale, drop_path_rates
 from .modeling_common import (
-    DropPath,
-    LayerScale,
     StaticKeyPreTrainedModel,
     check_pixel_values,
     classify,
-    drop_path_rates,
     output_options,
 )
 from .token_mixers import build_token_mixer

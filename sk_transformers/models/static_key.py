@@ -7,11 +7,9 @@ With tokens `x`, queries `q = x W_q`, values `v = x W_v` and `d` channels a head
     ConvStaticKeyAttention   softmax( (n(q) @ K.T + b) * d**-0.5 ) @ v    n(q) is the 3x3 neighborhood of q (CSKA)
 
 `reference.py` has the equations alone. The paper writes CSKA's logits as a grouped 3x3 convolution over the map of
-queries with one output channel a key. A convolution is a linear map of a neighborhood, so that is SKA whose query is
-the `9 d` numbers around it, and the convolution's `(batch, heads, N, N)` output need not exist.
-
-A static key has one row for each position of the grid that it was made for. On another grid it is resized like an
-image, or the map is cut into windows of the trained grid.
+queries. A convolution is a linear map of a neighborhood, so that is SKA whose query is the `9 d` numbers around it. A
+static key has one row for each position of the grid that it was made for; on another grid it is resized like an image,
+or the map is cut into windows of its own.
 
 Source: "Static Key Attention in Vision", Hu, Zhou, Rostami, arXiv 2412.07049.
 """
@@ -64,16 +62,10 @@ class SelfAttention(nn.Module):
         implementation: str = "sdpa",
         mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Mix tokens `(batch, [class tokens +] height * width, hidden_size)` that lie on the grid `(height, width)`.
-
-        Args:
-            grid_size: the grid, if it is not the one of the options.
-            output_attentions: whether to return the weights; the reference runs then.
-            implementation: see `attend`.
-            mask: added to the logits, broadcastable to `(batch, heads, tokens, tokens)`.
+        """Mix tokens `(batch, [class tokens +] height * width, hidden_size)` on a grid; see `attend` for the others.
 
         Returns:
-            The mixed tokens, in the same shape, and the weights `(batch, heads, tokens, tokens)` where they exist, else
+            The mixed tokens, in the same shape, and the weights `(batch, heads, tokens, tokens)` where they exist, or
             None. Where static keys work in windows, the weights' batch counts windows, not images.
 
         Raises:
@@ -106,7 +98,6 @@ class StaticKeyAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self, std: float = 0.02) -> None:
-        """See `SelfAttention`."""
         init.normal_(self.key)
         if self.temperature is not None:
             init.constant_(self.temperature, math.log(self.options.head_dim**-0.5))
@@ -170,7 +161,6 @@ class ConvStaticKeyAttention(nn.Module):
             init.constant_(self.temperature, math.log(self.options.head_dim**-0.5))
 
     def static_keys(self) -> list[nn.Parameter]:
-        """See `StaticKeyAttention`."""
         return [key for key in (self.key, self.key_bias, self.class_key) if key is not None]
 
     def forward(
@@ -191,10 +181,9 @@ class ConvStaticKeyAttention(nn.Module):
         key, key_bias, *class_key = self.resized_keys(self.static_keys(), grid_size)
         mask = hide_diagonal(mask, value) if options.mask_diagonal else mask
         first = options.num_class_tokens
-        class_query, grid_query = query[:, :, :first], query[:, :, first:]
-        class_query, class_scaling = scale(class_query, self.temperature)
+        grid_query = query[:, :, first:]
+        class_query, class_scaling = scale(query[:, :, :first], self.temperature)
         scaling = 1.0 if options.learned_temperature else options.head_dim**-0.5
-
         if wants_reference(implementation, output_attentions):
             logits = conv_static_key_logits(grid_query, key, key_bias, grid_size) * scaling
             if first:

@@ -8,8 +8,7 @@ from transformers.activations import ACT2FN
 
 from sk_transformers.models import fast_mlp as fast_mlp_module
 from sk_transformers.models.fast_mlp import fast_mlp, linear_act
-from sk_transformers.models.layers import StarReLU
-from sk_transformers.models.modeling_skformer import SKFormerResidual
+from sk_transformers.models.layers import ResidualScale, StarReLU
 
 
 def star_relu(dtype=torch.float64):
@@ -149,7 +148,7 @@ def test_autocast(name):
 @pytest.mark.parametrize("branch_dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("scaled", [True, False])
 def test_residual(scaled, branch_dtype):
-    residual = SKFormerResidual(4, scaled)
+    residual = ResidualScale(4, scaled)
     if scaled:
         nn.init.constant_(residual.scale, 0.3)
     branch, hidden_states = torch.randn(2, 3, 4).to(branch_dtype), torch.randn(2, 3, 4)

@@ -158,7 +158,7 @@ def test_checkpointing_keeps_fewer_activations(name):
 
 
 def test_drop_path_drops_whole_images_and_keeps_the_mean():
-    from sk_transformers.models.modeling_common import DropPath
+    from sk_transformers.models.layers import DropPath
 
     drop_path = DropPath(0.25)
     branch = torch.ones(4000, 3, 2)
