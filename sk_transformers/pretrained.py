@@ -6,6 +6,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import (
     AutoImageProcessor,
+    AutoModel,
     AutoModelForImageClassification,
     PreTrainedModel,
 )
@@ -65,6 +66,21 @@ def load_classifier(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
         raise ValueError(f"model {name} could not be loaded: {first_line(error)}") from error
     if report["missing_keys"]:
         raise ValueError(f"model {name} is not a trained classifier: its weights lack {min(report['missing_keys'])}.")
+    return model, processor
+
+
+def load_base_model(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """Return the network below the head of a repo folder or a Hub id, and its image processor; ValueError if it fails.
+
+    It takes a repo without a head, too.
+    """
+    try:
+        model, report = AutoModel.from_pretrained(name, output_loading_info=True)
+        processor = AutoImageProcessor.from_pretrained(name)
+    except LOADING_ERRORS as error:
+        raise ValueError(f"model {name} could not be loaded: {first_line(error)}") from error
+    if report["missing_keys"]:
+        raise ValueError(f"model {name} is not trained, its weights lack {min(report['missing_keys'])}.")
     return model, processor
 
 

@@ -12,6 +12,7 @@ from ..version import __version__
 COMMANDS = {
     "train": "train or fine-tune a classifier; without arguments, the quick start on digits",
     "evaluate": "measure a classifier on labeled images",
+    "predict": "write a table of the classes, or the features, of image files",
     "convert": "turn a checkpoint of timm, transformers or the authors into a repo folder",
     "export-onnx": "write a classifier as ONNX",
     "push": "check a run or repo folder and bring it to the Hub",

@@ -18,7 +18,7 @@ into every exported folder, where `handler.py` imports it. So it needs Pillow an
 
 import warnings
 from functools import cache
-from typing import IO
+from typing import IO, Any
 
 import torch
 from PIL import Image
@@ -144,7 +144,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def check_colors_beneath(rgb: Image.Image, image: Image.Image) -> None:
     """Raise UnreadableImage if all of a picture is in its transparency, and nothing is left without it."""
-    if all(low == high for low, high in rgb.getextrema()):
+    extrema: Any = rgb.getextrema()
+    if all(low == high for low, high in extrema):
         low, high = image.convert("RGBA").getchannel("A").getextrema()
         if low != high:
             raise UnreadableImage("one color, whose transparency is the picture: put it on a background")

@@ -37,7 +37,8 @@ class Draw(NamedTuple):
 
 def read_image(stored: dict[str, Any] | None) -> PILImage.Image:
     """Return the decoded image of the `path` or `bytes` that a data set holds; DataError names an unreadable one."""
-    path, content = (stored or {}).get("path"), (stored or {}).get("bytes")
+    stored = stored or {}
+    path, content = stored.get("path"), stored.get("bytes")
     if path is None and content is None:
         raise DataError("an image is missing: remove its row, or pass --on_unreadable skip.")
     try:

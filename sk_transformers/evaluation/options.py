@@ -1,9 +1,9 @@
-"""The options of an evaluation."""
+"""The options of an evaluation, and of a prediction."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from ..options import option, positive_int
+from ..options import non_negative_int, option, positive_int
 
 SEVERITIES = [1, 2, 3, 4, 5]
 
@@ -37,3 +37,14 @@ class EvaluationOptions:
         if self.corruptions is None and (self.severities or self.baseline):
             raise ValueError("--severities and --baseline go with --corruptions: give it, or leave them out.")
         self.severities = sorted(set(self.severities)) or SEVERITIES
+
+
+@dataclass
+class PredictionOptions:
+    """What is written of each image, and how it is computed."""
+
+    top_k: int = option(5, "classes of each image, the likeliest first", type=positive_int)
+    embeddings: bool = option(False, "write the pooled features in place of classes")
+    batch_size: int = option(16, "images that go through the model at once", type=positive_int)
+    num_workers: int = option(0, "processes that load images", type=non_negative_int)
+    mixed_precision: Literal["no", "fp16", "bf16"] = option("no", choices=["no", "fp16", "bf16"])

@@ -1,0 +1,217 @@
+"""Labels or features of image files, from the options of `sk-transformers predict` to a table."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from transformers.utils import logging as transformers_logging
+
+from ..data.decoding import UnreadableImage, decode
+from ..data.fingerprint import digest
+from ..data.listing import list_folder
+from ..data.loaders import leave_signals
+from ..data.transforms import Transform, eval_transform
+from ..devices import use_all_cores
+from ..errors import first_line
+from ..files import check_free
+from ..pretrained import load_base_model, load_classifier
+from .options import PredictionOptions
+from .prediction_table import CHUNK, PredictionTable
+
+Row = dict[str, Any]
+Answer = Callable[[nn.Module, torch.Tensor, int], list[Row]]
+
+
+class Summary(NamedTuple):
+    """What a prediction came to: files in the table, and how many of them are unreadable."""
+
+    files: int
+    unreadable: int
+
+
+def predict_files(model: str, inputs: Sequence[str], output: str, options: PredictionOptions) -> Summary | None:
+    """Write a table with a row for each image file: its likeliest classes, or its features.
+
+    A run that was stopped goes on where it was, with any number of processes.
+
+    Args:
+        model: a repo folder or a Hub id.
+        inputs: files, and folders of which every file is taken.
+        output: the table, `.csv`, `.jsonl` or `.parquet`; it must not exist.
+        options: what is written, and how it is computed.
+
+    Returns:
+        None on processes that are not the main one.
+
+    Raises:
+        ValueError: if the model cannot be loaded, or the table or what a stopped run left of it does not fit.
+        FileNotFoundError: if an input does not exist.
+        FileExistsError: if the table exists.
+    """
+    check_free(Path(output))
+    files = list_files(inputs)
+    table = PredictionTable(Path(output), job_of(model, files, options))
+    table.check()
+    transformers_logging.disable_progress_bar()
+    accelerator = Accelerator(mixed_precision=options.mixed_precision)
+    use_all_cores(accelerator)
+    network, processor = (load_base_model if options.embeddings else load_classifier)(model)
+    answer: Answer = features if options.embeddings else top_classes
+    network = network.eval().to(accelerator.device)
+
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        table.start()
+    missing = table.missing_chunks(len(files))
+    accelerator.wait_for_everyone()
+    own = missing[accelerator.process_index :: accelerator.num_processes]
+    batches = [batch for chunk in own for batch in batches_of(chunk, len(files), options.batch_size)]
+    loader = DataLoader(
+        ImageFiles(files, eval_transform(processor)),
+        batch_sampler=batches,
+        num_workers=options.num_workers,
+        collate_fn=list,
+        worker_init_fn=leave_signals,
+    )
+    rows: list[Row] = []
+    with progress_bar(accelerator, sum(map(len, batches))) as bar:
+        task = bar.add_task("images", total=sum(map(len, batches)))
+        for batch, examples in zip(batches, loader):
+            with torch.inference_mode(), accelerator.autocast():
+                rows += answer_batch(network, examples, answer, options.top_k, accelerator.device)
+            for row, index in zip(rows[-len(batch) :], batch):
+                row["file"] = files[index].name
+            if (batch[-1] + 1) % CHUNK == 0 or batch[-1] + 1 == len(files):
+                table.write_chunk(batch[-1] // CHUNK, rows)
+                rows = []
+            bar.advance(task, len(batch))
+    accelerator.wait_for_everyone()
+    return Summary(len(files), table.finish()) if accelerator.is_main_process else None
+
+
+class Listed(NamedTuple):
+    """A file, by the name that it has in the table; `fault` says why it is not an image, where that is known."""
+
+    name: str
+    path: str
+    fault: str | None = None
+
+
+def list_files(inputs: Sequence[str]) -> list[Listed]:
+    """Return the files in the order of the inputs and, within a folder, of names, with those that are not images.
+
+    Hidden and system files are passed over, as in training.
+    """
+    listed: dict[str, Listed] = {}
+    for given in inputs:
+        if not Path(given).exists():
+            raise FileNotFoundError(f"{given} does not exist: expected image files, or folders of them.")
+        for file in walk(given) if Path(given).is_dir() else [Listed(printable(given), given)]:
+            listed.setdefault(file.name, file)
+    if not listed:
+        raise ValueError(f"{', '.join(inputs)} holds no files: expected images.")
+    return list(listed.values())
+
+
+def walk(given: str) -> Iterator[Listed]:
+    """Yield the files below a folder."""
+    for folder in list_folder(given).walk():
+        files = [Listed(printable(image.path), image.path) for image in folder.images]
+        files += [
+            Listed(path := f"{given}/{file.name}", path, file.reason) for file in folder.other_files if file.fault
+        ]
+        yield from sorted(files)
+
+
+def batches_of(chunk: int, num_files: int, batch_size: int) -> list[list[int]]:
+    """Return the positions of a chunk's files in batches."""
+    positions = range(chunk * CHUNK, min((chunk + 1) * CHUNK, num_files))
+    return [list(positions[start : start + batch_size]) for start in range(0, len(positions), batch_size)]
+
+
+class ImageFiles(Dataset):
+    """Images as a model takes them, `(channels, height, width)`, or as a text the reason why one is unreadable."""
+
+    def __init__(self, files: list[Listed], transform: Transform) -> None:
+        self.files, self.transform = files, transform
+
+    def __getitem__(self, index: int) -> torch.Tensor | str:
+        listed = self.files[index]
+        if listed.fault is not None:
+            return listed.fault
+        try:
+            with open(listed.path, "rb") as file:
+                image = decode(file)
+        except (UnreadableImage, OSError) as error:
+            return first_line(error)
+        return self.transform(image)
+
+
+def answer_batch(
+    network: nn.Module, examples: list[torch.Tensor | str], answer: Answer, top_k: int, device: torch.device
+) -> list[Row]:
+    """Return a row for each example, without the file's name."""
+    readable = [example for example in examples if isinstance(example, torch.Tensor)]
+    answers = iter(answer(network, torch.stack(readable).to(device), top_k) if readable else ())
+    return [
+        {**next(answers), "error": None} if isinstance(example, torch.Tensor) else {"error": example}
+        for example in examples
+    ]
+
+
+def top_classes(network: nn.Module, pixel_values: torch.Tensor, top_k: int) -> list[Row]:
+    """Return the `top_k` likeliest classes of each image with their scores, as the pipeline and the handler do."""
+    config: Any = network.config
+    logits = network(pixel_values=pixel_values).logits.float()
+    several_labels = config.problem_type == "multi_label_classification" or config.num_labels == 1
+    best = (logits.sigmoid() if several_labels else logits.softmax(dim=-1)).topk(min(top_k, logits.shape[-1]))
+    rows = []
+    for labels, scores in zip(best.indices.tolist(), best.values.tolist()):
+        row: Row = {}
+        for rank, (label, score) in enumerate(zip(labels, scores), 1):
+            row[f"label_{rank}"], row[f"score_{rank}"] = config.id2label[label], float(f"{score:.6g}")
+        rows.append(row)
+    return rows
+
+
+def features(network: nn.Module, pixel_values: torch.Tensor, top_k: int) -> list[Row]:
+    """Return the pooled features of each image."""
+    pooled = network(pixel_values=pixel_values).pooler_output.float().flatten(1)
+    return [{"embedding": values} for values in pooled.cpu().numpy()]
+
+
+def job_of(model: str, files: list[Listed], options: PredictionOptions) -> dict[str, Any]:
+    """Return what rows of two runs must have in common to stand in one table. No file is read."""
+    weights = map(str, sorted(Path(model).glob("*.safetensors")))
+    return {
+        "model": model,
+        "weights": digest(describe(path) for path in weights),
+        "files": digest(f"{file.name} {file.fault or describe(file.path)}" for file in files),
+        "embeddings": options.embeddings,
+        "top_k": options.top_k,
+        "mixed_precision": options.mixed_precision,
+    }
+
+
+def describe(path: str) -> str:
+    """Return what changes with a file's content."""
+    status = os.stat(path)
+    return f"{os.path.basename(printable(path))} {status.st_size} {status.st_mtime_ns}"
+
+
+def printable(path: str) -> str:
+    """Return a path as text that any file can hold; bytes that are not UTF-8 are shown as numbers."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def progress_bar(accelerator: Accelerator, total: int) -> Progress:
+    """Return a bar of the main process's share."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=not accelerator.is_main_process or total == 0)
