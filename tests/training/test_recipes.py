@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+import yaml
+from datasets import Dataset, Features, Image, Value
 
 from sk_transformers.recipes import recipes
 from sk_transformers.training.command_line import parse_options
@@ -14,22 +16,34 @@ from ..support.image_files import write_images
 from ..support.training import SCRIPTS, finetune, metrics_of
 
 
+def as_table(folder, file, label_column):
+    """Write the images of a folder as a parquet file, with the names of their classes in that column."""
+    files = sorted(folder.rglob("*.png"))
+    rows = {
+        "image": [{"bytes": image.read_bytes(), "path": None} for image in files],
+        label_column: [image.parent.name for image in files],
+    }
+    features = Features({"image": Image(), label_column: Value("string")})
+    Dataset.from_dict(rows, features).to_parquet(str(file))
+    return file
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", recipes())
 def test_each_recipe_trains(tmp_path, recipe):
     """Two steps of each, with everything it sets but the size of network, images and batch."""
-    folder = write_images(tmp_path / "images", classes=("ant", "bee"), images=12)
+    data = write_images(tmp_path / "images", classes=("ant", "bee"), images=12)
     model = ["--model", "skvit-nano-patch4-32"]
     if recipe.startswith("imagenet1k"):
         model = ["--model", f"{recipe.split('-')[1]}-nano", "--image_size", 32]
     if recipe.endswith("384"):  # from a trained network of half the size
-        first = finetune("--model", "skaformer-nano", "--dataset", folder, "--image_size", 32, "--max_train_steps", 1,
+        first = finetune("--model", "skaformer-nano", "--dataset", data, "--image_size", 32, "--max_train_steps", 1,
                          "--output_dir", tmp_path / "first")  # fmt: skip
         model = ["--model", first / "model", "--image_size", 64]
     small = ["--per_device_train_batch_size", 8, "--gradient_accumulation_steps", 1, "--num_workers", 0]
-    if recipe in ("cifar10", "cifar100"):
-        small += ["--label_column", "label"]
-    run = finetune("--recipe", recipe, *model, "--dataset", folder, *small, "--max_train_steps", 2,
+    if label_column := yaml.safe_load(recipes()[recipe].read_text()).get("label_column"):
+        data = as_table(data, tmp_path / "images.parquet", label_column)
+    run = finetune("--recipe", recipe, *model, "--dataset", data, *small, "--max_train_steps", 2,
                    "--output_dir", tmp_path / "run")  # fmt: skip
     assert metrics_of(run)["best"]["step"] >= 1
 
