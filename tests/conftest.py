@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def deterministic():
-    """One thread, since the tests share the processor, and the same random numbers whatever ran before."""
+    """One thread, since the tests share the CPU, and the same random numbers whatever ran before."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     torch.compiler.reset()  # what other tests compiled counts against a function's limit

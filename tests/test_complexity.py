@@ -38,8 +38,8 @@ def test_macs_of_a_former_equal_a_hand_calculation(name, image_size):
 def test_macs_of_a_vit_equal_a_hand_calculation(name):
     config = create_config(name)
     width, tokens = config.hidden_size, 65
-    neighbours = (64 * 9 + 1) / 65 if "csk" in name else 1  # the class token has a key of its own
-    layer = 3 * width**2 + (1 + neighbours) * tokens * width + 2 * width * config.intermediate_size
+    neighbors = (64 * 9 + 1) / 65 if "csk" in name else 1  # the class token has a key of its own
+    layer = 3 * width**2 + (1 + neighbors) * tokens * width + 2 * width * config.intermediate_size
     by_hand = 64 * 4 * 4 * 3 * width + config.num_hidden_layers * tokens * layer + width * config.num_labels
     assert count_macs(config) == pytest.approx(by_hand, rel=1e-12)
 

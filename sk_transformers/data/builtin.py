@@ -13,16 +13,16 @@ FASHION_MNIST_LABELS = [
 
 
 def load_digits() -> dict[str, Dataset]:
-    """Return scikit-learn's handwritten digits (UCI, 8x8 pixels of 17 grey levels) as 8-bit images."""
+    """Return scikit-learn's handwritten digits (UCI, 8x8 pixels of 17 gray levels) as 8-bit images."""
     from sklearn import datasets
 
     digits = datasets.load_digits()
     images = (digits.images * (255 / 16)).astype(np.uint8)
-    return {"train": _grey_images(images, digits.target, [str(n) for n in digits.target_names])}
+    return {"train": _gray_images(images, digits.target, [str(n) for n in digits.target_names])}
 
 
 def load_fashion_mnist() -> dict[str, Dataset]:
-    """Return Fashion-MNIST (Zalando, 28x28 grey pixels, 60000 to train and 10000 to test), from Debian's package."""
+    """Return Fashion-MNIST (Zalando, 28x28 gray pixels, 60000 to train and 10000 to test), from Debian's package."""
     if not FASHION_MNIST.is_dir():
         raise ValueError(
             f"--dataset fashion-mnist: {FASHION_MNIST} is not there; install it: apt-get install dataset-fashion-mnist"
@@ -35,11 +35,11 @@ def load_fashion_mnist() -> dict[str, Dataset]:
     splits = {}
     for split, prefix in (("train", "train"), ("test", "t10k")):
         images = read(f"{prefix}-images-idx3-ubyte.gz", header=16).reshape(-1, 28, 28)
-        splits[split] = _grey_images(images, read(f"{prefix}-labels-idx1-ubyte.gz", header=8), FASHION_MNIST_LABELS)
+        splits[split] = _gray_images(images, read(f"{prefix}-labels-idx1-ubyte.gz", header=8), FASHION_MNIST_LABELS)
     return splits
 
 
-def _grey_images(images: np.ndarray, labels: np.ndarray, names: list[str]) -> Dataset:
+def _gray_images(images: np.ndarray, labels: np.ndarray, names: list[str]) -> Dataset:
     """Return `(images, height, width)` bytes as a data set, kept as PGM files: those need no compression."""
     header = b"P5 %d %d 255\n" % images.shape[:0:-1]
     column = [{"bytes": header + image.tobytes(), "path": None} for image in images]

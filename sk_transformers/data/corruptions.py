@@ -44,7 +44,7 @@ def choose_corruptions(names: list[str]) -> list[str]:
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"expected a group ({', '.join(GROUPS)}, all) or a name."
-            raise ValueError(f"--corruptions has {name!r}, which is no corruption: {hint}")
+            raise ValueError(f"--corruptions has {name!r}, which is not a corruption: {hint}")
     chosen = {corruption for name in names or COMMON_CORRUPTIONS for corruption in known[name]}
     return [name for name in CORRUPTIONS if name in chosen]
 
@@ -104,7 +104,7 @@ def numpy_seed(seed: int) -> Iterator[None]:
 class CorruptingTransform:
     """What the image processor does, with a corruption of the image that the model sees.
 
-    As ImageNet-C is made: the processor resizes and crops, the 8-bit result is corrupted, and then the processor scales
+    As ImageNet-C is made: the image processor resizes and crops, the 8-bit result is corrupted, and then it scales
     its values. The random numbers are seeded by the image, the corruption and the severity, so that a figure depends
     neither on the order of the images nor on processes or workers, and every model is shown the same noise.
 
@@ -132,16 +132,16 @@ class CorruptingTransform:
 
 
 def seen_image(processor: BaseImageProcessor, image: Image.Image) -> np.ndarray:
-    """`(height, width, 3)`, uint8: what a model sees of an RGB image, before the processor scales its values.
+    """`(height, width, 3)`, uint8: what a model sees of an RGB image, before the image processor scales its values.
 
     Raises:
-        ValueError: if the processor makes other values.
+        ValueError: if the image processor makes other values.
     """
     seen = processor(image, do_rescale=False, do_normalize=False, return_tensors="pt").pixel_values[0]
     if seen.dtype != torch.uint8:
         raise ValueError(
             f"the {type(processor).__name__} resizes to {seen.dtype}, and corruptions need 8-bit values: "
-            "load the processor that transformers runs on torchvision."
+            "load the image processor that transformers runs on torchvision."
         )
     return seen.permute(1, 2, 0).numpy()
 

@@ -64,7 +64,7 @@ def _numbers(first: int, last: int) -> str:
 
 
 def _runs(mixers: list[str]) -> list[tuple[str, int, int]]:
-    """Equal neighbours together: mixer, first and last number from 1 on."""
+    """Equal neighbors together: mixer, first and last number from 1 on."""
     runs = []
     for mixer, same in groupby(enumerate(mixers, 1), key=lambda pair: pair[1]):
         numbers = [number for number, _ in same]
