@@ -10,6 +10,7 @@ fingerprint   what a run's data is known by
 sources       data sets by name: built in, folders, the Hub
 decoding      image files as RGB of 8 bits, the same for all that read them
 loaders       batches of a training run, which go on exactly after a stop, and of an evaluation
+balance       weights of classes of unlike sizes
 transforms    what an image goes through, and Mixup
 corruptions   the common corruptions of images
 seeds         the random state of a sample, a step and an epoch

@@ -14,6 +14,7 @@ from PIL import Image as PILImage
 from torch.utils.data import DataLoader, get_worker_info
 
 from ..errors import first_line
+from .balance import balanced_weights
 from .decoding import UnreadableImage, decode
 from .seeds import EPOCH, STREAM, seed_of, seed_sample
 from .sources import ImageData
@@ -105,7 +106,8 @@ class EpochBatches(torch.utils.data.Sampler):
 
     All processes share one order: of every `batch_size * num_processes` draws, each takes its `batch_size` in turn. So
     the steps are those of one process with the whole batch. What is left of the images after the last whole step
-    waits for another epoch; fewer images than one step are drawn more than once.
+    waits for another epoch; fewer images than one step are drawn more than once. With `weights` of the images
+    `(num_images,)`, each draw is any of them, as often as its weight says.
     """
 
     def __init__(
@@ -117,7 +119,9 @@ class EpochBatches(torch.utils.data.Sampler):
         repeats: int = 1,
         rank: int = 0,
         num_processes: int = 1,
+        weights: torch.Tensor | None = None,
     ) -> None:
+        self.weights = weights
         self.num_images, self.batch_size, self.num_batches = num_images, batch_size, num_batches
         self.seed, self.repeats, self.rank, self.num_processes = seed, repeats, rank, num_processes
         self.epoch = self.first_batch = 0
@@ -137,7 +141,11 @@ class EpochBatches(torch.utils.data.Sampler):
         generator = torch.Generator().manual_seed(seed_of(EPOCH, self.seed, self.epoch))
         order: list[int] = []
         while len(order) < count:
-            order += torch.randperm(self.num_images, generator=generator).repeat_interleave(self.repeats).tolist()
+            if self.weights is None:
+                images = torch.randperm(self.num_images, generator=generator)
+            else:
+                images = torch.multinomial(self.weights, self.num_images, replacement=True, generator=generator)
+            order += images.repeat_interleave(self.repeats).tolist()
         seeds = torch.randint(2**63 - 1, (count,), generator=generator).tolist()
         return [Draw(index, seed) for index, seed in zip(order, seeds)]
 
@@ -222,6 +230,7 @@ class TrainLoader:
         rank: int = 0,
         num_processes: int = 1,
         repeats: int = 1,
+        balanced: bool = False,
         shuffle_buffer: int = 10000,
         skip_unreadable: bool = False,
         num_workers: int = 0,
@@ -238,7 +247,10 @@ class TrainLoader:
             )
             self.loader = DataLoader(self.order, batch_size, worker_init_fn=leave_signals, **workers)
         else:
-            self.order = EpochBatches(len(data.train), batch_size, num_batches, seed, repeats, rank, num_processes)
+            weights = balanced_weights(data.class_counts)[data.train["label"]] if balanced else None
+            self.order = EpochBatches(
+                len(data.train), batch_size, num_batches, seed, repeats, rank, num_processes, weights
+            )
             self.loader = DataLoader(
                 TrainImages(data.train, transform, skip_unreadable),
                 batch_sampler=self.order,

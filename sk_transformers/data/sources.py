@@ -60,6 +60,11 @@ class ImageData:
     def is_stream(self) -> bool:
         return isinstance(self.train, IterableDataset)
 
+    @property
+    def class_counts(self) -> list[int] | None:
+        """How many training images each class has; None of a stream."""
+        return self.fingerprint["images"]["train"]
+
     def split(self, name: str) -> Dataset:
         """The images called `"train"` or `"validation"`."""
         return {"train": self.train, "validation": self.validation}[name]

@@ -66,6 +66,7 @@ class Objective:
         teacher: gives soft targets, None for labels alone.
         distillation_weight: fraction of the loss that the teacher has, the labels having the rest.
         temperature: of both softmaxes in distillation (arXiv 1503.02531, with the factor of its square).
+        class_weights: `(classes,)`, of the labels; all 1 when None.
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class Objective:
         teacher: nn.Module | None = None,
         distillation_weight: float = 0.5,
         temperature: float = 1.0,
+        class_weights: torch.Tensor | None = None,
     ) -> None:
+        self.class_weights = class_weights
         self.mixup, self.label_smoothing, self.teacher = mixup, label_smoothing, teacher
         self.distillation_weight, self.temperature = distillation_weight, temperature
 
@@ -86,7 +89,8 @@ class Objective:
             pixel_values, targets = self.mixup(pixel_values, labels)
             smoothing = 0.0
         logits = model(pixel_values=pixel_values).logits.float()
-        loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        # Not its own mean, which divides by the weights that happen to be in the batch.
+        loss = F.cross_entropy(logits, targets, self.class_weights, reduction="none", label_smoothing=smoothing).mean()
         if self.teacher is None:
             return loss
         soft = self.teacher(pixel_values).float()

@@ -102,6 +102,10 @@ class OptimizationOptions:
     layer_decay: float = option(1.0, "factor on the learning rate from a layer to the one below", type=positive)
     max_grad_norm: float | None = option(None, "largest norm of the gradient", type=positive)
     label_smoothing: float = option(0.0, "fraction of a label that is spread over all classes", type=fraction)
+    class_weights: str | None = option(
+        None, "of the classes in the loss: a YAML file, or by how few images they have", metavar="balanced|FILE"
+    )
+    balanced_sampling: bool = option(False, "draw images of each class equally often")
     ema_decay: float | None = option(
         None,
         "keep an average of the weights, evaluate and export it: 0.9999, or less for few steps",
@@ -200,6 +204,8 @@ class TrainOptions:
             raise ValueError(
                 f"--repeated_augmentation {repeats}: a stream gives each image once; leave it or --streaming out."
             )
+        if self.streaming.streaming and self.optimization.balanced_sampling:
+            raise ValueError("--balanced_sampling: a stream comes in its own order; leave it or --streaming out.")
         if not self.run.output_dir:
             self.run.output_dir = str(Path("runs", f"{Path(self.model.model).name}-{Path(self.data.dataset).name}"))
         if self.model.freeze_backbone and self.lora.lora_rank:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
+from ..data.balance import read_class_weights
 from ..data.loaders import TrainLoader, eval_loader
 from ..data.sources import ImageData, load_data
 from ..data.transforms import eval_transform, make_mixup, train_transform
@@ -62,6 +63,7 @@ class Setup:
         """What decides which images the next step takes, beside its number."""
         return {
             "--seed": self.options.run.seed,
+            "--balanced_sampling": self.options.optimization.balanced_sampling,
             "a global batch of": global_batch_size(self.options.optimization, self.accelerator),
             "steps in an epoch:": self.steps_per_epoch,
         }
@@ -211,6 +213,10 @@ def make_objective(
 ) -> Objective:
     """Return the loss that the options describe, with its teacher on the device."""
     label_smoothing, distillation = options.optimization.label_smoothing, options.distillation
+    class_weights = None
+    if options.optimization.class_weights is not None:
+        class_weights = read_class_weights(options.optimization.class_weights, data.labels, data.class_counts)
+        class_weights = class_weights.to(accelerator.device)
     teacher = None
     if distillation.teacher is not None:
         teacher = Teacher(distillation.teacher, processor, data.labels, distillation.trust_remote_code)
@@ -221,6 +227,7 @@ def make_objective(
         teacher,
         distillation.distillation_weight,
         distillation.distillation_temperature,
+        class_weights,
     )
 
 
@@ -241,6 +248,7 @@ def make_train_loader(
         rank=accelerator.process_index,
         num_processes=accelerator.num_processes,
         repeats=options.augmentation.repeated_augmentation,
+        balanced=options.optimization.balanced_sampling,
         shuffle_buffer=options.streaming.shuffle_buffer,
         skip_unreadable=options.data.skip_unreadable,
         num_workers=options.data.num_workers,
