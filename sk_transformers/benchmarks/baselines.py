@@ -31,19 +31,19 @@ class OnMaps(nn.Module):
         self.mixer = mixer
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        grid_size = tuple(maps.shape[2:])
+        grid_size = maps.shape[2], maps.shape[3]
         return tokens_to_maps(self.mixer(maps_to_tokens(maps), grid_size)[0], grid_size)
 
 
 def plain_cskaformer_s18() -> nn.Module:
     """Return timm's CAFormer-S18 with plain CSKA in its second stage, as the authors built theirs."""
-    network = timm.create_model("caformer_s18")
+    network: Any = timm.create_model("caformer_s18")
     for block in network.stages[1].blocks:
         mixer = ConvStaticKeyAttention(AttentionOptions(128, (28, 28), num_heads=8, head_dim=16, output_bias=False))
         block.token_mixer = OnMaps(ReferenceMixer(mixer))
     return network
 
 
-def transformers_vit_base() -> nn.Module:
+def transformers_vit_base() -> ViTForImageClassification:
     """Return transformers' ViT-Base classifier, with `sdpa`."""
-    return ViTForImageClassification(ViTConfig(num_labels=1000))
+    return ViTForImageClassification(ViTConfig.from_dict({"num_labels": 1000}))

@@ -54,9 +54,10 @@ def read_results(file: Path) -> dict[str, Any]:
     """Return the content of a `results.json`, or raise ValueError if it is something else."""
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
-        results["networks"], results["baseline"], results["data"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} does not hold the results of a comparison: {first_line(error)}.") from error
+    except ValueError as error:
+        raise ValueError(f"{file} is not valid JSON: {first_line(error)}.") from error
+    if not isinstance(results, dict) or not {"networks", "baseline", "data"} <= set(results):
+        raise ValueError(f"{file} does not hold the results of a comparison, as compare_mixers.py writes them.")
     return results
 
 

@@ -52,7 +52,7 @@ def measure_scaling(
 ) -> Iterator[Point]:
     """Yield the points of forward passes in float32; the networks of each value of an axis take turns."""
     for size in sizes:
-        networks = {
+        networks: dict[str, nn.Module] = {
             f"{name}, {mode}": create_model(name, static_key_resolution=mode)
             for name in HYBRIDS
             for mode in ("interpolate", "window")
@@ -81,9 +81,10 @@ def measure_networks(
 
 def macs_of(network: nn.Module, images: torch.Tensor) -> int:
     """Return the multiply-adds of a pass over the images."""
-    if not hasattr(network, "config"):
+    config = getattr(network, "config", None)
+    if config is None:
         return len(images) * count_module_macs(network, images[:1])
-    return len(images) * count_macs(network.config, tuple(images.shape[2:]))
+    return len(images) * count_macs(config, (images.shape[2], images.shape[3]))
 
 
 def exponents(points: list[Point]) -> list[dict[str, Any]]:
@@ -136,12 +137,14 @@ def plot_throughput(points: list[Point], file: Path) -> None:
     """Draw images a second against the size of the image, as PNG."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    for network in dict.fromkeys(point.network for point in points if point.axis == "pixels"):
-        line = [point for point in points if (point.axis, point.network) == ("pixels", network)]
+    points = [point for point in points if point.axis == "pixels"]
+    for network in dict.fromkeys(point.network for point in points):
+        line = [point for point in points if point.network == network]
         style = ":" if network.startswith("timm") else "--" if "window" in network else "-"
-        sizes, speeds = [point.value for point in line], [1 / point.seconds for point in line]
-        axes.plot(sizes, speeds, style, marker="o", markersize=4, label=network)
+        speeds = [1 / point.seconds for point in line]
+        axes.plot([point.value for point in line], speeds, style, marker="o", markersize=4, label=network)
     axes.set(xscale="log", yscale="log", xlabel="image, pixels a side", ylabel="images a second")
+    sizes = sorted({point.value for point in points})
     axes.set_xticks(sizes, map(str, sizes))
     axes.minorticks_off()
     axes.grid(alpha=0.3)

@@ -42,7 +42,7 @@ class Comparison:
     name: str
     baseline_name: str
     ours: Callable[[], nn.Module]
-    baseline: Callable[[nn.Module], nn.Module]
+    baseline: Callable[[Any], nn.Module]
     shape: tuple[int, ...] = IMAGE
     batch_sizes: tuple[int, ...] = (8, 1)
     tasks: tuple[str, ...] = ("inference",)

@@ -158,7 +158,7 @@ def photos(count: int) -> list[tuple[Image.Image, str]]:
 
 def digits(count: int) -> list[tuple[Image.Image, str]]:
     """Return scikit-learn's handwritten digits, some of them more than once if there are too few."""
-    data = load_digits()
+    data: Any = load_digits()
     images = (data.images * (255 / 16)).astype(np.uint8)
     return [
         (Image.fromarray(images[index % len(images)]), str(data.target[index % len(images)])) for index in range(count)
@@ -271,16 +271,18 @@ def timm_loop(task: Task, folder: Path) -> Loop:
     """Return a loop in the order of timm's `train.py`, with its data set, loader, optimizer and schedule."""
     model = fresh_model(task, folder)
     processor = image_processor_for(model.config.image_size)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    model.to(device)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    device = accelerator or torch.device("cpu")
+    model.to(device)  # pyright: ignore[reportArgumentType]  (a decorator of transformers hides self)
+    images: Any = create_dataset("", root=str(folder), split="train", is_training=True)
     loader = create_loader(
-        create_dataset("", root=str(folder), split="train", is_training=True),
+        images,
         input_size=(3, task.image_size, task.image_size),
         batch_size=task.batch_size,
         is_training=True,
         scale=CROP_SCALE,
         ratio=CROP_RATIO,
-        color_jitter=None,
+        color_jitter=None,  # pyright: ignore[reportArgumentType]  (which timm takes for none)
         interpolation="bilinear",
         mean=tuple(processor.image_mean),
         std=tuple(processor.image_std),

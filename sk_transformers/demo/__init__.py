@@ -1,1 +1,10 @@
-"""A page to try networks on, side by side, and see their mechanism; it travels into a Space as it is."""
+"""A page to try networks on, side by side, and see what they attend to; it travels into a Space as it is.
+
+page       the page, in Gradio
+mechanism  attention weights and keys of a network on an image
+pictures   weights and keys as images, and images as HTML
+space      folders for the Hub: a Space of the page, and a static page that runs in the browser
+browser/   that static page
+
+All but `space` import nothing of this package, which is not installed in a Space.
+"""

@@ -1,4 +1,4 @@
-"""What there is to see inside a network: where each position looks, and the keys that it looks by.
+"""What there is to see inside a network: what each position attends to, and the keys that it compares its query with.
 
 The modules are found by what they have and not by their class, which in a repo loaded with its own code is not this
 package's. Nothing of this package is imported: in a Space it is not installed.
@@ -6,6 +6,7 @@ package's. Nothing of this package is imported: in a Space it is not installed.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
-from transformers.image_processing_utils import BaseImageProcessor
 
 MECHANISMS = {
     "static_key": "Static keys (SKA)",
@@ -24,16 +24,16 @@ MECHANISMS = {
 
 @dataclass
 class Network:
-    """A classifier, and what the page calls it."""
+    """A classifier with its image processor, and what the page calls it."""
 
     name: str
     mechanism: str
     model: PreTrainedModel
-    processor: BaseImageProcessor
+    image_processor: Any  # of transformers, with a mean and a standard deviation
 
     @property
-    def mixers(self) -> list[nn.Module]:
-        """The modules that attend, first layer first."""
+    def mixers(self) -> list[Any]:
+        """The modules that attend, first layer first; their class is not known, what they have is."""
         return [module for module in self.model.modules() if hasattr(module, "v_proj") and hasattr(module, "o_proj")]
 
 
@@ -44,7 +44,7 @@ class Layer:
     Args:
         grid_size: `(rows, columns)` of the grid.
         num_class_tokens: tokens before those of the grid.
-        attention: `(heads, tokens, tokens)`, the weights; a row is one that looks.
+        attention: the weights, `(heads, queries, keys)`: rows are queries.
         keys: `(heads, rows * columns, channels)`.
         key_is_static: whether the keys are parameters, and not computed from the image.
     """
@@ -56,19 +56,19 @@ class Layer:
     key_is_static: bool
 
     def head(self, weights: np.ndarray, head: int) -> np.ndarray:
-        """One head's part of `weights`, counted from 1, or with 0 the mean over all."""
+        """Return the weights of one head, counted from 1, or with 0 the mean over all heads."""
         return weights.mean(axis=0) if head == 0 else weights[min(head, len(weights)) - 1]
 
-    def looks_at(self, head: int, row: int, column: int) -> tuple[np.ndarray, float]:
-        """Where the token at `row` and `column`, counted from 0, looks.
+    def weights_of_position(self, head: int, row: int, column: int) -> tuple[np.ndarray, float]:
+        """Return the attention weights of the query at `row` and `column`, counted from 0.
 
         Returns:
-            The weights on the grid, `(rows, columns)`, and what the class tokens get.
+            The weights on the grid, `(rows, columns)`, and the sum of those on the class tokens.
         """
         return self._weights_of(head, self.num_class_tokens + row * self.grid_size[1] + column)
 
-    def class_token_looks_at(self, head: int) -> tuple[np.ndarray, float]:
-        """The same for the class token; there must be one."""
+    def weights_of_class_token(self, head: int) -> tuple[np.ndarray, float]:
+        """Return the same for the class token; there must be one."""
         return self._weights_of(head, 0)
 
     def _weights_of(self, head: int, token: int) -> tuple[np.ndarray, float]:
@@ -77,10 +77,10 @@ class Layer:
         return weights[first:].reshape(self.grid_size), float(weights[:first].sum())
 
     def key_colors(self, head: int) -> np.ndarray:
-        """A head's keys as a picture, `(rows, columns, 3)` of 0 to 1.
+        """Return a head's keys as colors, `(rows, columns, 3)` of 0 to 1.
 
-        Its colours are the first three principal components over the positions: alike in colour is alike in key. With
-        head 0 the keys of all heads are joined.
+        The colors are the first three principal components over the positions: similar colors are similar keys. With
+        head 0 the keys of all heads are concatenated.
         """
         keys = np.concatenate(self.keys, axis=1) if head == 0 else self.keys[min(head, len(self.keys)) - 1]
         return principal_colors(keys).reshape(*self.grid_size, 3)
@@ -88,7 +88,7 @@ class Layer:
 
 @dataclass
 class Reading:
-    """What a network made of an image: probabilities by label, the image as it saw it, and its layers."""
+    """A network's pass over an image: probabilities by label, the image as preprocessed, and what each layer did."""
 
     probabilities: dict[str, float]
     seen: Image.Image
@@ -96,7 +96,7 @@ class Reading:
 
 
 def load_network(repo: str | Path, name: str | None = None, trust_remote_code: bool = False) -> Network:
-    """A classifier from a repo folder or a Hub id.
+    """Return a classifier from a repo folder or a Hub id.
 
     Args:
         repo: the folder or id.
@@ -110,15 +110,16 @@ def load_network(repo: str | Path, name: str | None = None, trust_remote_code: b
         model, report = AutoModelForImageClassification.from_pretrained(
             repo, trust_remote_code=trust_remote_code, output_loading_info=True
         )
-        processor = AutoImageProcessor.from_pretrained(repo)
+        image_processor = AutoImageProcessor.from_pretrained(repo)
     except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(f"model {repo} could not be loaded: {str(error).strip().splitlines()[0]}") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"model {repo} could not be loaded: {reason}") from error
     if report["missing_keys"]:
-        raise ValueError(f"model {repo} is no trained classifier, its weights lack {min(report['missing_keys'])}.")
+        raise ValueError(f"model {repo} is not a trained classifier: its weights lack {min(report['missing_keys'])}.")
     names = [name for name in MECHANISMS if name in getattr(model.config, "token_mixers", ())]
     path = Path(repo)
     name = name or (path.parent.name if path.name == "model" else path.name)
-    network = Network(name, " and ".join(MECHANISMS[n] for n in names), model.eval(), processor)
+    network = Network(name, " and ".join(MECHANISMS[n] for n in names), model.eval(), image_processor)
     if not network.mixers or not names:
         raise ValueError(f"model {repo} has no layer that attends: there is nothing to show.")
     return network
@@ -126,11 +127,11 @@ def load_network(repo: str | Path, name: str | None = None, trust_remote_code: b
 
 @torch.inference_mode()
 def read(network: Network, image: Image.Image) -> Reading:
-    """Run a network on an image and keep what its layers did."""
-    pixel_values = network.processor(image.convert("RGB"), return_tensors="pt").pixel_values
+    """Run a network on an image and return what its layers did."""
+    pixel_values = network.image_processor(image.convert("RGB"), return_tensors="pt").pixel_values
     computed_keys: dict[nn.Module, torch.Tensor] = {}
 
-    def keep(projection, _, output):
+    def keep(projection: nn.Module, _: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         computed_keys[projection] = output
 
     hooks = [m.k_proj.register_forward_hook(keep) for m in network.mixers if hasattr(m, "k_proj")]
@@ -143,18 +144,18 @@ def read(network: Network, image: Image.Image) -> Reading:
     layers = [
         read_layer(mixer, weights[0], computed_keys) for mixer, weights in zip(network.mixers, outputs.attentions)
     ]
-    labels = network.model.config.id2label
+    labels: dict[Any, str] = network.model.config.id2label or {}
     return Reading({labels[i]: p for i, p in enumerate(probabilities)}, as_seen(network, pixel_values[0]), layers)
 
 
-def read_layer(mixer: nn.Module, weights: torch.Tensor, computed_keys: dict[nn.Module, torch.Tensor]) -> Layer:
-    """A layer's grid, weights and keys, out of its module and what hooks kept."""
+def read_layer(mixer: Any, weights: torch.Tensor, computed_keys: dict[nn.Module, torch.Tensor]) -> Layer:
+    """Return a layer's grid, weights and keys, from its module and the outputs of `k_proj` that hooks kept."""
     first = getattr(mixer, "num_class_tokens", 0)
     if hasattr(mixer, "k_proj"):
-        keys = computed_keys[mixer.k_proj][0].unflatten(-1, (mixer.num_heads, -1)).transpose(0, 1)
+        keys = computed_keys[mixer.k_proj][0].unflatten(-1, (len(weights), -1)).transpose(0, 1)
     else:
         keys = mixer.key
-    half = np.float16  # for a page's state: a large network has hundreds of maps
+    half = np.float16  # the page's state keeps them: a large network has hundreds of maps
     return Layer(
         tuple(mixer.grid_size),
         first,
@@ -165,18 +166,19 @@ def read_layer(mixer: nn.Module, weights: torch.Tensor, computed_keys: dict[nn.M
 
 
 def as_seen(network: Network, pixels: torch.Tensor) -> Image.Image:
-    """The image that normalized `(channels, height, width)` pixels were made from."""
+    """Return the image that normalized `(channels, height, width)` pixels were made from."""
     mean, std = (
-        torch.tensor(values)[:, None, None] for values in (network.processor.image_mean, network.processor.image_std)
+        torch.tensor(values)[:, None, None]
+        for values in (network.image_processor.image_mean, network.image_processor.image_std)
     )
     values = ((pixels * std + mean) * 255).round().clamp(0, 255)
     return Image.fromarray(values.permute(1, 2, 0).numpy().astype(np.uint8))
 
 
 def principal_colors(rows: np.ndarray) -> np.ndarray:
-    """`(positions, channels)` as `(positions, 3)` of 0 to 1: the first three principal components, each spread out."""
-    centred = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
-    components, strengths, _ = np.linalg.svd(centred, full_matrices=False)
+    """Return the first three principal components of `(positions, channels)`, each scaled to 0 to 1."""
+    centered = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
+    components, strengths, _ = np.linalg.svd(centered, full_matrices=False)
     kept = np.zeros((len(rows), 3))
     count = min(3, components.shape[1])
     kept[:, :count] = components[:, :count] * strengths[:count]

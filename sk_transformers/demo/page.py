@@ -1,11 +1,15 @@
-"""The page: drop an image, see the classes, and see where each network looks and by which keys."""
+"""The page: drop an image, see its classes, and see what each network attends to and by which keys."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio asks when it is imported
 
 import gradio as gr
+from PIL import Image
 
 from .mechanism import Layer, Network, Reading, read
 from .pictures import attention_picture, bars, figures, key_picture
@@ -13,24 +17,24 @@ from .pictures import attention_picture, bars, figures, key_picture
 INTRODUCTION = """
 # Static keys, side by side
 
-In **attention** a position looks around by comparing its query with keys that are computed from the image. With
-**static keys (SKA)** the keys are trained parameters, the same for every image, one for each place. With
-**convolutional static keys (CSKA)** a position asks together with its eight neighbours.
+In **attention** a position compares its query with keys that are computed from the image. With **static keys (SKA)**
+the keys are trained parameters, the same for every image, one for each position. With **convolutional static keys
+(CSKA)** a position's query is its 3x3 neighborhood.
 """
-WHERE = """
-## Where a position looks
+ATTENTION = """
+## What a position attends to
 
-The framed position gives each place a weight: the brighter, the more. Press on a picture to choose another position,
-and move the sliders to see other layers and heads.
+The framed position gives each position a weight: the brighter, the more. Press on an image to choose another query, and
+move the sliders to see other layers and heads.
 """
 KEYS = """
-## The keys it looks by
+## The keys
 
-Each place's key as a colour (the first three principal components): alike in colour is alike in key. **Try another
+Each position's key as a color (the first three principal components): similar colors are similar keys. **Try another
 image:** computed keys change with it, static keys do not.
 """
 CLASS_TOKEN, POSITION = "The class token", "A position"
-FONT = ["system-ui", "sans-serif"]  # what the device has: no font is fetched
+FONT = ["system-ui", "sans-serif"]  # of the device: no font is fetched
 MONO = ["ui-monospace", "monospace"]
 CSS = """
 .gradio-container { max-width: 68rem !important; margin: 0 auto !important; }
@@ -65,77 +69,107 @@ EMPTY = '<p class="sk-empty">Choose an image to see this.</p>'
 SERVER = {"css": CSS, "footer_links": [], "ssr_mode": False}
 
 
-def build_page(networks: list[Network], examples: list[Path] = ()) -> gr.Blocks:
-    """The page of some networks, to be launched by `launch`.
+@dataclass(frozen=True)
+class Limits:
+    """The most layers, heads, rows and columns of the networks on a page, and whether all have a class token."""
+
+    layers: int
+    heads: int
+    rows: int
+    columns: int
+    class_token: bool
+
+    @classmethod
+    def of(cls, networks: Sequence[Network]) -> "Limits":
+        mixers = [mixer for network in networks for mixer in network.mixers]
+        return cls(
+            layers=max(len(network.mixers) for network in networks),
+            heads=max(mixer.options.num_heads for mixer in mixers),
+            rows=max(mixer.grid_size[0] for mixer in mixers),
+            columns=max(mixer.grid_size[1] for mixer in mixers),
+            class_token=all(mixer.num_class_tokens for mixer in mixers),
+        )
+
+
+def build_page(networks: Sequence[Network], examples: Sequence[Path] = ()) -> gr.Blocks:
+    """Return the page of some networks, to be served by `launch`.
 
     Args:
         networks: shown side by side, in this order.
         examples: image files to choose from.
     """
-    most_layers = max(len(network.mixers) for network in networks)
-    most_heads = max(mixer.num_heads for network in networks for mixer in network.mixers)
-    rows = max(mixer.grid_size[0] for network in networks for mixer in network.mixers)
-    columns = max(mixer.grid_size[1] for network in networks for mixer in network.mixers)
-    has_class_token = all(mixer.num_class_tokens for network in networks for mixer in network.mixers)
-
+    limits = Limits.of(networks)
     with gr.Blocks(title="Static keys, side by side", analytics_enabled=False) as page:
         readings = gr.State(None)
         gr.Markdown(INTRODUCTION)
-        with gr.Row():
-            with gr.Column(scale=2, min_width=280):
-                image = gr.Image(
-                    type="pil", label="Image", sources=["upload", "clipboard"], height=320, elem_id="image"
-                )
-                if examples:
-                    gr.Examples([[str(path)] for path in examples], inputs=[image], label="Examples")
-            with gr.Column(scale=3, min_width=280):
-                classes = gr.HTML(EMPTY, elem_id="classes", padding=False)
-        gr.Markdown(WHERE)
-        wide = {"min_width": 250}  # two of them find no room on a telephone, and stand below each other
-        whole = {"step": 1, **wide}
-        with gr.Row():
-            layer = gr.Slider(1, most_layers, value=(most_layers + 1) // 2, label="Layer", elem_id="layer", **whole)
-            head = gr.Slider(0, most_heads, value=0, label="Head (0: mean of all)", elem_id="head", **whole)
-        with gr.Row():
-            row = gr.Slider(1, rows, value=(rows + 1) // 2, label="Row", elem_id="row", **whole)
-            column = gr.Slider(1, columns, value=(columns + 1) // 2, label="Column", elem_id="column", **whole)
-            asks = gr.Radio([POSITION, CLASS_TOKEN], value=POSITION, label="Who looks", visible=has_class_token, **wide)
+        image, classes = add_image(examples)
+        gr.Markdown(ATTENTION)
+        controls = add_controls(limits)
         attention = gr.HTML(EMPTY, elem_id="attention", padding=False, js_on_load=REPORT_PRESSES)
         gr.Markdown(KEYS)
         keys = gr.HTML(EMPTY, elem_id="keys", padding=False)
 
-        def show(readings, layer, head, row, column, asks):
+        def show(
+            readings: list[Reading] | None, layer: int, head: int, row: int, column: int, query: str
+        ) -> tuple[str, str]:
             if readings is None:
                 return EMPTY, EMPTY
-            place = None if asks == CLASS_TOKEN else ((row - 0.5) / rows, (column - 0.5) / columns)
+            place = None if query == CLASS_TOKEN else ((row - 0.5) / limits.rows, (column - 0.5) / limits.columns)
             return attention_html(networks, readings, layer, head, place), keys_html(networks, readings, layer, head)
 
-        def classify(image, *controls):
+        def classify(image: Image.Image | None, *controls: Any) -> tuple[list[Reading] | None, str, str, str]:
             if image is None:
                 return None, EMPTY, EMPTY, EMPTY
             readings = [read(network, image) for network in networks]
             return readings, classes_html(networks, readings), *show(readings, *controls)
 
-        def choose(event: gr.EventData):
-            down, across = (min(max(part, 0), 0.999) for part in (event.down, event.across))
-            return int(down * rows) + 1, int(across * columns) + 1, POSITION
+        def choose(event: gr.EventData) -> tuple[int, int, str]:
+            down, across = (min(max(fraction, 0), 0.999) for fraction in (event.down, event.across))
+            return int(down * limits.rows) + 1, int(across * limits.columns) + 1, POSITION
 
-        controls = [layer, head, row, column, asks]
         image.change(classify, [image, *controls], [readings, classes, attention, keys], show_progress="hidden")
-        attention.click(choose, None, [row, column, asks], show_progress="hidden")
+        attention.click(choose, None, controls[2:], show_progress="hidden")
         for control in controls:
             control.change(show, [readings, *controls], [attention, keys], show_progress="hidden")
     return page
 
 
-def launch(page: gr.Blocks, **options):
-    """Serve the page; `options` are those of gradio's `launch`."""
+def add_image(examples: Sequence[Path]) -> tuple[gr.Image, gr.HTML]:
+    """Add the image to classify, and beside it the place for its classes."""
+    with gr.Row():
+        with gr.Column(scale=2, min_width=280):
+            image = gr.Image(type="pil", label="Image", sources=["upload", "clipboard"], height=320, elem_id="image")
+            if examples:
+                gr.Examples([[str(path)] for path in examples], inputs=[image], label="Examples")
+        with gr.Column(scale=3, min_width=280):
+            classes = gr.HTML(EMPTY, elem_id="classes", padding=False)
+    return image, classes
+
+
+def add_controls(limits: Limits) -> list[Any]:
+    """Add what chooses layer, head, row and column of the query, and whether it is the class token."""
+    wide: dict[str, Any] = {"min_width": 250}  # two do not fit side by side on a phone, and are stacked
+    whole: dict[str, Any] = {"step": 1, **wide}
+    with gr.Row():
+        layer = gr.Slider(1, limits.layers, value=(limits.layers + 1) // 2, label="Layer", elem_id="layer", **whole)
+        head = gr.Slider(0, limits.heads, value=0, label="Head (0: mean of all)", elem_id="head", **whole)
+    with gr.Row():
+        row = gr.Slider(1, limits.rows, value=(limits.rows + 1) // 2, label="Row", elem_id="row", **whole)
+        column = gr.Slider(
+            1, limits.columns, value=(limits.columns + 1) // 2, label="Column", elem_id="column", **whole
+        )
+        query = gr.Radio([POSITION, CLASS_TOKEN], value=POSITION, label="Query", visible=limits.class_token, **wide)
+    return [layer, head, row, column, query]
+
+
+def launch(page: gr.Blocks, **options: Any) -> Any:
+    """Serve the page; `options` and what is returned are those of gradio's `launch`."""
     theme = gr.themes.Default(primary_hue="indigo", neutral_hue="zinc", font=FONT, font_mono=MONO)
     return page.launch(theme=theme, **{**SERVER, **options})
 
 
-def classes_html(networks: list[Network], readings: list[Reading]) -> str:
-    """The likeliest classes by each network."""
+def classes_html(networks: Sequence[Network], readings: Sequence[Reading]) -> str:
+    """Return HTML of the most probable classes by each network."""
     columns = (
         bars(network.mechanism, network.name, reading.probabilities) for network, reading in zip(networks, readings)
     )
@@ -143,46 +177,53 @@ def classes_html(networks: list[Network], readings: list[Reading]) -> str:
 
 
 def attention_html(
-    networks: list[Network], readings: list[Reading], layer: int, head: int, place: tuple[float, float] | None
+    networks: Sequence[Network],
+    readings: Sequence[Reading],
+    layer: int,
+    head: int,
+    place: tuple[float, float] | None,
 ) -> str:
-    """Where one place looks, by each network.
+    """Return HTML of the attention weights of one query in each network.
 
     Args:
+        networks, readings: of one image.
         layer, head: counted from 1; networks with fewer show their last. Head 0 is the mean of all.
-        place: how far down and across, 0 to 1, the position is that looks; None for the class token.
+        place: how far down and across, 0 to 1, the query's position is; None for the class token.
     """
     items = []
     for network, reading in zip(networks, readings):
         shown = layer_of(reading, layer)
         position = None
         if place is None:
-            weights, to_class = shown.class_token_looks_at(head)
+            weights, on_class_tokens = shown.weights_of_class_token(head)
         else:
-            position = tuple(int(part * side) for part, side in zip(place, shown.grid_size))
-            weights, to_class = shown.looks_at(head, *position)
-        caption = f"{which(reading, layer, head, shown)}. Largest weight {weights.max():.1%}"
-        caption += f", evenly spread {1 / weights.size:.1%}"
-        caption += f"; to the class token {to_class:.1%}." if shown.num_class_tokens else "."
+            position = int(place[0] * shown.grid_size[0]), int(place[1] * shown.grid_size[1])
+            weights, on_class_tokens = shown.weights_of_position(head, *position)
+        caption = f"{describe(reading, layer, head, shown)}. Largest weight {weights.max():.1%}"
+        caption += f", uniform {1 / weights.size:.1%}"
+        caption += f"; on the class token {on_class_tokens:.1%}." if shown.num_class_tokens else "."
         items.append((attention_picture(reading.seen, weights, position), network.mechanism, caption))
     return figures(items)
 
 
-def keys_html(networks: list[Network], readings: list[Reading], layer: int, head: int) -> str:
-    """The keys of each network as pictures."""
+def keys_html(networks: Sequence[Network], readings: Sequence[Reading], layer: int, head: int) -> str:
+    """Return HTML of the keys of each network as images."""
     items = []
     for network, reading in zip(networks, readings):
         shown = layer_of(reading, layer)
         origin = "Trained, the same for every image" if shown.key_is_static else "Computed from this image"
-        caption = f"{origin}. {shown.keys.shape[-1]} numbers a place and head."
+        caption = f"{origin}. {shown.keys.shape[-1]} channels per position and head."
         items.append((key_picture(shown.key_colors(head)), network.mechanism, caption))
     return figures(items)
 
 
 def layer_of(reading: Reading, layer: int) -> Layer:
+    """Return a layer, counted from 1, or the last where there are fewer."""
     return reading.layers[min(layer, len(reading.layers)) - 1]
 
 
-def which(reading: Reading, layer: int, head: int, shown: Layer) -> str:
+def describe(reading: Reading, layer: int, head: int, shown: Layer) -> str:
+    """Return which layer and head are shown."""
     heads = len(shown.attention)
     name = f"mean of {heads} heads" if head == 0 else f"head {min(head, heads)} of {heads}"
     return f"Layer {min(layer, len(reading.layers))} of {len(reading.layers)}, {name}"

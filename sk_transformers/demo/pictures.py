@@ -1,4 +1,4 @@
-"""Maps as pictures, and pictures as HTML that needs nothing from elsewhere."""
+"""Attention weights and keys as images, and images as HTML that loads nothing from elsewhere."""
 
 import base64
 import html
@@ -11,26 +11,26 @@ from PIL import Image, ImageDraw
 
 SIDE = 384  # pixels of a picture's longer side
 COLORS = matplotlib.colormaps["magma"]
-FULL_SCALE = 4  # times the even share, that a weight must have to be the brightest
+FULL_SCALE = 4  # the brightest color is a weight of at least this many times the uniform one
 MARKER = (56, 220, 255)
 
 
 def attention_picture(image: Image.Image, weights: np.ndarray, position: tuple[int, int] | None) -> Image.Image:
-    """An image in grey under the weights on it; the position that looks is framed.
+    """Return an image in gray under the attention weights on it; the query's position is framed.
 
-    The brightest colour is the largest weight or four times the even share, whichever is more: weights that are
-    nearly even look so.
+    The brightest color is the largest weight or `FULL_SCALE` times the uniform one, whichever is more: weights that are
+    nearly uniform look so.
 
     Args:
-        image: as the network saw it.
+        image: as preprocessed for the network.
         weights: `(rows, columns)`.
         position: `(row, column)`, counted from 0, or None for no frame.
     """
     size = picture_size(image)
-    grey = np.asarray(image.convert("L").resize(size, Image.Resampling.NEAREST), dtype=np.float32)[..., None] / 255
+    gray = np.asarray(image.convert("L").resize(size, Image.Resampling.NEAREST), dtype=np.float32)[..., None] / 255
     relative = weights / max(float(weights.max()), FULL_SCALE / weights.size)
     heat = Image.fromarray((255 * COLORS(relative)[..., :3]).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
-    blended = 0.3 * grey + 0.7 * np.asarray(heat, dtype=np.float32) / 255
+    blended = 0.3 * gray + 0.7 * np.asarray(heat, dtype=np.float32) / 255
     picture = Image.fromarray((255 * blended).astype(np.uint8))
     if position is not None:
         (rows, columns), (row, column) = weights.shape, position
@@ -41,22 +41,24 @@ def attention_picture(image: Image.Image, weights: np.ndarray, position: tuple[i
 
 
 def key_picture(colors: np.ndarray) -> Image.Image:
-    """`(rows, columns, 3)` of 0 to 1 as a picture."""
+    """Return colors, `(rows, columns, 3)` of 0 to 1, as an image."""
     image = Image.fromarray((255 * colors).astype(np.uint8))
     return image.resize(picture_size(image), Image.Resampling.NEAREST)
 
 
 def picture_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height, in pixels, of an image that is scaled to `SIDE`."""
     scale = SIDE / max(image.size)
     return max(1, round(image.width * scale)), max(1, round(image.height * scale))
 
 
 def figures(items: Iterable[tuple[Image.Image, str, str]]) -> str:
-    """Pictures side by side, or below each other where there is no room, each with a title and a caption."""
+    """Return HTML of images side by side, or stacked where there is no room, each with a title and a caption."""
     return f'<div class="sk-figures">{"".join(figure(*item) for item in items)}</div>'
 
 
 def figure(picture: Image.Image, title: str, caption: str) -> str:
+    """Return HTML of one image, the image itself in it."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -68,7 +70,7 @@ def figure(picture: Image.Image, title: str, caption: str) -> str:
 
 
 def bars(title: str, subtitle: str, probabilities: dict[str, float], count: int = 5) -> str:
-    """The likeliest classes as bars."""
+    """Return HTML of the most probable classes as bars."""
     ranked = sorted(probabilities.items(), key=lambda item: -item[1])[:count]
     rows = "".join(
         f'<li><div class="sk-row"><span>{html.escape(label)}</span><span>{100 * value:.1f} %</span></div>'

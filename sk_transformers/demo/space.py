@@ -1,10 +1,11 @@
-"""Folders that the Hub serves as they are: a Gradio Space of the page, and a static one that runs in the browser."""
+"""Folders that the Hub serves as Spaces: the Gradio page, and a static page that runs in the browser."""
 
 import json
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -56,7 +57,11 @@ tags:
 
 
 def example_images(folder: Path, required: bool = False) -> list[Path]:
-    """The image files in a folder, by name; ValueError if one is broken, or there are none and they are `required`."""
+    """Return the image files in a folder, by name.
+
+    Raises:
+        ValueError: if one is unreadable, or there are none and they are `required`.
+    """
     images = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if required and not images:
         raise ValueError(f"{folder} has no images: expected files such as bee.png.")
@@ -65,11 +70,11 @@ def example_images(folder: Path, required: bool = False) -> list[Path]:
             with Image.open(path) as image:
                 image.verify()
         except Exception as error:  # of every format's reader
-            raise ValueError(f"{path} is no image that can be read: make it again, or remove it.") from error
+            raise ValueError(f"{path} is unreadable as an image: make it again, or remove it.") from error
     return images
 
 
-def save_space(models: list[str], folder: str | Path, examples: list[Path] = ()) -> Path:
+def save_space(models: Sequence[str], folder: str | Path, examples: Sequence[Path] = ()) -> Path:
     """Write a Gradio Space: the page, copies of the models with their code, and what the Hub needs to run it.
 
     Args:
@@ -88,7 +93,9 @@ def save_space(models: list[str], folder: str | Path, examples: list[Path] = ())
 
     for model in models:
         if not (Path(model) / "model.safetensors").is_file() or not (Path(model) / "config.json").is_file():
-            raise ValueError(f"{model} is no repo folder: expected config.json and model.safetensors in it, to copy.")
+            raise ValueError(
+                f"{model} is not a repo folder: expected config.json and model.safetensors in it, to copy."
+            )
     with whole_folder(folder) as partial:
         (partial / "demo").mkdir()
         for name in PAGE_FILES:
@@ -96,20 +103,20 @@ def save_space(models: list[str], folder: str | Path, examples: list[Path] = ())
         for number, model in enumerate(models, 1):
             path = Path(model).resolve()
             title = path.parent.name if path.name == "model" else path.name
-            ignored = shutil.ignore_patterns("onnx", "examples", ".*", "checkpoint-*")
-            shutil.copytree(path, partial / "models" / f"{number}-{title}", ignore=ignored)
+            left_out = shutil.ignore_patterns("onnx", "examples", ".*", "checkpoint-*")
+            shutil.copytree(path, partial / "models" / f"{number}-{title}", ignore=left_out)
         copy_examples(examples, partial)
         (partial / "app.py").write_text(APP)
         (partial / "requirements.txt").write_text(REQUIREMENTS)
         app = f"sdk_version: {gradio.__version__}\napp_file: app.py"
-        text = "Where networks with static keys look, beside one with computed keys."
+        text = "What networks with static keys attend to, beside one with computed keys."
         (partial / "README.md").write_text(
             README.format(title="Static keys, side by side", sdk="gradio", app=app, text=text)
         )
     return Path(folder)
 
 
-def save_browser_space(exported: str | Path, folder: str | Path, examples: list[Path] = ()) -> Path:
+def save_browser_space(exported: str | Path, folder: str | Path, examples: Sequence[Path] = ()) -> Path:
     """Write a static page that runs an exported network in the visitor's browser by transformers.js.
 
     The library and its WebAssembly are fetched by npm and put beside the page, which then asks no other server.
@@ -144,9 +151,9 @@ def save_browser_space(exported: str | Path, folder: str | Path, examples: list[
 
 
 def fetch_transformers_js(folder: Path) -> None:
-    """Put transformers.js and the WebAssembly that it runs on into a new folder, by npm, or from `SK_TRANSFORMERS_JS`.
+    """Write transformers.js and the WebAssembly that it runs on to a new folder, by npm.
 
-    That variable names a folder that this function made.
+    `SK_TRANSFORMERS_JS` names a folder that this function wrote before, to copy instead.
     """
     if "SK_TRANSFORMERS_JS" in os.environ:
         shutil.copytree(os.environ["SK_TRANSFORMERS_JS"], folder)
@@ -162,7 +169,10 @@ def fetch_transformers_js(folder: Path) -> None:
 
 
 def npm_package(name: str, folder: Path) -> Path:
-    """A package's own files, without what it depends on: that is 500 MB here, and a page needs two of them."""
+    """Return a folder with a package's own files.
+
+    Its dependencies are left out: they are 500 MB here, and a page needs two files of them.
+    """
     folder.mkdir()
     try:
         subprocess.run(["npm", "pack", "--silent", name], cwd=folder, check=True, capture_output=True, text=True)
@@ -174,7 +184,7 @@ def npm_package(name: str, folder: Path) -> Path:
     return folder / "package"
 
 
-def copy_examples(examples: list[Path], folder: Path) -> list[str]:
-    """Copy images into `examples/`; their paths in the folder."""
+def copy_examples(examples: Sequence[Path], folder: Path) -> list[str]:
+    """Copy images into `examples/`, and return their paths in the folder."""
     (folder / "examples").mkdir()
     return [str(Path(shutil.copyfile(path, folder / "examples" / path.name)).relative_to(folder)) for path in examples]

@@ -257,8 +257,10 @@ def test_a_plan_that_is_not_there():
         load_script().main(["--plan", "mixer"])
 
 
-@pytest.mark.parametrize("text", ["[1, 2", "[]", "{}"])
-def test_files_that_are_not_results(text, tmp_path):
+@pytest.mark.parametrize(
+    ("text", "sentence"), [("[1, 2", "is not valid JSON"), ("[]", "does not hold the results"), ("{}", "does not hold")]
+)
+def test_files_that_are_not_results(text, sentence, tmp_path):
     (tmp_path / "results.json").write_text(text)
-    with pytest.raises(ValueError, match="results.json does not hold the results of a comparison"):
+    with pytest.raises(ValueError, match=f"results.json {sentence}"):
         load_script().main(["--report", str(tmp_path / "results.json")])

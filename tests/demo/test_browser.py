@@ -44,6 +44,7 @@ def address(exported, digits, tmp_path):
 
 
 @needs_library
+@pytest.mark.slow
 def test_the_browser_answers_as_onnx_runtime_does(address, exported, digits, open_page):
     page = open_page(address, width=390, height=844)
     page.wait_for_function("/Ready|could not/.test(document.getElementById('status').textContent)")
@@ -70,11 +71,12 @@ def test_the_browser_answers_as_onnx_runtime_does(address, exported, digits, ope
 
 
 def test_a_folder_without_an_export_is_refused(repos, tmp_path):
-    with pytest.raises(ValueError, match="has no onnx/model_quantized.onnx: run scripts/export_onnx.py first"):
+    with pytest.raises(ValueError, match="has no onnx/model_quantized.onnx: run sk-transformers export-onnx first"):
         save_browser_space(repos[0], tmp_path / "page")
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_machine_without_npm_gets_a_sentence(exported, tmp_path, monkeypatch):
     monkeypatch.delenv("SK_TRANSFORMERS_JS", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -30,10 +30,12 @@ def test_a_reading_is_the_networks_output(index, repos, digits):
     assert reading.seen.tobytes() == image.tobytes()  # 32x32 already
     assert len(reading.layers) == 2
     for layer, weights in zip(reading.layers, outputs.attentions):
-        grid, to_class = layer.looks_at(head=2, row=1, column=3)  # the eighth of 4x4, after the class token
+        grid, on_class_tokens = layer.weights_of_position(
+            head=2, row=1, column=3
+        )  # the eighth of 4x4, after the class token
         np.testing.assert_allclose(grid.ravel(), weights[0, 1, 8, 1:], rtol=2e-3)
-        assert to_class == pytest.approx(weights[0, 1, 8, 0].item(), rel=2e-3)
-        grid, _ = layer.class_token_looks_at(head=0)
+        assert on_class_tokens == pytest.approx(weights[0, 1, 8, 0].item(), rel=2e-3)
+        grid, _ = layer.weights_of_class_token(head=0)
         np.testing.assert_allclose(grid.ravel(), weights[0].mean(0)[0, 1:], rtol=2e-3)
 
 
@@ -62,8 +64,8 @@ def test_hybrids_have_a_grid_in_each_layer():
     layers = read(network, Image.new("L", (50, 20))).layers
     assert [layer.grid_size for layer in layers] == [(8, 8), (4, 4), (2, 2)]
     assert [layer.key_is_static for layer in layers] == [True, False, False]
-    weights, to_class = layers[0].looks_at(head=0, row=7, column=7)
-    assert weights.sum() == pytest.approx(1, abs=2e-3) and to_class == 0
+    weights, on_class_tokens = layers[0].weights_of_position(head=0, row=7, column=7)
+    assert weights.sum() == pytest.approx(1, abs=2e-3) and on_class_tokens == 0
 
 
 def test_colors_are_principal_components():
@@ -78,7 +80,7 @@ def test_colors_are_principal_components():
     assert principal_colors(rng.normal(size=(2, 1))).shape == (2, 3)
 
 
-def test_the_brightest_place_is_the_largest_weight_and_even_weights_are_dim():
+def test_the_brightest_position_is_the_largest_weight_and_uniform_weights_are_dim():
     weights = np.full((4, 4), 0.01)
     weights[1, 2] = 0.85
     picture = np.asarray(attention_picture(Image.new("RGB", (32, 32)), weights, (3, 0))).sum(axis=2)
@@ -103,7 +105,7 @@ def test_networks_without_attention_are_refused(tmp_path):
         load_network(tmp_path / "nowhere")
 
 
-def test_networks_that_are_no_classifiers_are_refused(repos, tmp_path):
+def test_networks_that_are_not_classifiers_are_refused(repos, tmp_path):
     SKViTModel.from_pretrained(repos[0]).save_pretrained(tmp_path / "headless")
     PROCESSOR.save_pretrained(tmp_path / "headless")
     with pytest.raises(ValueError, match=r"headless is not a trained classifier: its weights lack classifier.bias\."):

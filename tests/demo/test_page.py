@@ -59,6 +59,7 @@ def wait_for_change(page, section, before):
     return pictures(page, section)
 
 
+@pytest.mark.slow
 def test_upload_predict_and_look_into_layers(address, open_page, repos, digits):
     page = open_page(address)
     page.wait_for_selector("#image input[type=file]", state="attached")
@@ -97,6 +98,7 @@ def test_upload_predict_and_look_into_layers(address, open_page, repos, digits):
     assert pictures(page, "#keys")[:2] == keys[:2]  # static
 
 
+@pytest.mark.slow
 def test_nothing_is_wider_than_a_phone(address, open_page, digits):
     page = open_page(address, width=390, height=844)
     page.wait_for_selector("#image input[type=file]", state="attached")
@@ -107,6 +109,7 @@ def test_nothing_is_wider_than_a_phone(address, open_page, digits):
     assert all(width > 250 for width in widths)
 
 
+@pytest.mark.slow
 def test_a_space_is_complete(space, repos, digits):
     assert {path.name for path in space.iterdir()} == {
         "README.md", "app.py", "requirements.txt", "demo", "models", "examples",
@@ -122,7 +125,7 @@ def test_a_space_is_complete(space, repos, digits):
 
 
 def test_wrong_folders_are_refused(repos, tmp_path):
-    with pytest.raises(ValueError, match="is no repo folder: expected config.json and model.safetensors"):
+    with pytest.raises(ValueError, match="is not a repo folder: expected config.json and model.safetensors"):
         save_space([str(repos[0]), "org/model"], tmp_path / "space")
     (tmp_path / "space").mkdir()
     (tmp_path / "space" / "notes.txt").write_text("mine")
@@ -131,6 +134,6 @@ def test_wrong_folders_are_refused(repos, tmp_path):
     with pytest.raises(ValueError, match="has no images: expected files such as bee.png"):
         example_images(tmp_path / "space", required=True)
     (tmp_path / "space" / "broken.png").write_text("no image")
-    with pytest.raises(ValueError, match="broken.png is no image that can be read"):
+    with pytest.raises(ValueError, match="broken.png is unreadable as an image"):
         example_images(tmp_path / "space")
     assert [path.name for path in tmp_path.iterdir()] == ["space"]
