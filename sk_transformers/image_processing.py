@@ -51,11 +51,22 @@ def image_processor_for(
     )
 
 
+def undeclared(image_processor: Any) -> Any:
+    """Return the image processor for type checkers to trust: its base class declares neither sizes nor mean and std."""
+    return image_processor
+
+
+def normalization(image_processor: BaseImageProcessor) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of each channel, by which an image processor normalizes."""
+    processor = undeclared(image_processor)
+    return list(processor.image_mean), list(processor.image_std)
+
+
 def output_size(image_processor: BaseImageProcessor) -> tuple[int, int]:
     """Return `(height, width)` in pixels of what an image processor makes."""
     crop_size = getattr(image_processor, "crop_size", None)
-    size = crop_size if crop_size and getattr(image_processor, "do_center_crop", False) else image_processor.size
-    sides = dict(size)
+    crops = crop_size and getattr(image_processor, "do_center_crop", False)
+    sides = dict(crop_size if crops else undeclared(image_processor).size)
     if "shortest_edge" in sides:
         return sides["shortest_edge"], sides["shortest_edge"]
     return sides["height"], sides["width"]
@@ -69,11 +80,11 @@ def with_output_size(image_processor: BaseImageProcessor, image_size: int | list
         image_size: pixels, one number or `(height, width)`.
     """
     old, new = output_size(image_processor), size_pair("image_size", image_size)
-    settings, sides = image_processor.to_dict(), dict(image_processor.size)
+    settings, sides = image_processor.to_dict(), dict(undeclared(image_processor).size)
     resized = (sides.get("height") or sides["shortest_edge"], sides.get("width") or sides["shortest_edge"])
     height, width = (side * after // before for side, after, before in zip(resized, new, old))
     keeps_shape = "shortest_edge" in sides and new[0] == new[1]
     settings["size"] = {"shortest_edge": height} if keeps_shape else {"height": height, "width": width}
     if settings.get("crop_size"):
         settings["crop_size"] = {"height": new[0], "width": new[1]}
-    return type(image_processor).from_dict(settings)
+    return undeclared(type(image_processor)).from_dict(settings)

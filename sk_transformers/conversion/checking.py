@@ -1,7 +1,10 @@
 """Whether a conversion is exact: every tensor used, none missing, and the source network's logits."""
 
+from typing import Any
+
 import torch
 from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
 
 from ..models.configuration_checks import size_pair
 from ..models.configuration_skformer import SKFormerConfig
@@ -15,7 +18,7 @@ FORMER_CHECK_SIZE = (64, 96)  # pixels; a MetaFormer without static keys takes a
 TOLERANCE = 1e-9  # of logits in float64, relative to the largest
 
 
-def build_model(config, tensors: dict[str, torch.Tensor]) -> nn.Module:
+def build_model(config: PretrainedConfig, tensors: dict[str, torch.Tensor]) -> PreTrainedModel:
     """Return an image classifier with these tensors, in float64.
 
     Raises:
@@ -66,7 +69,7 @@ def largest_difference(model: nn.Module, network: nn.Module) -> float:
     return difference
 
 
-def runnable(source: Checkpoint, config) -> tuple[nn.Module | None, str]:
+def runnable(source: Checkpoint, config: PretrainedConfig) -> tuple[nn.Module | None, str]:
     """Return the source network in float64 and the library that runs it; `(None, why not)` if none can."""
     if source.network is not None:
         return source.network.double().eval(), source.runs_in
@@ -103,22 +106,22 @@ def timm_metaformer(config: SKFormerConfig) -> nn.Module:
         norms = [metaformer.GroupNorm1NoBias] * len(is_attention)
     else:
         norms = [metaformer.LayerNormNoBias if a else metaformer.LayerNorm2dNoBias for a in is_attention]
-    network = metaformer.MetaFormer(
-        in_chans=config.num_channels,
-        num_classes=config.num_labels,
-        depths=config.depths,
-        dims=config.hidden_sizes,
-        token_mixers=[mixer_classes[mixer] for mixer in config.token_mixers],
-        norm_layers=norms,
-        use_mlp_head=config.use_mlp_head,
+    network: Any = metaformer.MetaFormer(**{
+        "in_chans": config.num_channels,
+        "num_classes": config.num_labels,
+        "depths": config.depths,
+        "dims": config.hidden_sizes,
+        "token_mixers": [mixer_classes[mixer] for mixer in config.token_mixers],
+        "norm_layers": norms,
+        "use_mlp_head": config.use_mlp_head,
         **({"head_dim": config.head_dims[is_attention.index(True)]} if any(is_attention) else {}),
-    )
+    })  # fmt: skip
     if config.use_mlp_head:
         network.head.fc.norm.eps = config.head_layer_norm_eps
     return network
 
 
-def timm_vit(config, state_dict: dict[str, torch.Tensor]) -> nn.Module:
+def timm_vit(config: PretrainedConfig, state_dict: dict[str, torch.Tensor]) -> nn.Module:
     """timm's Vision Transformer of the same shape."""
     from timm.models.deit import VisionTransformerDistilled
     from timm.models.vision_transformer import VisionTransformer

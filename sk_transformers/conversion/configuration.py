@@ -5,6 +5,7 @@ convention it stands in for the flag, and is said to have been assumed.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import gcd, isqrt
 from typing import Any
@@ -184,7 +185,7 @@ class FormerReader(ShapeReader):
         read = [self.mixer_of(self.layer(stage)) for stage in range(NUM_STAGES)]
         override = self.hints.token_mixers or self.known.get("token_mixers")
         if override is None and None not in read:
-            return read
+            return [mixer for mixer in read if mixer is not None]
         if override is None and "random" in read:
             self.assumed.append("token mixer identity where there are no tensors, as in RandFormer; --token_mixers")
             return [mixer or "identity" for mixer in read]
@@ -318,7 +319,7 @@ class ViTReader(ShapeReader):
         """`(height, width)` of a patch, and the channels of the image."""
         shape = self.shape("skvit.embeddings.patch_embeddings.projection.weight")
         if not self.is_shifted:
-            return shape[2:], shape[1]
+            return (shape[2], shape[3]), shape[1]
         numbers = shape[1] // SHIFTED_IMAGES  # channels * height * width
         side = self.hints.patch_size or isqrt(numbers // 3)
         if numbers % side**2 or (self.hints.patch_size is None and numbers != 3 * side**2):
@@ -349,7 +350,7 @@ class ViTReader(ShapeReader):
         return simplified((side * patch_size[0], side * patch_size[1]))
 
 
-def positions_at(size: int | tuple[int, int], stages) -> dict[int, int]:
+def positions_at(size: int | tuple[int, int], stages: Iterable[int]) -> dict[int, int]:
     """Return the number of positions at an image size, of each of some stages."""
     grids = SKFormerConfig(image_size=size).grid_sizes
     return {stage: grids[stage][0] * grids[stage][1] for stage in stages}

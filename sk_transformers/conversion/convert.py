@@ -117,7 +117,7 @@ def convert(
     hints = Hints(image_size, patch_size, head_dim, None if token_mixers is None else list(token_mixers))
     tensors = add_missing_cls_position(tensors, read.settings, hints)
     config, assumed = infer_config(tensors, read.settings, hints)
-    id2label, labels_from = choose_labels(config.num_labels, labels, read.id2label)
+    id2label, labels_from = choose_labels(len(config.id2label or ()), labels, read.id2label)
     if id2label is not None:
         config.id2label = id2label
         config.label2id = {label: index for index, label in id2label.items()}

@@ -15,13 +15,14 @@ def choose_license(source: Checkpoint, override: str | None) -> str:
     Raises:
         CheckpointError: if nobody tells it, or the Hub knows none of that name.
     """
-    if override is None and source.license is None:
+    license = override or source.license
+    if license is None:
         raise CheckpointError(
             f"{source.name} does not say under which license its weights are, and a card has to: find it where you got"
             " them, and pass --license, such as --license apache-2.0."
         )
     try:
-        return check_license(override or source.license)
+        return check_license(license)
     except ValueError as error:
         whose = "--license" if override else f"the license of {source.name}"
         raise CheckpointError(f"{whose}: {error}") from error

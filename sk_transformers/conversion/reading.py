@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from transformers import PretrainedConfig
 
 from ..errors import first_line
 from ..hub.licenses import license_on_card
@@ -137,7 +139,7 @@ def read_timm(name: str, random: bool) -> Checkpoint:
         hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() names them all."
         raise CheckpointError(f"timm has no model {architecture!r}: {hint}")
     try:
-        model = timm.create_model(model_name, pretrained=not random).eval()
+        model: Any = timm.create_model(model_name, pretrained=not random).eval()
     except Exception as error:  # of timm, of the Hub's client, of the network between
         raise CheckpointError(
             f"timm could not make {model_name} ({first_line(error)}): check the name and the"
@@ -154,7 +156,9 @@ def read_timm(name: str, random: bool) -> Checkpoint:
             f"{name} is a {type(model).__name__} of timm's, which has no counterpart here: expected a MetaFormer or a"
             " VisionTransformer."
         )
-    data_config = timm.data.resolve_model_data_config(model)
+    from timm.data import resolve_model_data_config
+
+    data_config = resolve_model_data_config(model)
     published = getattr(model, "pretrained_cfg", None) or {}
     if code_base is TIMM_VIT:
         settings = {"image_size": model.patch_embed.img_size, "head_dim": model.blocks[0].attn.head_dim}
@@ -181,7 +185,7 @@ def read_timm(name: str, random: bool) -> Checkpoint:
     )
 
 
-def import_timm():
+def import_timm() -> ModuleType:
     try:
         import timm
     except ModuleNotFoundError as error:
@@ -215,6 +219,7 @@ def read_transformers(name: str) -> Checkpoint:
         image_processor = AutoImageProcessor.from_pretrained(name)
     except (OSError, ValueError):
         image_processor = None  # a folder need not have one
+    id2label = dict(config.id2label or {})
     return Checkpoint(
         name,
         TRANSFORMERS_VIT,
@@ -223,14 +228,14 @@ def read_transformers(name: str) -> Checkpoint:
         network=model,
         runs_in="transformers",
         image_processor=image_processor,
-        id2label=None if config.id2label.get(0) == "LABEL_0" else config.id2label,
+        id2label=None if id2label.get(0) == "LABEL_0" else id2label,
         left_out=sorted(loading["unexpected_keys"]),
         license=license_on_card(name),
         hub_id=None if Path(name).exists() else name,
     )
 
 
-def _vit_settings(config) -> dict[str, Any]:
+def _vit_settings(config: PretrainedConfig) -> dict[str, Any]:
     return {
         "image_size": config.image_size,
         "head_dim": getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,

@@ -2,6 +2,7 @@
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image
@@ -16,7 +17,7 @@ def load_digits() -> dict[str, Dataset]:
     """Return scikit-learn's handwritten digits (UCI, 8x8 pixels of 17 gray levels) as 8-bit images."""
     from sklearn import datasets
 
-    digits = datasets.load_digits()
+    digits: Any = datasets.load_digits()
     images = (digits.images * (255 / 16)).astype(np.uint8)
     return {"train": _gray_images(images, digits.target, [str(n) for n in digits.target_names])}
 

@@ -11,7 +11,6 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import (
     ClassLabel,
     Dataset,
@@ -105,20 +104,23 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
     if len(labels) < min_labels:
         raise ValueError(f"{name} has one class, {labels[0]!r}: expected at least two to tell apart.")
     if validation_name is None and not hold_out:
+        assert isinstance(train, Dataset)  # a stream was refused
         validation = train
     elif validation_name is None:
+        assert isinstance(train, Dataset)
         train, validation = _divide(name, train, labels, options.train_val_split, options.split_seed)
     else:
         validation = _without_missing(name, source.load(validation_name), options.skip_unreadable, left_out)
         validation = _number_labels(name, validation, labels)
 
     splits = [train_name] if validation_name is None else [train_name, validation_name]
-    train_images = source.length(train_name) if streaming else len(train)
+    train_images = source.length(train_name) if isinstance(train, IterableDataset) else len(train)
     held_out = len(validation) if validation is not train else 0
     account = describe(source, splits, len(labels), train_images, held_out, left_out)
     most = options.max_train_samples
     if most is not None and not (train_images and train_images <= most):
-        train = train.take(most) if streaming else _choose(train, most, options.split_seed)
+        is_stream = isinstance(train, IterableDataset)
+        train = train.take(most) if is_stream else _choose(train, most, options.split_seed)
         train_images = most
     if options.max_eval_samples is not None:
         validation = _choose(validation, options.max_eval_samples, options.split_seed)
@@ -159,18 +161,23 @@ class Source(Protocol):
 
     def load(self, split: str) -> Dataset:
         """Return a split, and read no file of another one."""
+        ...
 
     def stream(self, split: str) -> IterableDataset:
         """Return a split whose images are read as they are needed."""
+        ...
 
     def length(self, split: str) -> int | None:
         """Return how many images a split holds, if the source says so without being read."""
+        ...
 
     def left_out(self, splits: list[str]) -> list[LeftOut]:
         """Return what of these splits is not used."""
+        ...
 
     def digest(self, splits: list[str]) -> str:
         """Return what identifies the content of these splits, without reading it."""
+        ...
 
 
 def find_source(options: DataOptions) -> Source:
@@ -205,7 +212,7 @@ def find_source(options: DataOptions) -> Source:
 class BuiltIn:
     """A data set in memory."""
 
-    revision = None
+    revision: str | None = None
 
     def __init__(self, name: str) -> None:
         self.name, self.splits = name, BUILT_IN[name]()
@@ -230,7 +237,7 @@ class BuiltIn:
 class ImageFolder:
     """Images in folders, or beside a table; see `folders.py`."""
 
-    revision = None
+    revision: str | None = None
 
     def __init__(self, name: str, tree: Folder, options: DataOptions, table: str | None = None) -> None:
         self.name, self.skip = name, options.skip_unreadable
@@ -344,7 +351,7 @@ class LibraryDataset:
         image = asked.image_column or next((name for name, kind in features.items() if isinstance(kind, Image)), None)
         label = asked.label_column or next((name for name in LABEL_COLUMNS if name in features), None)
         for column, what in ((image, "image"), (label, "label")):
-            if column not in features:
+            if column is None or column not in features:
                 missing = f"no {column!r}" if column else f"no {what}s"
                 raise ValueError(
                     f"{self.name} has columns {', '.join(features)} and {missing} among them: name it with"
@@ -392,10 +399,8 @@ def _without_missing(name: str, data: Dataset, skip: bool, left_out: list[LeftOu
     """
     if not len(data):
         raise ValueError(f"{name} has no rows.")
-    table = data.with_format("arrow")[:]
-    content, path = (pc.struct_field(table["image"], part) for part in ("bytes", "path"))
-    no_image = pc.and_(pc.is_null(content), pc.is_null(path)).to_numpy()
-    no_label = pc.is_null(table["label"]).to_numpy()
+    is_null = {name: column.is_null().to_numpy() for name, column in flat_columns(data).items()}
+    no_image, no_label = is_null["image.bytes"] & is_null["image.path"], is_null["label"]
     missing = [
         LeftOut(f"row {row}", f"without {what}")
         for what, mask in (("an image", no_image), ("a label", no_label))
@@ -407,6 +412,12 @@ def _without_missing(name: str, data: Dataset, skip: bool, left_out: list[LeftOu
         check_faults(name, missing)
     left_out += missing
     return data.select(np.flatnonzero(~(no_image | no_label)))
+
+
+def flat_columns(data: Dataset) -> dict[str, Any]:
+    """Return the columns as Arrow has them, those of an image (`image.bytes`, `image.path`) apart."""
+    table = data.with_format("arrow")[:].flatten()
+    return dict(zip(table.column_names, table.columns))
 
 
 def _with_class_labels(name: str, data: Dataset) -> tuple[Dataset, list[str]]:
@@ -441,12 +452,13 @@ def _set_labels(data: Dataset, texts: list[str], labels: list[str]) -> Dataset:
 
 
 def _stream_labels(name: str, stream: IterableDataset) -> list[str]:
-    if not isinstance(stream.features["label"], ClassLabel):
+    kind = (stream.features or {})["label"]
+    if not isinstance(kind, ClassLabel):
         raise ValueError(
-            f"--streaming: the labels of {name} are {stream.features['label']} without names of classes, which only"
+            f"--streaming: the labels of {name} are {kind} without names of classes, which only"
             " reading all of it would tell: leave the flag out, or store the column as a ClassLabel."
         )
-    return stream.features["label"].names
+    return kind.names
 
 
 def check_labels_in_range(name: str, numbers: Iterable[int], labels: list[str]) -> None:

@@ -36,7 +36,7 @@ def license_on_card(name: str) -> str | None:
     """Return the license in the metadata of a repo's card; None if it has no card, or the card does not tell."""
     card = Path(name, "README.md") if Path(name).is_dir() else name
     try:
-        license = ModelCard.load(card, ignore_metadata_errors=True).data.license
+        license = ModelCard.load(card, ignore_metadata_errors=True).data.to_dict().get("license")
     except (OSError, ValueError, YAMLError):
         return None
     return license if isinstance(license, str) else None

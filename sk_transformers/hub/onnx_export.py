@@ -214,7 +214,7 @@ def load_onnx(file: Path) -> Callable[[np.ndarray], np.ndarray]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return lambda pixel_values: session.run(["logits"], {"pixel_values": pixel_values})[0]
+    return lambda pixel_values: np.asarray(session.run(["logits"], {"pixel_values": pixel_values})[0])
 
 
 @contextmanager

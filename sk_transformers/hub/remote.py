@@ -70,7 +70,7 @@ def push_once(
     push.creates_branch |= made.get("branch", False)
     if dry_run or remote is None:
         return push
-    if push.creates_branch and not made.get("branch"):
+    if push.creates_branch and target.revision is not None and not made.get("branch"):
         made["branch"] = True
         api.create_branch(target.repo_id, branch=target.revision, revision=remote.head, exist_ok=True)
     push.commit, push.url = remote.head, f"{api.endpoint}/{target.repo_id}"
@@ -137,7 +137,7 @@ def compare(api: HfApi, files: dict[str, Content], target: Target, remote: Remot
     kept, card = [], {}
     if remote is not None and CARD in remote_files:
         on_the_hub = read_card(api, target.repo_id, remote.head)
-        merged = merge_cards(on_the_hub, files[CARD].decode())
+        merged = merge_cards(on_the_hub, read_content(files[CARD]).decode())
         files, kept, card = {**files, CARD: merged.text.encode()}, merged.kept, card_changes(on_the_hub, merged.text)
     differing = {path: content for path, content in files.items() if not is_same(content, remote_files.get(path))}
     deleted = {path for path in remote_files if is_weight(path) and path not in files}
@@ -260,7 +260,12 @@ def find_pull_request(api: HfApi, repo_id: str, push: Push, remote: Remote) -> t
     return None
 
 
+def read_content(content: Content) -> bytes:
+    """Return what a file holds."""
+    return content if isinstance(content, bytes) else content.read_bytes()
+
+
 def content_of(operation: CommitOperationAdd) -> Content:
     """Return the content that an operation adds."""
     content = operation.path_or_fileobj
-    return content if isinstance(content, bytes) else Path(content)
+    return content if isinstance(content, bytes) else Path(content)  # pyright: ignore[reportArgumentType]

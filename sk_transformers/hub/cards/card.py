@@ -178,7 +178,7 @@ def summary(config: PretrainedConfig, is_classifier: bool, parameters: str) -> s
 
 def static_key_parameters(model: PreTrainedModel) -> int:
     """Return how many of the parameters are keys, their biases among them."""
-    mixers = [module for module in model.modules() if hasattr(module, "static_keys")]
+    mixers: list[Any] = [module for module in model.modules() if hasattr(module, "static_keys")]
     return sum(parameter.numel() for mixer in mixers for parameter in mixer.static_keys())
 
 

@@ -66,7 +66,8 @@ def parse_card(text: str) -> Card:
         try:
             metadata = yaml.safe_load(block[2]) or {}
         except yaml.YAMLError as error:
-            where = f" (line {error.problem_mark.line + 2})" if getattr(error, "problem_mark", None) else ""
+            mark = getattr(error, "problem_mark", None)
+            where = "" if mark is None else f" (line {mark.line + 2})"
             raise ValueError(f"the metadata at the top of the card is not valid YAML{where}: correct it.") from error
         if not isinstance(metadata, dict):
             raise ValueError("the metadata at the top of the card is not a list of `key: value`: correct it.")

@@ -6,7 +6,7 @@ It writes the pixel values of a picture made here and the model's outputs for it
 
 import sys
 
-sys.modules["sk_transformers"] = None  # importing it now fails
+sys.modules["sk_transformers"] = None  # pyright: ignore[reportArgumentType] (importing it now fails)
 
 import json
 
@@ -43,7 +43,7 @@ def main(folder: str, outputs_file: str, answers_file: str, images: list[str]) -
 if __name__ == "__main__":
     torch.set_num_threads(1)  # what is compared is then the same number
     try:
-        main(*sys.argv[1:4], sys.argv[4:])
+        main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:])
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         sys.exit(f"{type(error).__name__}: {lines[0]}")
