@@ -8,6 +8,7 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
+    PretrainedConfig,
     PreTrainedModel,
 )
 from transformers.image_processing_utils import BaseImageProcessor
@@ -82,6 +83,12 @@ def load_base_model(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
     if report["missing_keys"]:
         raise ValueError(f"model {name} is not trained, its weights lack {min(report['missing_keys'])}.")
     return model, processor
+
+
+def class_names(config: PretrainedConfig) -> list[str]:
+    """Return the names of a classifier's classes, in the order of its logits."""
+    id2label: dict[int, str] = config.id2label or {}
+    return [str(id2label[index]) for index in range(len(id2label))]
 
 
 def check_only_the_head_is_fresh(name: str, model: PreTrainedModel, report: dict[str, Any]) -> None:

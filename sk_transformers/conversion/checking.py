@@ -25,8 +25,9 @@ def build_model(config: PretrainedConfig, tensors: dict[str, torch.Tensor]) -> P
         CheckpointError: if tensors are unknown, missing or of another shape; it lists their names.
     """
     is_former = isinstance(config, SKFormerConfig)
+    network_class: Any = SKFormerForImageClassification if is_former else SKViTForImageClassification
     with torch.device("meta"):
-        model = (SKFormerForImageClassification if is_former else SKViTForImageClassification)(config)
+        model = network_class(config)
     expected = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     problems = {
@@ -47,17 +48,18 @@ def build_model(config: PretrainedConfig, tensors: dict[str, torch.Tensor]) -> P
 
 
 @torch.no_grad()
-def largest_difference(model: nn.Module, network: nn.Module) -> float:
+def largest_difference(model: PreTrainedModel, network: nn.Module) -> float:
     """Return the largest difference of any logit of a random image between two networks in float64.
 
     Raises:
         CheckpointError: if it is more than rounding, so that the source network does something that its tensors do
             not show.
     """
-    is_former = isinstance(model.config, SKFormerConfig)
-    height, width = FORMER_CHECK_SIZE if is_former else size_pair("image_size", model.config.image_size)
+    config: Any = model.config
+    is_former = isinstance(config, SKFormerConfig)
+    height, width = FORMER_CHECK_SIZE if is_former else size_pair("image_size", config.image_size)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(1, model.config.num_channels, height, width, generator=generator, dtype=torch.float64)
+    images = torch.randn(1, config.num_channels, height, width, generator=generator, dtype=torch.float64)
     logits, expected = model(images).logits, network(images)
     expected = getattr(expected, "logits", expected)
     difference = (logits - expected).abs().max().item()
@@ -133,7 +135,7 @@ def timm_vit(config: PretrainedConfig, state_dict: dict[str, torch.Tensor]) -> n
         img_size=size_pair("image_size", config.image_size),
         patch_size=size_pair("patch_size", config.patch_size),
         in_chans=config.num_channels,
-        num_classes=config.num_labels,
+        num_classes=len(config.id2label or ()),
         global_pool="token" if has_class_token else "avg",
         embed_dim=config.hidden_size,
         depth=config.num_hidden_layers,

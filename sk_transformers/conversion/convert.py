@@ -126,7 +126,7 @@ def convert(
     license = LICENSE if random else choose_license(read, license)
     network, runs_in = runnable(read, config)
     difference = None if network is None else largest_difference(model, network)
-    model.to(dtype or _widest_dtype(tensors))
+    model.to(dtype or _widest_dtype(tensors))  # pyright: ignore[reportArgumentType]
     if read.image_processor is None and not read.data_config:
         assumed.append("images normalized as ImageNet's and not cropped; preprocessor_config.json says how")
     image_processor = read.image_processor or image_processor_for(config.image_size, read.data_config)

@@ -219,7 +219,7 @@ def read_transformers(name: str) -> Checkpoint:
         image_processor = AutoImageProcessor.from_pretrained(name)
     except (OSError, ValueError):
         image_processor = None  # a folder need not have one
-    id2label = dict(config.id2label or {})
+    id2label: dict[int, str] | None = config.id2label
     return Checkpoint(
         name,
         TRANSFORMERS_VIT,
@@ -228,7 +228,7 @@ def read_transformers(name: str) -> Checkpoint:
         network=model,
         runs_in="transformers",
         image_processor=image_processor,
-        id2label=None if id2label.get(0) == "LABEL_0" else id2label,
+        id2label=None if id2label is None or id2label.get(0) == "LABEL_0" else id2label,
         left_out=sorted(loading["unexpected_keys"]),
         license=license_on_card(name),
         hub_id=None if Path(name).exists() else name,

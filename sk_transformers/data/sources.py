@@ -348,10 +348,10 @@ class LibraryDataset:
     def _standard_columns(self, data: Data) -> Data:
         """Return the image and the label column under these names, and no others."""
         features, asked = data.features or {}, self.options
-        image = asked.image_column or next((name for name, kind in features.items() if isinstance(kind, Image)), None)
-        label = asked.label_column or next((name for name in LABEL_COLUMNS if name in features), None)
+        image = asked.image_column or next((name for name, kind in features.items() if isinstance(kind, Image)), "")
+        label = asked.label_column or next((name for name in LABEL_COLUMNS if name in features), "")
         for column, what in ((image, "image"), (label, "label")):
-            if column is None or column not in features:
+            if column not in features:
                 missing = f"no {column!r}" if column else f"no {what}s"
                 raise ValueError(
                     f"{self.name} has columns {', '.join(features)} and {missing} among them: name it with"
@@ -416,7 +416,8 @@ def _without_missing(name: str, data: Dataset, skip: bool, left_out: list[LeftOu
 
 def flat_columns(data: Dataset) -> dict[str, Any]:
     """Return the columns as Arrow has them, those of an image (`image.bytes`, `image.path`) apart."""
-    table = data.with_format("arrow")[:].flatten()
+    table: Any = data.with_format("arrow")[:]
+    table = table.flatten()
     return dict(zip(table.column_names, table.columns))
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..image_processing import output_size
+from ..image_processing import normalization, output_size, undeclared
 from .options import AugmentationOptions
 
 Transform = Callable[[PILImage.Image], torch.Tensor]
@@ -55,25 +56,25 @@ def train_transform(processor: BaseImageProcessor, options: AugmentationOptions)
     if options.auto_augment is not None:
         check_policy(options.auto_augment)
     size = output_size(processor)
-    interpolation = INTERPOLATIONS[int(processor.resample)]
+    interpolation = INTERPOLATIONS[int(undeclared(processor).resample)]
+    mean, std = normalization(processor)
+    settings: dict[str, Any] = {
+        "scale": tuple(options.crop_scale),
+        "ratio": tuple(options.crop_ratio),
+        "hflip": options.hflip,
+        "vflip": options.vflip,
+        "color_jitter": None,
+        "auto_augment": options.auto_augment,
+        "interpolation": interpolation,
+        "mean": tuple(mean),  # which fills what RandAugment leaves empty
+        "std": tuple(std),
+    }
     try:
-        crop, colors, _ = create_transform(
-            (3, *size),
-            is_training=True,
-            scale=tuple(options.crop_scale),
-            ratio=tuple(options.crop_ratio),
-            hflip=options.hflip,
-            vflip=options.vflip,
-            color_jitter=None,
-            auto_augment=options.auto_augment,
-            interpolation=interpolation,
-            mean=tuple(processor.image_mean),  # which fills what RandAugment leaves empty
-            std=tuple(processor.image_std),
-            separate=True,
-        )
+        timms: Any = create_transform((3, *size), is_training=True, separate=True, **settings)
     except (AssertionError, KeyError) as error:
-        raise ValueError(describe_bad_policy(options.auto_augment)) from error
-    steps = [crop, colors, Scaling(processor.image_mean, processor.image_std)]
+        raise ValueError(describe_bad_policy(str(options.auto_augment))) from error
+    crop, colors, _ = timms
+    steps = [crop, colors, Scaling(mean, std)]
     if options.random_erasing:
         steps.append(RandomErasing(options.random_erasing, mode="pixel", device="cpu"))
     if options.color_jitter:  # timm leaves it out beside RandAugment

@@ -1,13 +1,14 @@
 """What both configurations check, so that a wrong value is one clear sentence and not a shape error later."""
 
 from difflib import get_close_matches
+from typing import Any
 
 ATTENTION_MIXER_NAMES = ("static_key", "conv_static_key", "attention")
 SPATIAL_MIXER_NAMES = ("separable_conv", "pooling", "identity", "random")
 TOKEN_MIXER_NAMES = ATTENTION_MIXER_NAMES + SPATIAL_MIXER_NAMES
 
 
-def check_choice(what: str, value, choices: tuple) -> None:
+def check_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise unless `value` is one of `choices`; the nearest ones are suggested."""
     if value in choices:
         return
@@ -24,14 +25,14 @@ def check_mixers(what: str, names: list[str], count: int, counted: str) -> None:
         check_choice("token mixer", name, TOKEN_MIXER_NAMES)
 
 
-def check_at_least(lowest: float, **values) -> None:
+def check_at_least(lowest: float, **values: Any) -> None:
     """Raise unless every one of the named values is a number of at least `lowest`."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or value < lowest:
             raise ValueError(f"{name} is {value!r}, expected a number of at least {lowest}.")
 
 
-def check_rate(**values) -> None:
+def check_rate(**values: Any) -> None:
     """Raise unless every one of the named values is in [0, 1)."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
@@ -39,15 +40,16 @@ def check_rate(**values) -> None:
 
 
 def size_pair(name: str, size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
-    """`(height, width)` of a size given as one number or two."""
+    """Return `(height, width)` of a size given as one number or two."""
     pair = (size, size) if isinstance(size, int) else size
     if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(type(n) is int and n > 0 for n in pair):
         raise ValueError(f"{name} is {size!r}, expected a positive number of pixels or a pair (height, width) of them.")
-    return tuple(pair)
+    height, width = pair
+    return height, width
 
 
-def one_for_each(name: str, value, count: int, counted: str) -> list:
-    """`value` as a list of `count`; a single value is repeated."""
+def one_for_each(name: str, value: Any, count: int, counted: str) -> list[Any]:
+    """Return `value` as a list of `count`; a single value is repeated."""
     values = list(value) if isinstance(value, list | tuple) else [value] * count
     if len(values) != count:
         raise ValueError(f"{name} has {len(values)} values, expected {count}: one for each of the {counted}.")

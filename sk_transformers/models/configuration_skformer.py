@@ -1,5 +1,7 @@
 """Configuration of SKFormer, the four-stage MetaFormer hybrid whose middle stages may attend with static keys."""
 
+from typing import Any
+
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PretrainedConfig
 
@@ -69,7 +71,7 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         initializer_range: float = 0.02,
         out_features: list[str] | None = None,
         out_indices: list[int] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         self.image_size = image_size
         self.num_channels = num_channels
@@ -131,7 +133,8 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         height, width = size_pair("image_size", self.image_size)
         grids = [((height - 3) // 4 + 1, (width - 3) // 4 + 1)]  # 7x7, stride 4, padding 2
         for _ in range(1, NUM_STAGES):  # 3x3, stride 2, padding 1
-            grids.append(tuple((side - 1) // 2 + 1 for side in grids[-1]))
+            height, width = grids[-1]
+            grids.append(((height - 1) // 2 + 1, (width - 1) // 2 + 1))
         return grids
 
 

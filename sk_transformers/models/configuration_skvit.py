@@ -1,5 +1,7 @@
 """Configuration of SKViT, the Vision Transformer whose attention keys may be static."""
 
+from typing import Any
+
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PretrainedConfig
 
@@ -82,7 +84,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         out_indices: list[int] | None = None,
         apply_layernorm: bool = True,
         reshape_hidden_states: bool = True,
-        **kwargs,
+        **kwargs: Any,
     ):
         self.image_size = image_size
         self.patch_size = patch_size

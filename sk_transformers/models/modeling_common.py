@@ -12,7 +12,7 @@ class StaticKeyPreTrainedModel(PreTrainedModel):
     """What transformers needs to know of a network with static keys."""
 
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ("image",)  # pyright: ignore[reportAssignmentType] (as transformers itself has it)
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # Trainer would pass the number of items otherwise
     _supports_sdpa = True

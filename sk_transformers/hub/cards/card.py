@@ -14,6 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ...complexity import count_macs
 from ...models.configuration_checks import size_pair
+from ...pretrained import class_names
 from ...zoo import get_variant
 from .diagram import STATIC_MIXERS, draw, mixer_summary
 from .merge import sign
@@ -199,7 +200,7 @@ def file_size(size: int) -> str:
 
 def name_classes(config: PretrainedConfig) -> str:
     """Return `"3 of them: ant, bee, cicada"`, or only how many where they are many or have no names."""
-    labels = [str(config.id2label[index]) for index in range(config.num_labels)]
+    labels = class_names(config)
     if len(labels) > MAX_NAMED_CLASSES:
         return f"{len(labels)} of them, named in `config.json`"
     if labels == [f"LABEL_{index}" for index in range(len(labels))]:
