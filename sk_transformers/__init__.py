@@ -12,6 +12,7 @@ from .version import __version__
 from .zoo import create_config, create_model, list_models
 
 if TYPE_CHECKING:  # what the names below are, for type checkers and editors
+    from .models.attention_options import AttentionOptions as AttentionOptions
     from .models.configuration_skformer import SKFormerConfig as SKFormerConfig
     from .models.configuration_skvit import SKViTConfig as SKViTConfig
     from .models.modeling_skformer import SKFormerBackbone as SKFormerBackbone
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # what the names below are, for type checkers and editors
     from .models.modeling_skvit import SKViTForImageClassification as SKViTForImageClassification
     from .models.modeling_skvit import SKViTModel as SKViTModel
     from .models.static_key import ConvStaticKeyAttention as ConvStaticKeyAttention
+    from .models.static_key import SelfAttention as SelfAttention
     from .models.static_key import StaticKeyAttention as StaticKeyAttention
 
 _MODULE_OF = {
@@ -32,6 +34,8 @@ _MODULE_OF = {
     "SKFormerModel": "modeling_skformer",
     "SKFormerForImageClassification": "modeling_skformer",
     "SKFormerBackbone": "modeling_skformer",
+    "AttentionOptions": "attention_options",
+    "SelfAttention": "static_key",
     "StaticKeyAttention": "static_key",
     "ConvStaticKeyAttention": "static_key",
 }

@@ -32,7 +32,7 @@ class ImageFile(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """A file or folder that is not used. A `fault` is one that `--on_unreadable` decides about."""
+    """A file or folder that is not used. A `fault` is one that `--on_bad_image` decides about."""
 
     name: str
     reason: str
@@ -192,5 +192,5 @@ def check_faults(where: str, left_out: Iterable[LeftOut]) -> None:
     if faults:
         raise ValueError(
             f"{where} holds what cannot be used: {describe_left_out(faults)}. Mend or remove it, or pass"
-            " --on_unreadable skip to go on without it."
+            " --on_bad_image skip to go on without it."
         )

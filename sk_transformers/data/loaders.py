@@ -41,13 +41,13 @@ def read_image(stored: dict[str, Any] | None) -> PILImage.Image:
     stored = stored or {}
     path, content = stored.get("path"), stored.get("bytes")
     if path is None and content is None:
-        raise DataError("an image is missing: remove its row, or pass --on_unreadable skip.")
+        raise DataError("an image is missing: remove its row, or pass --on_bad_image skip.")
     try:
         with open(path, "rb") if content is None else io.BytesIO(content) as file:
             return decode(file)
     except (UnreadableImage, OSError) as error:
         name, reason = path or "an image", first_line(error)
-        raise DataError(f"{name} is unreadable ({reason}): mend or remove it, or pass --on_unreadable skip.") from error
+        raise DataError(f"{name} is unreadable ({reason}): mend or remove it, or pass --on_bad_image skip.") from error
 
 
 def read_or_skip(stored: dict[str, Any] | None, skip: bool) -> PILImage.Image | None:

@@ -27,7 +27,7 @@ class DataOptions:
     split_seed: int = option(0, "seed of that split, apart from the run's", type=non_negative_int)
     max_train_samples: int | None = option(None, "train on so many images, chosen at random", type=positive_int)
     max_eval_samples: int | None = option(None, "evaluate on so many images, chosen at random", type=positive_int)
-    on_unreadable: Literal["error", "skip"] = option(
+    on_bad_image: Literal["error", "skip"] = option(
         "error", "what to do with a file that is not a readable image, or has no label", choices=["error", "skip"]
     )
     num_workers: int = option(0, "processes that load images", type=non_negative_int)
@@ -35,7 +35,7 @@ class DataOptions:
     @property
     def skip_unreadable(self) -> bool:
         """Whether unreadable images are left out, rather than an error."""
-        return self.on_unreadable == "skip"
+        return self.on_bad_image == "skip"
 
 
 @dataclass

@@ -128,7 +128,7 @@ def test_what_is_not_an_image_obeys(tmp_path, name, sentence):
     (tmp_path / name).write_text("text" if name.endswith("txt") else "")
     with pytest.raises(ValueError, match=rf"holds what cannot be used: {sentence}. Mend or remove it, or pass"):
         load_images(tmp_path, train_val_split=0.5)
-    data = load_images(tmp_path, train_val_split=0.5, on_unreadable="skip")
+    data = load_images(tmp_path, train_val_split=0.5, on_bad_image="skip")
     assert data.labels == ["cat", "dog"] and len(data.train) + len(data.validation) == 4
     assert data.account.startswith(f"{tmp_path}: 4 images of 2 classes; train 2, held out 2. Left out: 1 ")
 
@@ -137,7 +137,7 @@ def test_loose_images(tmp_path):
     write_files(tmp_path, *TWO, *(f"{number}.png" for number in range(5)))
     with pytest.raises(ValueError, match=r"5 in no class's folder \(0.png, 1.png, 2.png and 2 more\)"):
         load_images(tmp_path)
-    assert load_images(tmp_path, train_val_split=0.5, on_unreadable="skip").labels == ["cat", "dog"]
+    assert load_images(tmp_path, train_val_split=0.5, on_bad_image="skip").labels == ["cat", "dog"]
     write_files(tmp_path / "divided", *below("train", *TWO), *below("val", *TWO), "logo.png")
     with pytest.raises(ValueError, match=r"1 in no split's folder \(logo.png\)"):
         load_images(tmp_path / "divided")
@@ -151,7 +151,7 @@ def test_an_empty_class_is_an_error(tmp_path, files):
         (tmp_path / "eel" / name).write_text("text")
     for how in ["skip"] if files else ["skip", "error"]:
         with pytest.raises(ValueError, match="has no usable image of class 'eel' in train: add images, or remove"):
-            load_images(tmp_path, on_unreadable=how)
+            load_images(tmp_path, on_bad_image=how)
 
 
 @pytest.mark.parametrize("names", [(), ("notes.txt", "cat/table.doc")])

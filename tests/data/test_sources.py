@@ -261,7 +261,7 @@ def test_missing_cells_obey_and_are_counted(tmp_path, column, what):
     pq.write_table(table, file)
     with pytest.raises(ValueError, match=rf"holds what cannot be used: 2 without {what} \(row 3, row 4\)"):
         load_images(file, image_column="photo")
-    data = load_images(file, image_column="photo", on_unreadable="skip")
+    data = load_images(file, image_column="photo", on_bad_image="skip")
     assert len(data.train) + len(data.validation) == 8 and data.labels == ["a", "b"]
     assert f"Left out: 2 without {what} (row 3, row 4)." in data.account
     shown = {read_image(row["image"]).getpixel((0, 0))[0] for row in [*data.train, *data.validation]}

@@ -148,7 +148,7 @@ def test_rows_that_cannot_be_used_obey(tmp_path):
     )
     with pytest.raises(ValueError, match=r"1 without a label in metadata.csv \(5.jpg\); 1 listed in"):
         load_images(tmp_path)
-    data = load_images(tmp_path, train_val_split=0.5, on_unreadable="skip")
+    data = load_images(tmp_path, train_val_split=0.5, on_bad_image="skip")
     assert len(data.train) + len(data.validation) == 4
     for sentence in (
         "1 without a label in metadata.csv (5.jpg)",

@@ -119,7 +119,7 @@ def test_unreadable_images_are_skipped_and_counted(tmp_path):
     folder = write_images(tmp_path / "images", images=20)
     for file in folder.rglob("1*.png"):
         file.write_bytes(b"not an image")
-    run = finetune("--model", "skvit-nano-patch4-32", "--dataset", folder, "--on_unreadable", "skip",
+    run = finetune("--model", "skvit-nano-patch4-32", "--dataset", folder, "--on_bad_image", "skip",
                    "--per_device_train_batch_size", 8, "--num_train_epochs", 1, "--output_dir", tmp_path / "run",
                    "--warmup_steps", 0)  # fmt: skip
     entry = metrics_of(run)["history"][0]
