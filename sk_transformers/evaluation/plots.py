@@ -7,6 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ..files import save_figure
+from .fonts import fonts_for
 from .predictions import CALIBRATION_BINS, Predictions
 from .robustness import baseline_top1
 
@@ -29,8 +30,9 @@ def plot_confusion(predictions: Predictions, class_names: list[str], file: Path)
     axes = figure.subplots()
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     if count <= MAX_NAMED_CLASSES:
-        axes.set_xticks(range(count), class_names, rotation=90)
-        axes.set_yticks(range(count), class_names)
+        fonts = fonts_for(class_names)
+        axes.set_xticks(range(count), class_names, rotation=90, fontfamily=fonts)
+        axes.set_yticks(range(count), class_names, fontfamily=fonts)
     if count <= MAX_NUMBERED_CLASSES:
         for row, column in (fractions > 0).nonzero().tolist():
             color = "white" if fractions[row, column] > 0.5 else "black"
