@@ -21,6 +21,7 @@ class AttentionOptions:
             source).
         static_key_resolution: what static keys do on another grid than `grid_size`: `"interpolate"` resizes them,
             `"window"` cuts the map into windows of the trained grid.
+        initializer_range: standard deviation of the keys of CSKA before training.
 
     Raises:
         ValueError: if the options do not fit together.
@@ -37,6 +38,7 @@ class AttentionOptions:
     mask_diagonal: bool = False
     learned_temperature: bool = False
     static_key_resolution: str = "interpolate"
+    initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
         if not self.query_projection and self.inner_size != self.hidden_size:

@@ -90,6 +90,8 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         self.head_layer_norm_eps = head_layer_norm_eps
         self.initializer_range = initializer_range
         self._check()
+        if "layer_norm_scope" in kwargs:  # its norms would quietly be others
+            raise ValueError("layer_norm_scope is called norm: write 'layer' for 'channel', and 'group' for 'map'.")
         super().__init__(**kwargs)
         self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, NUM_STAGES + 1)]
         self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)

@@ -18,7 +18,7 @@ class StarReLU(nn.Module):
         self.bias = nn.Parameter(torch.empty(1))
         self.reset_parameters()
 
-    def reset_parameters(self, std: float = 0.02) -> None:
+    def reset_parameters(self) -> None:
         init.ones_(self.scale)
         init.zeros_(self.bias)
 
@@ -60,7 +60,7 @@ class LayerScale(nn.Module):
         self.scale = nn.Parameter(torch.empty(width))
         self.reset_parameters()
 
-    def reset_parameters(self, std: float = 0.02) -> None:
+    def reset_parameters(self) -> None:
         init.constant_(self.scale, self.initial_value)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -78,7 +78,7 @@ class ResidualScale(nn.Module):
         self.scale = nn.Parameter(torch.empty(width)) if scaled else None
         self.reset_parameters()
 
-    def reset_parameters(self, std: float = 0.02) -> None:
+    def reset_parameters(self) -> None:
         if self.scale is not None:
             init.ones_(self.scale)
 
@@ -97,7 +97,7 @@ class GroupNorm1(nn.Module):
         self.weight = nn.Parameter(torch.empty(width))
         self.reset_parameters()
 
-    def reset_parameters(self, std: float = 0.02) -> None:
+    def reset_parameters(self) -> None:
         init.ones_(self.weight)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """What both model families share: their base class, and the ends of a forward pass."""
 
+from typing import Any, cast
+
 import torch
 from torch import nn
 from transformers import initialization as init
@@ -31,7 +33,7 @@ class StaticKeyPreTrainedModel(PreTrainedModel):
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif hasattr(module, "reset_parameters"):
-            module.reset_parameters(std)
+            cast(Any, module).reset_parameters()
 
 
 def check_pixel_values(pixel_values: torch.Tensor | None, weight: torch.Tensor, num_channels: int) -> None:

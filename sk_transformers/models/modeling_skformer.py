@@ -26,6 +26,11 @@ from .token_mixers import build_token_mixer
 FIRST_SCALED_STAGE = 2  # residual scales from the third stage on
 
 
+def map_size(maps: torch.Tensor) -> tuple[int, int]:
+    """Return the `(height, width)` of maps `(batch, channels, height, width)`."""
+    return maps.shape[2], maps.shape[3]
+
+
 class SKFormerStem(nn.Module):
     """Image to the first stage's map: 7x7 convolution of stride 4, then norm."""
 
@@ -46,7 +51,7 @@ class SKFormerStem(nn.Module):
                 " this network halves its map five times."
             )
         maps = self.projection(pixel_values)
-        return tokens_to_maps(self.layernorm(maps_to_tokens(maps)), maps.shape[2:])
+        return tokens_to_maps(self.layernorm(maps_to_tokens(maps)), map_size(maps))
 
 
 class SKFormerDownsampling(nn.Module):
@@ -60,7 +65,7 @@ class SKFormerDownsampling(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         tokens = self.layernorm(maps_to_tokens(maps))
-        return self.projection(tokens_to_maps(tokens, maps.shape[2:]))
+        return self.projection(tokens_to_maps(tokens, map_size(maps)))
 
 
 def build_norm(config: SKFormerConfig, width: int) -> nn.Module:
@@ -86,6 +91,7 @@ class SKFormerLayer(GradientCheckpointingLayer):
             query_projection=config.query_projection or not token_mixer.endswith("static_key"),
             output_bias=False,
             static_key_resolution=config.static_key_resolution,
+            initializer_range=config.initializer_range,
         )
         self.mixer = build_token_mixer(token_mixer, options)
         self.mixer_residual = ResidualScale(width, scaled)
@@ -122,7 +128,7 @@ class SKFormerStage(nn.Module):
         """Return the map after the stage, and the attention weights of the layers that have them."""
         if self.downsampling is not None:
             maps = self.downsampling(maps)
-        grid_size = tuple(maps.shape[2:])
+        grid_size = map_size(maps)
         hidden_states = maps_to_tokens(maps)
         all_attentions: tuple[torch.Tensor, ...] = ()
         for layer in self.layers:
@@ -204,22 +210,24 @@ class SKFormerModel(SKFormerPreTrainedModel):
 class SKFormerHead(nn.Module):
     """MetaFormer's classifier: an MLP with squared ReLU, norm and dropout before the last linear layer."""
 
-    def __init__(self, config: SKFormerConfig):
+    def __init__(self, config: SKFormerConfig, num_labels: int):
         super().__init__()
         inner_size = int(config.mlp_ratio * config.hidden_size)
         self.fc1 = nn.Linear(config.hidden_size, inner_size)
         self.layernorm = nn.LayerNorm(inner_size, eps=config.head_layer_norm_eps)
         self.dropout = nn.Dropout(config.head_dropout)
-        self.fc2 = nn.Linear(inner_size, config.num_labels)
+        self.fc2 = nn.Linear(inner_size, num_labels)
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         return self.fc2(self.dropout(self.layernorm(F.relu(self.fc1(pooled)).square())))
 
 
 def build_head(config: SKFormerConfig) -> nn.Module:
-    if config.num_labels == 0:
+    if not config.num_labels:
         return nn.Identity()
-    return SKFormerHead(config) if config.use_mlp_head else nn.Linear(config.hidden_size, config.num_labels)
+    if config.use_mlp_head:
+        return SKFormerHead(config, config.num_labels)
+    return nn.Linear(config.hidden_size, config.num_labels)
 
 
 class SKFormerForImageClassification(SKFormerPreTrainedModel):
@@ -278,8 +286,8 @@ class SKFormerBackbone(BackboneMixin, SKFormerPreTrainedModel):
     def forward(
         self,
         pixel_values: torch.Tensor,
-        output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         return_dict: bool | None = None,
     ) -> BackboneOutput | tuple:
         """Return feature maps `(batch, channels, height, width)` of the stages in `out_features`, normalized.

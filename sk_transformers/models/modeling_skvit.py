@@ -4,6 +4,8 @@ With `token_mixer="attention"` it is the plain pre-norm ViT. With shifted patche
 temperature it is the ViT for small data sets (arXiv 2112.13492) that the paper trains on CIFAR.
 """
 
+from typing import Any, cast
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -77,12 +79,13 @@ class SKViTEmbeddings(nn.Module):
         self.distillation_token = nn.Parameter(torch.empty(one_token)) if config.distillation_token else None
         positions = self.grid_size[0] * self.grid_size[1] + self.num_class_tokens
         self.position_embeddings = nn.Parameter(torch.empty(1, positions, config.hidden_size))
-        self.reset_parameters(config.initializer_range)
+        self.initializer_range = config.initializer_range
+        self.reset_parameters()
 
-    def reset_parameters(self, std: float = 0.02) -> None:
-        init.trunc_normal_(self.position_embeddings, std=std)
+    def reset_parameters(self) -> None:
+        init.trunc_normal_(self.position_embeddings, std=self.initializer_range)
         for token in self._class_tokens():
-            init.trunc_normal_(token, std=std)
+            init.trunc_normal_(token, std=self.initializer_range)
 
     def _class_tokens(self) -> list[nn.Parameter]:
         return [token for token in (self.cls_token, self.distillation_token) if token is not None]
@@ -90,7 +93,7 @@ class SKViTEmbeddings(nn.Module):
     def forward(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False) -> torch.Tensor:
         """Return the tokens `(batch, [class tokens +] rows * columns, hidden_size)`."""
         check_pixel_values(pixel_values, self.patch_embeddings.projection.weight, self.num_channels)
-        self._check_size(*pixel_values.shape[2:], interpolate_pos_encoding)
+        self._check_size(pixel_values.shape[2], pixel_values.shape[3], interpolate_pos_encoding)
         grid_size = patch_grid(pixel_values, self.patch_size)
         tokens = self.patch_embeddings(pixel_values)
         class_tokens = [token.expand(tokens.shape[0], -1, -1).to(tokens.dtype) for token in self._class_tokens()]
@@ -139,12 +142,13 @@ class SKViTLayer(GradientCheckpointingLayer):
             config.hidden_size,
             config.grid_size,
             config.num_attention_heads,
-            config.head_dim,
+            cast(int, config.head_dim),
             num_class_tokens=config.num_class_tokens,
             query_projection=config.query_projection or not token_mixer.endswith("static_key"),
             qkv_bias=config.qkv_bias,
             mask_diagonal=config.mask_diagonal,
             learned_temperature=config.learned_temperature,
+            initializer_range=config.initializer_range,
         )
         self.mixer = build_token_mixer(token_mixer, options)
         self.mixer_scale = build_layer_scale(config)
@@ -239,7 +243,7 @@ class SKViTModel(SKViTPreTrainedModel):
 
 
 def build_classifier(config: SKViTConfig) -> nn.Module:
-    return nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+    return nn.Linear(config.hidden_size, config.num_labels) if config.num_labels else nn.Identity()
 
 
 class SKViTForImageClassification(SKViTPreTrainedModel):
@@ -294,10 +298,10 @@ class SKViTBackbone(BackboneMixin, SKViTPreTrainedModel):
     def forward(
         self,
         pixel_values: torch.Tensor,
-        interpolate_pos_encoding: bool = True,
-        output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         return_dict: bool | None = None,
+        interpolate_pos_encoding: bool = True,
     ) -> BackboneOutput | tuple:
         """Return feature maps `(batch, hidden_size, rows, columns)` of the stages in `out_features`, normalized.
 
@@ -315,7 +319,7 @@ class SKViTBackbone(BackboneMixin, SKViTPreTrainedModel):
             pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states=True, return_dict=True
         )
         grid_size = patch_grid(pixel_values, self.skvit.embeddings.patch_size)
-        feature_maps = tuple(
+        feature_maps: Any = tuple(  # BackboneOutput says a tuple of one
             self._feature_map(tokens, grid_size)
             for stage, tokens in zip(self.stage_names, outputs.hidden_states)
             if stage in self.out_features

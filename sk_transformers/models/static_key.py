@@ -49,8 +49,8 @@ class SelfAttention(nn.Module):
         self.temperature = nn.Parameter(torch.empty(1)) if options.learned_temperature else None
         self.reset_parameters()
 
-    def reset_parameters(self, std: float = 0.02) -> None:
-        """Draw the parameters that belong to no submodule; `std` is the scale of linear weights."""
+    def reset_parameters(self) -> None:
+        """Draw the parameters that belong to no submodule."""
         if self.temperature is not None:
             init.constant_(self.temperature, math.log(self.options.head_dim**-0.5))
 
@@ -97,7 +97,7 @@ class StaticKeyAttention(nn.Module):
         self.resized_keys = ResizedKeys(options.grid_size, options.num_class_tokens)
         self.reset_parameters()
 
-    def reset_parameters(self, std: float = 0.02) -> None:
+    def reset_parameters(self) -> None:
         init.normal_(self.key)
         if self.temperature is not None:
             init.constant_(self.temperature, math.log(self.options.head_dim**-0.5))
@@ -151,9 +151,9 @@ class ConvStaticKeyAttention(nn.Module):
         self.resized_keys = ResizedKeys(options.grid_size, options.num_class_tokens)
         self.reset_parameters()
 
-    def reset_parameters(self, std: float = 0.02) -> None:
+    def reset_parameters(self) -> None:
         """See `SelfAttention`; the key is a convolution's weight, and drawn like one."""
-        init.trunc_normal_(self.key, std=std)
+        init.trunc_normal_(self.key, std=self.options.initializer_range)
         init.zeros_(self.key_bias)
         if self.class_key is not None:
             init.normal_(self.class_key)

@@ -59,7 +59,7 @@ class RandomMixing(nn.Module):
         self.register_buffer("matrix", torch.empty(positions, positions))  # a loaded parameter would be trained
         self.reset_parameters()
 
-    def reset_parameters(self, std: float = 0.02) -> None:
+    def reset_parameters(self) -> None:
         init.copy_(self.matrix, torch.rand_like(self.matrix).softmax(dim=-1))
 
     def forward(self, hidden_states: torch.Tensor, grid_size: tuple[int, int], **_) -> tuple[torch.Tensor, None]:

@@ -34,8 +34,7 @@ def test_gradients_reach_all_that_is_returned(name):
     """As Grad-CAM and attention rollout need."""
     model = small_model(name)
     outputs = model(images(model), output_hidden_states=True, output_attentions=True)
-    beside_the_graph = "conv_static_key" in model.config.token_mixers and getattr(model.config, "num_class_tokens", 0)
-    returned = [*outputs.hidden_states, *(() if beside_the_graph else outputs.attentions)]
+    returned = [*outputs.hidden_states, *outputs.attentions]
     for tensor in returned:
         tensor.retain_grad()
     outputs.logits[:, 0].sum().backward()

@@ -39,6 +39,7 @@ def test_wrong_skvit(settings, message):
         ({"image_size": 31}, "image height is 31, expected a number of at least 32"),
         ({"static_key_resolution": "windows"}, "Unknown static_key_resolution 'windows': .* Did you mean 'window'"),
         ({"norm": "batch"}, "Unknown norm 'batch': expected one of 'layer', 'group'"),
+        ({"layer_norm_scope": "map"}, "layer_norm_scope is called norm: write 'layer' for 'channel', and 'group'"),
         ({"head_dropout": -0.1}, "head_dropout is -0.1, expected a rate"),
     ],
 )

@@ -206,6 +206,21 @@ def test_initialization_is_sensible():
     assert all(abs(layer.mixer.key.std() - 1) < 0.05 for layer in static.skvit.layers)
 
 
+def test_initializer_range_is_that_of_every_drawn_weight():
+    model = small_model("cskvit-small-data", hidden_size=64, image_size=32, initializer_range=0.5)
+    parameters = {n: p for n, p in model.named_parameters() if p.numel() > 1 and not n.endswith("class_key")}
+    drawn = {name: parameter.std() for name, parameter in parameters.items() if parameter.std() > 0}
+    assert any("mixer.key" in name for name in drawn) and any("cls_token" in name for name in drawn)
+    assert all(0.35 < std < 0.6 for std in drawn.values())
+
+
+def test_an_activation_with_a_parameter():
+    with torch.device("meta"):
+        model = SKViTModel(small_config("skvit", hidden_act="prelu"))
+    model.to_empty(device="cpu").init_weights()
+    assert all(layer.mlp.activation.weight == 0.25 for layer in model.layers)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_from_pretrained_builds_on_meta_and_restores_everything(name, tmp_path):
     model = small_model(name)
