@@ -247,7 +247,7 @@ class TrainLoader:
             )
             self.loader = DataLoader(self.order, batch_size, worker_init_fn=leave_signals, **workers)
         else:
-            weights = balanced_weights(data.class_counts)[data.train["label"]] if balanced else None
+            weights = balanced_weights(data.class_counts)[data.train["label"][:]] if balanced else None
             self.order = EpochBatches(
                 len(data.train), batch_size, num_batches, seed, repeats, rank, num_processes, weights
             )

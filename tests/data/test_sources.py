@@ -280,3 +280,11 @@ def test_a_class_that_has_no_images_label(tmp_path):
 def test_options_that_the_data_does_not_have():
     with pytest.raises(ValueError, match="--label_column kind: digits is built in, leave the option out"):
         load_images("digits", label_column="kind")
+
+
+@pytest.mark.parametrize("part", [0.2, 0.31])
+def test_the_division_is_that_of_datasets(part):
+    data, whole = load_images("digits", train_val_split=part, split_seed=3), builtin.load_digits()["train"]
+    expected = whole.train_test_split(part, seed=3, stratify_by_column="label")
+    for images, of_datasets in ((data.train, expected["train"]), (data.validation, expected["test"])):
+        assert [image["bytes"] for image in images["image"]] == [image["bytes"] for image in of_datasets["image"]]
