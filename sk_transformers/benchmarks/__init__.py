@@ -11,5 +11,6 @@ resolution      resized static keys beside windows of them
 startup         the import, and loading from a file
 training_speed  training loops beside those of transformers and timm
 mixers          networks that differ in their token mixer, trained under one recipe; mixers_report, table and plot
+damaged_images  what the decoder makes of damaged files
 pages           the tables of the documentation, from the measured figures
 """

@@ -1,5 +1,6 @@
 """An export to ONNX, from the options of `sk-transformers export-onnx` to the folder, and what it costs in accuracy."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,7 @@ from ..data.loaders import UNREADABLE, eval_loader
 from ..data.options import DataOptions
 from ..data.sources import load_data
 from ..data.transforms import eval_transform
-from ..files import write_json
-from ..hub.onnx_export import FLOAT_MODEL, QUANTIZED_MODEL, REPORT, export_onnx, load_onnx
+from ..hub.onnx_export import FLOAT_MODEL, QUANTIZED_MODEL, export_onnx, load_onnx
 from ..pretrained import load_classifier
 from ..registration import is_ours
 from .predictions import map_labels
@@ -41,8 +41,8 @@ def run_export(
     label_map = None if data is None else map_labels(data.labels, network.config.id2label)
     if not is_ours(network):
         raise ValueError(f"model {model} is a {type(network).__name__}, expected one of this package's networks.")
-    report = export_onnx(network.float(), processor, output_dir, dynamic_size)
-    if data is not None and data_options is not None:
+    measure = None
+    if data is not None and data_options is not None and label_map is not None:
         loader = eval_loader(
             data.validation,
             eval_transform(processor),
@@ -50,22 +50,23 @@ def run_export(
             data_options.num_workers,
             data_options.skip_unreadable,
         )
-        right = {name: classified_right(Path(output_dir, name), loader, label_map) for name in FILES}
-        report["top1"] = {
-            "dataset": data.name,
-            "split": "validation",
-            "images": len(right[FLOAT_MODEL]),
-            **{name: float(correct.mean()) for name, correct in right.items()},
-        }
-        write_json(report, Path(output_dir, REPORT))
-    return report
+        measure = partial(measure_files, data.name, loader, label_map)
+    return export_onnx(network.float(), processor, output_dir, dynamic_size, measure)
 
 
-def classified_right(file: Path, loader: DataLoader, label_map: torch.Tensor) -> np.ndarray:
-    """Return for each readable image, `(images,)`, whether an ONNX file classifies it right."""
-    run, right = load_onnx(file), []
+def measure_files(name: str, loader: DataLoader, label_map: torch.Tensor, *files: Path) -> dict[str, Any]:
+    """Return under `top1` the data and the fraction of its images that the float and the quantized file get right.
+
+    Each image is read once. ValueError if none can be.
+    """
+    runs, right, images = [load_onnx(file) for file in files], np.zeros(len(files)), 0
     for batch in loader:
         readable = batch["labels"] != UNREADABLE
-        classes = run(batch["pixel_values"][readable].numpy()).argmax(axis=1)
-        right.append(classes == label_map[batch["labels"][readable]].numpy())
-    return np.concatenate(right)
+        labels = label_map[batch["labels"][readable]].numpy()
+        pixel_values = batch["pixel_values"][readable].numpy()
+        right += [(run(pixel_values).argmax(axis=1) == labels).sum() for run in runs]
+        images += len(labels)
+    if images == 0:
+        raise ValueError(f"none of the validation images of {name} can be read: there is nothing to measure.")
+    accuracies = {file: float(correct / images) for file, correct in zip(FILES, right)}
+    return {"top1": {"dataset": name, "split": "validation", "images": images, **accuracies}}

@@ -32,7 +32,11 @@ OTHER_THAN_WEIGHTS = ("_name_or_path", "architectures", "auto_map", "dtype", "tr
 
 
 def export_onnx(
-    model: PreTrainedModel, image_processor: BaseImageProcessor, folder: str | Path, dynamic_size: bool = False
+    model: PreTrainedModel,
+    image_processor: BaseImageProcessor,
+    folder: str | Path,
+    dynamic_size: bool = False,
+    measure: Callable[[Path, Path], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Write a classifier as ONNX, in float32 and quantized, and check it against torch.
 
@@ -43,6 +47,7 @@ def export_onnx(
             `preprocessor_config.json` besides.
         dynamic_size: whether the graph takes images of all sizes from `smallest_image(model.config)` on, and not only
             those that the image processor makes. The batch is always dynamic.
+        measure: makes more of the report from the float and the quantized file. If it fails, nothing is written.
 
     Returns:
         What `onnx/export.json` holds: the smallest image, the largest difference of logits to torch's on random images,
@@ -64,10 +69,10 @@ def export_onnx(
     min_size = smallest_image(model.config) if dynamic_size else None
     if is_repo:
         with whole_folder(folder / "onnx") as partial:
-            return write_onnx_files(model.eval(), min_size, partial)
+            return write_onnx_files(model.eval(), min_size, partial, measure)
     with whole_folder(folder) as partial:
         (partial / "onnx").mkdir()
-        report = write_onnx_files(model.eval(), min_size, partial / "onnx")
+        report = write_onnx_files(model.eval(), min_size, partial / "onnx", measure)
         model.config.save_pretrained(partial)
         complete_auto_map(partial / "config.json", model)
         image_processor.save_pretrained(partial)
@@ -130,7 +135,12 @@ class PixelsToLogits(torch.nn.Module):
         return self.model(pixel_values, **self.options).logits
 
 
-def write_onnx_files(model: PreTrainedModel, min_size: tuple[int, int] | None, folder: Path) -> dict[str, Any]:
+def write_onnx_files(
+    model: PreTrainedModel,
+    min_size: tuple[int, int] | None,
+    folder: Path,
+    measure: Callable[[Path, Path], dict[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Write both graphs and their report into the folder `onnx/`, and return the report."""
     float_file, quantized_file = folder / Path(FLOAT_MODEL).name, folder / Path(QUANTIZED_MODEL).name
     write_graph(model, min_size, float_file)
@@ -151,6 +161,8 @@ def write_onnx_files(model: PreTrainedModel, min_size: tuple[int, int] | None, f
         "largest_difference": difference,
         "bytes": {FLOAT_MODEL: float_file.stat().st_size, QUANTIZED_MODEL: quantized_file.stat().st_size},
     }
+    if measure is not None:
+        report |= measure(float_file, quantized_file)
     write_json(report, folder / Path(REPORT).name)
     make_readable(folder)
     return report

@@ -186,6 +186,23 @@ def test_the_script_measures_both_graphs(tmp_path, capsys):
     assert json.loads((repo / "onnx" / "export.json").read_text()) == report
 
 
+def test_images_are_read_before_anything_is_written(tmp_path, capsys):
+    labels = {0: "a", 1: "b", 2: "c"}
+    model = small_model("vit", id2label=labels, label2id={v: k for k, v in labels.items()}, num_hidden_layers=1)
+    repo = export(model, PROCESSOR, tmp_path / "repo")
+    images = write_images(tmp_path / "images" / "validation", classes=("a", "b", "c"), images=3)
+    write_images(tmp_path / "images" / "train", classes=("a", "b", "c"), images=1)
+    (images / "b" / "1.png").write_bytes((images / "b" / "1.png").read_bytes()[:200])
+    for target in (repo, tmp_path / "out"):
+        with pytest.raises(
+            SystemExit, match="b/1.png is unreadable .*: mend or remove it, or pass --on_unreadable skip"
+        ):
+            run_script(capsys, repo, target, "--dataset", tmp_path / "images")
+        assert not (target / "onnx").exists()  # so the command that the message advises is not refused
+        report = run_script(capsys, repo, target, "--dataset", tmp_path / "images", "--on_unreadable", "skip")
+        assert report["top1"]["images"] == 8
+
+
 def test_the_script_refuses_in_a_sentence(tmp_path, capsys):
     headless = export(SKViTModel(small_config("skvit")), PROCESSOR, tmp_path / "headless")
     damaged = export(small_model("vit"), PROCESSOR, tmp_path / "damaged")
