@@ -195,11 +195,11 @@ def test_images_are_read_before_anything_is_written(tmp_path, capsys):
     (images / "b" / "1.png").write_bytes((images / "b" / "1.png").read_bytes()[:200])
     for target in (repo, tmp_path / "out"):
         with pytest.raises(
-            SystemExit, match="b/1.png is unreadable .*: mend or remove it, or pass --on_unreadable skip"
+            SystemExit, match="b/1.png is unreadable .*: mend or remove it, or pass --on_bad_image skip"
         ):
             run_script(capsys, repo, target, "--dataset", tmp_path / "images")
         assert not (target / "onnx").exists()  # so the command that the message advises is not refused
-        report = run_script(capsys, repo, target, "--dataset", tmp_path / "images", "--on_unreadable", "skip")
+        report = run_script(capsys, repo, target, "--dataset", tmp_path / "images", "--on_bad_image", "skip")
         assert report["top1"]["images"] == 8
 
 
