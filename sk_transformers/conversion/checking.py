@@ -8,6 +8,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ..models.configuration_checks import size_pair
 from ..models.configuration_skformer import SKFormerConfig
+from ..models.configuration_skvit import SKViTConfig
 from ..models.modeling_skformer import SKFormerForImageClassification
 from ..models.modeling_skvit import SKViTForImageClassification
 from .errors import CheckpointError, shorten
@@ -81,7 +82,7 @@ def runnable(source: Checkpoint, config: PretrainedConfig) -> tuple[nn.Module | 
         return None, "timm is not installed"
     if isinstance(config, SKFormerConfig) and is_in_timm(config):
         network = timm_metaformer(config)
-    elif source.code_base is TIMM_VIT:
+    elif isinstance(config, SKViTConfig) and source.code_base is TIMM_VIT:
         network = timm_vit(config, source.state_dict)
     else:
         return None, "neither timm nor transformers has this network"
@@ -95,11 +96,12 @@ def runnable(source: Checkpoint, config: PretrainedConfig) -> tuple[nn.Module | 
 
 
 def is_in_timm(config: SKFormerConfig) -> bool:
+    """Return whether timm has every mixer and the MLPs of a network."""
     return set(config.token_mixers) <= set(TIMM_MIXERS.values()) and config.mlp_ratio == 4
 
 
 def timm_metaformer(config: SKFormerConfig) -> nn.Module:
-    """timm's network of the same shape, for mixers that it has."""
+    """Return timm's network of the same shape, for mixers that it has."""
     from timm.models import metaformer
 
     mixer_classes = {mixer: getattr(metaformer, name, nn.Identity) for name, mixer in TIMM_MIXERS.items()}

@@ -81,6 +81,7 @@ def read_source(name: str, use_ema: bool = False, random: bool = False) -> Check
 
 
 def read_file(name: str, use_ema: bool) -> Checkpoint:
+    """Return the checkpoint in a file, and whose names its tensors have."""
     state_dict = state_dict_of(load_tensors(Path(name)), name, use_ema)
     code_base = next((code for code in RECOGNIZED if all(key in state_dict for key in code.signature)), None)
     if code_base is None:
@@ -131,6 +132,7 @@ def state_dict_of(checkpoint: Any, name: str, use_ema: bool) -> dict[str, torch.
 
 
 def read_timm(name: str, random: bool) -> Checkpoint:
+    """Return a network of timm's by its name, `timm:NAME`."""
     timm = import_timm()
     model_name = name.removeprefix("timm:")
     architecture = model_name.partition(".")[0]
@@ -198,7 +200,7 @@ def read_transformers(name: str) -> Checkpoint:
     from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
     try:
-        config = AutoConfig.from_pretrained(name)
+        config: Any = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{name} is not a checkpoint file, and transformers finds no model there ({first_line(error)})."

@@ -18,6 +18,7 @@ MIXERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIXERS)
 def test_a_golden_case_converts_in_one_command(name, tmp_path, capsys):
     case, expected = fill.load_case(name)

@@ -83,6 +83,7 @@ def strong_weights(monkeypatch):
     monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: drawn(create_model(*args, **kwargs)).float())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_NAME)
 def test_by_name(name, tmp_path, strong_weights):
     conversion = convert(f"timm:{name}", tmp_path / "out", random=True)
@@ -95,6 +96,7 @@ def test_by_name(name, tmp_path, strong_weights):
     assert conversion.model.config.id2label[0] == "tench, Tinca tinca"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", ["timm", "authors"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_metaformer_files(family, names, tmp_path):
@@ -157,6 +159,7 @@ def test_what_tensors_do_not_show_is_found_by_the_logits(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "caformer_s18.sail_in1k_384"])
 def test_the_image_processor_does_what_timm_evaluates_with(name, tmp_path):
     convert(f"timm:{name}", tmp_path / "out", random=True)

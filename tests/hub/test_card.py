@@ -160,6 +160,13 @@ def test_a_card_without_facts_has_no_sections_for_them():
     assert "\n\n\n" not in text
 
 
+def test_class_names_with_commas_stay_apart():
+    labels = {0: "tench, Tinca tinca", 1: "ant", 2: "crane, bird"}
+    model = small_model("skvit", id2label=labels, label2id={label: index for index, label in labels.items()})
+    text = str(create_card(model, "tiny", TrainingFacts({"Seed": 1})))
+    assert "3 of them: tench, Tinca tinca; ant; crane, bird." in text
+
+
 def test_sections_are_those_of_the_template():
     assert [line for line in TEMPLATE.read_text().splitlines() if line.startswith("## ")] == SECTIONS[1:]
 

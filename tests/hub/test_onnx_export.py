@@ -161,6 +161,22 @@ def test_wrong_models_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_measurement_that_fails_leaves_nothing_that_blocks_the_next(tmp_path):
+    model = small_model("vit", num_hidden_layers=1)
+
+    def fail(float_file, quantized_file):
+        assert float_file.is_file() and quantized_file.is_file()
+        raise ValueError("an image is unreadable")
+
+    repo = export(model, PROCESSOR, tmp_path / "repo")
+    for folder in (repo, tmp_path / "new"):
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(ValueError, match="unreadable"):
+            export_onnx(model, PROCESSOR, folder, measure=fail)
+        assert sorted(tmp_path.rglob("*")) == before
+    assert "top1" not in export_onnx(model, PROCESSOR, repo)
+
+
 def run_script(capsys, *argv):
     spec = importlib.util.spec_from_file_location("export_onnx", SCRIPT)
     script = importlib.util.module_from_spec(spec)
