@@ -66,7 +66,8 @@ def output_size(image_processor: BaseImageProcessor) -> tuple[int, int]:
     """Return `(height, width)` in pixels of what an image processor makes."""
     crop_size = getattr(image_processor, "crop_size", None)
     crops = crop_size is not None and getattr(image_processor, "do_center_crop", False)
-    sides: dict[str, int] = dict(crop_size if crops else undeclared(image_processor).size)
+    size: Any = crop_size if crops else undeclared(image_processor).size
+    sides: dict[str, int] = dict(size)
     if "shortest_edge" in sides:
         return sides["shortest_edge"], sides["shortest_edge"]
     return sides["height"], sides["width"]

@@ -87,7 +87,7 @@ def load_base_model(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
 
 def class_names(config: PretrainedConfig) -> list[str]:
     """Return the names of a classifier's classes, in the order of its logits."""
-    id2label: dict[int, str] = config.id2label or {}
+    id2label: Any = config.id2label or {}
     return [str(id2label[index]) for index in range(len(id2label))]
 
 
@@ -112,14 +112,15 @@ def resize(
     """
     resized = type(model)(type(model.config).from_dict({**model.config.to_dict(), "image_size": image_size}))
     state, modules = model.state_dict(), dict(model.named_modules())
-    for name, module in resized.named_modules():
-        for own, parameter in module.named_parameters(recurse=False):
-            old = getattr(modules[name], own)
-            if old.shape != parameter.shape:
-                grids = (modules[name].grid_size, module.grid_size)
-                state[f"{name}.{own}"] = resize_grid(old.detach(), *grids, module.num_class_tokens)
-        for own, buffer in module.named_buffers(recurse=False):
-            if getattr(modules[name], own).shape != buffer.shape:
+    new: Any
+    for name, new in resized.named_modules():
+        old: Any = modules[name]
+        for own, parameter in new.named_parameters(recurse=False):
+            weights = getattr(old, own).detach()
+            if weights.shape != parameter.shape:
+                state[f"{name}.{own}"] = resize_grid(weights, old.grid_size, new.grid_size, new.num_class_tokens)
+        for own, buffer in new.named_buffers(recurse=False):
+            if getattr(old, own).shape != buffer.shape:
                 raise ValueError(f"image_size: {name}.{own} is made for one image size and cannot be resized.")
     resized.load_state_dict(state)
     return resized, with_output_size(processor, image_size)

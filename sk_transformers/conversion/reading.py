@@ -221,7 +221,7 @@ def read_transformers(name: str) -> Checkpoint:
         image_processor = AutoImageProcessor.from_pretrained(name)
     except (OSError, ValueError):
         image_processor = None  # a folder need not have one
-    id2label: dict[int, str] | None = config.id2label
+    id2label: Any = config.id2label
     return Checkpoint(
         name,
         TRANSFORMERS_VIT,

@@ -32,7 +32,7 @@ class DataError(ValueError):
 class Draw(NamedTuple):
     """An image of the data set, and the seed of its augmentation."""
 
-    index: int
+    row_index: int
     seed: int
 
 
@@ -43,7 +43,7 @@ def read_image(stored: dict[str, Any] | None) -> PILImage.Image:
     if path is None and content is None:
         raise DataError("an image is missing: remove its row, or pass --on_bad_image skip.")
     try:
-        with open(path, "rb") if content is None else io.BytesIO(content) as file:
+        with io.BytesIO(content) if content is not None else open(str(path), "rb") as file:
             return decode(file)
     except (UnreadableImage, OSError) as error:
         name, reason = path or "an image", first_line(error)
@@ -68,7 +68,7 @@ class TrainImages(torch.utils.data.Dataset):
         self.data, self.transform, self.skip = data, transform, skip
 
     def __getitems__(self, draws: list[Draw]) -> list[dict[str, Any]]:
-        rows = self.data[[draw.index for draw in draws]]
+        rows = self.data[[draw.row_index for draw in draws]]
         return [
             self._example(draw, {"image": image, "label": label})
             for draw, image, label in zip(draws, rows["image"], rows["label"])
@@ -80,7 +80,7 @@ class TrainImages(torch.utils.data.Dataset):
             if image is not None:
                 seed_sample(draw.seed)
                 return {"pixel_values": self.transform(image), "label": row["label"], "unreadable": unreadable}
-            row = self.data[(draw.index + unreadable + 1) % len(self.data)]
+            row = self.data[(draw.row_index + unreadable + 1) % len(self.data)]
         raise DataError("not one training image can be read.")
 
 
@@ -187,7 +187,7 @@ class StreamedImages(torch.utils.data.IterableDataset):
                 if image is None:
                     unreadable += 1
                     continue
-            if position < had:
+            if position < had or image is None:
                 yield None
             else:
                 seed_sample(seed_of(STREAM, self.seed, self.epoch, worker, position))
@@ -237,8 +237,8 @@ class TrainLoader:
         pin_memory: bool = False,
     ) -> None:
         self.num_batches = num_batches
-        workers = {"num_workers": num_workers, "pin_memory": pin_memory, "collate_fn": collate}
-        if data.is_stream:
+        workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory, "collate_fn": collate}
+        if isinstance(data.train, IterableDataset):
             stream = split_dataset_by_node(data.train, rank, num_processes)
             shards = stream.shuffle(buffer_size=shuffle_buffer).num_shards  # datasets 5.0 shuffles many into one
             workers["num_workers"] = min(num_workers, shards)  # the others would have nothing to read
@@ -247,7 +247,7 @@ class TrainLoader:
             )
             self.loader = DataLoader(self.order, batch_size, worker_init_fn=leave_signals, **workers)
         else:
-            weights = balanced_weights(data.class_counts)[data.train["label"][:]] if balanced else None
+            weights = balanced_weights(data.class_counts or [])[data.train["label"][:]] if balanced else None
             self.order = EpochBatches(
                 len(data.train), batch_size, num_batches, seed, repeats, rank, num_processes, weights
             )
@@ -282,12 +282,13 @@ def eval_loader(
 
 def collate(examples: list[dict[str, Any] | None]) -> dict[str, torch.Tensor] | None:
     """Return `pixel_values` `(batch, channels, height, width)`, `labels` `(batch,)` and how many were `unreadable`."""
-    if examples[0] is None:
+    images = [example for example in examples if example is not None]
+    if not images:
         return None
     return {
-        "pixel_values": torch.stack([example["pixel_values"] for example in examples]),
-        "labels": torch.tensor([example["label"] for example in examples]),
-        "unreadable": torch.tensor(sum(example.get("unreadable", 0) for example in examples)),
+        "pixel_values": torch.stack([image["pixel_values"] for image in images]),
+        "labels": torch.tensor([image["label"] for image in images]),
+        "unreadable": torch.tensor(sum(image.get("unreadable", 0) for image in images)),
     }
 
 

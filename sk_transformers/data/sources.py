@@ -126,7 +126,7 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
     if options.max_eval_samples is not None:
         validation = _choose(validation, options.max_eval_samples, options.split_seed)
     counts = {
-        "train": None if streaming else count_classes(train["label"][:], len(labels)),
+        "train": count_classes(train["label"][:], len(labels)) if isinstance(train, Dataset) else None,
         "validation": count_classes(validation["label"][:], len(labels)),
     }
     fingerprint = make_fingerprint(labels, counts, source.digest(splits))

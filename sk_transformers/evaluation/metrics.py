@@ -23,7 +23,9 @@ class TopKAccuracy(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions: list[list[int]], references: list[int]) -> dict[str, float]:
+    def _compute(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, predictions: list[list[int]], references: list[int]
+    ) -> dict[str, float]:
         pairs = list(zip(predictions, references))
         figures = {"top1": sum(predicted[0] == right for predicted, right in pairs) / len(pairs)}
         if len(predictions[0]) >= TOP_K:

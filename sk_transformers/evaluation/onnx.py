@@ -14,7 +14,7 @@ from ..data.options import DataOptions
 from ..data.sources import load_data
 from ..data.transforms import eval_transform
 from ..hub.onnx_export import FLOAT_MODEL, QUANTIZED_MODEL, export_onnx, load_onnx
-from ..pretrained import load_classifier
+from ..pretrained import class_names, load_classifier
 from ..registration import is_ours
 from .predictions import map_labels
 
@@ -38,11 +38,11 @@ def run_export(
     transformers_logging.disable_progress_bar()
     data = None if data_options is None else load_data(data_options)
     network, processor = load_classifier(model)
-    label_map = None if data is None else map_labels(data.labels, network.config.id2label)
     if not is_ours(network):
         raise ValueError(f"model {model} is a {type(network).__name__}, expected one of this package's networks.")
     measure = None
-    if data is not None and data_options is not None and label_map is not None:
+    if data is not None and data_options is not None:
+        label_map = map_labels(data.labels, dict(enumerate(class_names(network.config))))
         loader = eval_loader(
             data.validation,
             eval_transform(processor),

@@ -1,7 +1,9 @@
 """Predictions of a classifier for a data set, and their figures: accuracy, by class and overall, calibration, speed."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -50,7 +52,12 @@ class Predictions:
 
 
 @torch.no_grad()
-def predict(accelerator: Accelerator, model: nn.Module, loader, label_map: torch.Tensor | None = None) -> Predictions:
+def predict(
+    accelerator: Accelerator,
+    model: nn.Module,
+    loader: Iterable[dict[str, torch.Tensor]],
+    label_map: torch.Tensor | None = None,
+) -> Predictions:
     """Run a model over a prepared loader, each image once however many processes there are.
 
     Args:
@@ -102,7 +109,7 @@ def model_labels(labels: torch.Tensor, label_map: torch.Tensor) -> torch.Tensor:
 def accuracy(predictions: Predictions) -> dict[str, float]:
     """Return `top1` and `top5` as fractions, and the mean cross-entropy `loss`."""
     metric = TopKAccuracy(keep_in_memory=True)
-    figures = metric.compute(predictions=predictions.top.tolist(), references=predictions.labels.tolist())
+    figures: Any = metric.compute(predictions=predictions.top.tolist(), references=predictions.labels.tolist())
     return {**figures, "loss": predictions.loss.double().mean().item()}
 
 

@@ -1,7 +1,7 @@
 """Robustness to common corruptions, in the figures of Hendrycks and Dietterich, arXiv 1903.12261."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import mean
 
@@ -17,7 +17,7 @@ from .predictions import accuracy, predict
 def corrupted_accuracy(
     accelerator: Accelerator,
     model: nn.Module,
-    loader,
+    loader: Iterable[dict[str, torch.Tensor]],
     transform: CorruptingTransform,
     corruptions: list[str],
     severities: list[int],

@@ -21,7 +21,7 @@ from ..data.sources import load_data
 from ..data.transforms import Transform, eval_transform
 from ..devices import use_all_cores
 from ..files import check_free, write_json
-from ..pretrained import load_classifier
+from ..pretrained import class_names, load_classifier
 from ..provenance import provenance
 from .options import EvaluationOptions
 from .plots import plot_confusion, plot_reliability, plot_robustness
@@ -56,21 +56,21 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
         Console(stderr=True).print(data.account, markup=False, highlight=False, soft_wrap=True)
     images = data.split("train" if options.split == "all" else options.split)
     model, processor = load_classifier(options.model)
-    label_map = map_labels(data.labels, model.config.id2label)
-    class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    names = class_names(model.config)
+    label_map = map_labels(data.labels, dict(enumerate(names)))
     baseline = None
     if options.baseline is not None:
-        baseline = load_baseline(options.baseline, options.corruptions, options.severities, seen_size(processor))
+        baseline = load_baseline(options.baseline, options.corruptions or [], options.severities, seen_size(processor))
 
     model, loader = accelerator.prepare(model, make_loader(options, data_options, images, eval_transform(processor)))
     predictions = predict(accelerator, model, loader, label_map)
-    figures = summarize(predictions, class_names)
+    figures = summarize(predictions, names)
     record = {
         "model": options.model,
         "dataset": data_options.dataset,
         "dataset_revision": data.revision,
         "split": options.split,
-        "labels_sha256": labels_digest(predictions, class_names),
+        "labels_sha256": labels_digest(predictions, names),
         **figures,
         **provenance(),
     }
@@ -79,7 +79,7 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(record, folder / "evaluation.json")
-        plot_confusion(predictions, class_names, folder / "confusion.png")
+        plot_confusion(predictions, names, folder / "confusion.png")
         plot_reliability(predictions, figures["calibration_error"], folder / "reliability.png")
     if options.corruptions is not None:
         figures["robustness"] = record["robustness"] = evaluate_robustness(
@@ -103,18 +103,19 @@ def evaluate_robustness(
     baseline: dict | None,
 ) -> dict[str, Any]:
     """Return the figures of `summarize_robustness`, with what they depend on: a pass for each of the conditions."""
+    corruptions = options.corruptions or []
     transform = CorruptingTransform(processor)
     loader = accelerator.prepare(make_loader(options, data_options, images, transform))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not accelerator.is_main_process) as bar:
-        task = bar.add_task("corruptions x severities", total=len(options.corruptions) * len(options.severities))
+        task = bar.add_task("corruptions x severities", total=len(corruptions) * len(options.severities))
         top1 = corrupted_accuracy(
             accelerator,
             model,
             loader,
             transform,
-            options.corruptions,
+            corruptions,
             options.severities,
             label_map,
             report=lambda: bar.advance(task),

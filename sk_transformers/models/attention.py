@@ -4,6 +4,8 @@ The reference runs where it is asked for and where the weights are, which exist 
 fits.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -15,7 +17,7 @@ from .grids import neighborhoods, window_padding_mask, window_partition, window_
 from .reference import softmax_attention, static_key_logits
 
 
-def check_tokens(mixer: nn.Module, hidden_states: torch.Tensor, grid_size: tuple[int, int]) -> None:
+def check_tokens(mixer: Any, hidden_states: torch.Tensor, grid_size: tuple[int, int]) -> None:
     """Raise ValueError unless the tokens are as many as the grid and the mixer's class tokens say."""
     # Kernels of sdpa do not check that key and value have the same length.
     tokens = grid_size[0] * grid_size[1] + mixer.num_class_tokens
@@ -146,7 +148,7 @@ def hide_diagonal(mask: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor
 
 
 def mix_windows(
-    mixer: nn.Module,
+    mixer: Any,
     hidden_states: torch.Tensor,
     grid_size: tuple[int, int],
     output_attentions: bool,

@@ -122,6 +122,7 @@ def tiled_attention_backward(
     # The gradient of a numerator, and of the denominator that is the last column.
     sums_gradient = torch.cat([gradient, -(gradient * output).sum(dim=3, keepdim=True)], dim=3).div_(denominators)
     logits_memory, keys_memory, neighbors_memory = (query.new_empty(0) for _ in range(3))
+    values_gradient = neighbors_gradient = query.new_empty(0)
     for tile in logit_tiles(query, key, value, bias, mask, grid_size):
         if tile.rows.start == 0:  # the first of these images
             values_gradient = torch.zeros_like(tile.values)

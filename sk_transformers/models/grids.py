@@ -4,7 +4,7 @@ All but `ResizedKeys` are pure functions of shapes. Grids and windows are `(heig
 row, with class tokens, if there are any, before the positions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -137,6 +137,6 @@ class ResizedKeys(nn.Module):
         self.cache.clear()
         return super().train(mode)
 
-    def _apply(self, fn, recurse: bool = True) -> "ResizedKeys":
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "ResizedKeys":
         self.cache.clear()
         return super()._apply(fn, recurse)

@@ -52,9 +52,11 @@ class Pooling(nn.Module):
 class RandomMixing(nn.Module):
     """A random row-stochastic matrix over the positions, drawn once and not trained (RandFormer)."""
 
+    matrix: torch.Tensor
+
     def __init__(self, hidden_size: int, grid_size: tuple[int, int]):
         super().__init__()
-        self.grid_size = tuple(grid_size)
+        self.grid_size = (grid_size[0], grid_size[1])
         positions = grid_size[0] * grid_size[1]
         self.register_buffer("matrix", torch.empty(positions, positions))  # a loaded parameter would be trained
         self.reset_parameters()

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers.utils import logging as transformers_logging
@@ -107,7 +108,8 @@ def is_over(setup: Setup, state: RunState) -> bool:
 
 def any_process(setup: Setup, flag: bool) -> bool:
     """Return whether the flag is set on any process; each has to call it."""
-    return setup.accelerator.reduce(torch.tensor(float(flag), device=setup.accelerator.device), "sum").item() > 0
+    flags: Any = setup.accelerator.reduce(torch.tensor(float(flag), device=setup.accelerator.device), "sum")
+    return flags.item() > 0
 
 
 def stopped_error(setup: Setup, state: RunState, stop: StopRequest) -> Stopped:
@@ -165,6 +167,7 @@ def train_step(
     mixing_ends = options.augmentation.mixup_off_epoch
     mixes = mixing_ends is None or step < mixing_ends * setup.steps_per_epoch
     loss_sum, skipped = torch.zeros((), device=device), torch.zeros((), device=device)
+    sums, mean_loss = [0.0, 0.0, 0.0], 0.0
     for part in range(accumulation):
         batch = next(batches)
         pixel_values, labels = (batch[name].to(device, non_blocking=True) for name in ("pixel_values", "labels"))
@@ -179,7 +182,8 @@ def train_step(
             if accelerator.sync_gradients:
                 # One reduction for all three, and one wait for the device.
                 asked = torch.tensor(float(stop.requested), device=device)
-                sums = accelerator.reduce(torch.stack([loss_sum, skipped, asked]), "sum").tolist()
+                reduced: Any = accelerator.reduce(torch.stack([loss_sum, skipped, asked]), "sum")
+                sums = reduced.tolist()
                 mean_loss = sums[0] / accumulation / accelerator.num_processes
                 if not math.isfinite(mean_loss):  # before it reaches the weights
                     return mean_loss, 0, False

@@ -9,7 +9,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from ..errors import first_line
 from ..evaluation.predictions import map_labels
-from ..image_processing import output_size
+from ..image_processing import normalization, output_size
 
 
 class Teacher(nn.Module):
@@ -24,6 +24,11 @@ class Teacher(nn.Module):
     Raises:
         ValueError: if it cannot be loaded, or lacks a class.
     """
+
+    own_mean: torch.Tensor
+    own_std: torch.Tensor
+    given_mean: torch.Tensor
+    given_std: torch.Tensor
 
     def __init__(
         self, name: str, processor: BaseImageProcessor, labels: list[str], trust_remote_code: bool = False
@@ -43,8 +48,9 @@ class Teacher(nn.Module):
         self.size = output_size(own)
         self.resizes = self.size != output_size(processor)
         for name, image_processor in (("own", own), ("given", processor)):
-            self.register_buffer(f"{name}_mean", torch.tensor(image_processor.image_mean).view(-1, 1, 1))
-            self.register_buffer(f"{name}_std", torch.tensor(image_processor.image_std).view(-1, 1, 1))
+            mean, std = (torch.tensor(values).view(-1, 1, 1) for values in normalization(image_processor))
+            self.register_buffer(f"{name}_mean", mean)
+            self.register_buffer(f"{name}_std", std)
         self.requires_grad_(False)
         self.eval()
 

@@ -217,7 +217,7 @@ class TrainOptions:
         return {"recipe": self.recipe} | {name: value for group in groups for name, value in group.items()}
 
 
-GROUPS: dict[str, type] = {member.name: member.type for member in fields(TrainOptions) if is_dataclass(member.type)}
+GROUPS: dict[str, Any] = {member.name: member.type for member in fields(TrainOptions) if is_dataclass(member.type)}
 
 
 def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:

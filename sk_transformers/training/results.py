@@ -64,7 +64,7 @@ def best_model(setup: Setup, checkpoint: Path) -> PreTrainedModel:
     weights = setup.accelerator.get_state_dict(setup.model)
     if setup.averaged_model is not None:
         weights = setup.averaged_model.state_dict()
-    model = setup.model_class(setup.config)
+    model: Any = setup.model_class(setup.config)
     lora = setup.options.lora
     if lora.lora_rank:
         model = add_lora(model, lora)

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -91,7 +92,7 @@ def set_up(options: TrainOptions) -> Setup:
     if hardware.gradient_checkpointing:
         network.gradient_checkpointing_enable()
     if hardware.channels_last:
-        network = network.to(memory_format=torch.channels_last)
+        network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if options.model.freeze_backbone:
         freeze_backbone(network)
     model = add_lora(network, options.lora) if options.lora.lora_rank else network
@@ -140,17 +141,19 @@ def make_accelerator(options: TrainOptions) -> Accelerator:
     optimization, precision = options.optimization, options.hardware.mixed_precision
     # The launcher sets it for DeepSpeed, and it would overrule the argument.
     os.environ.pop("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", None)
+    trackers: list[Any] = installed_trackers(options.run.report_to)
     accelerator = Accelerator(
         mixed_precision=precision,
         gradient_accumulation_steps=optimization.gradient_accumulation_steps,
-        log_with=installed_trackers(options.run.report_to) or None,
+        log_with=trackers or None,
         project_dir=options.run.output_dir,
     )
     if precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would ignore it
         raise ValueError("--mixed_precision fp16 is not supported on the CPU: use bf16 or no.")
     use_all_cores(accelerator)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:  # it asks a loader that accelerate prepared
-        accelerator.state.deepspeed_plugin.deepspeed_config |= {
+        deepspeed: Any = accelerator.state.deepspeed_plugin
+        deepspeed.deepspeed_config |= {
             "train_micro_batch_size_per_gpu": optimization.per_device_train_batch_size,
             "gradient_accumulation_steps": optimization.gradient_accumulation_steps,
             "gradient_clipping": optimization.max_grad_norm or 0.0,
@@ -198,10 +201,10 @@ def prepare_to_shard(accelerator: Accelerator, model: nn.Module, network: PreTra
     Both keep weights in half precision, or cast images to it, and leave out the autocast that the networks expect then.
     """
     if accelerator.distributed_type == DistributedType.FSDP:
-        plugin = accelerator.state.fsdp_plugin
+        plugin: Any = accelerator.state.fsdp_plugin
         if plugin.transformer_cls_names_to_wrap is None:
             plugin.transformer_cls_names_to_wrap = [
-                name for name in network._no_split_modules if name.endswith("Layer")
+                name for name in network._no_split_modules or () if name.endswith("Layer")
             ]
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
     if half is not None:

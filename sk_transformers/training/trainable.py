@@ -1,5 +1,7 @@
 """What of a model is trained: its head alone, or low-rank adapters."""
 
+from typing import Any
+
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -18,12 +20,9 @@ def add_lora(model: PreTrainedModel, options: LoraOptions) -> nn.Module:
     except ImportError as error:
         raise ImportError("--lora_rank needs PEFT, which is not installed: pip install peft") from error
     targets = options.lora_target_modules or "all-linear"
+    settings: dict[str, Any] = {"r": options.lora_rank, "lora_alpha": options.lora_alpha or options.lora_rank}
     config = LoraConfig(
-        r=options.lora_rank,
-        lora_alpha=options.lora_alpha or options.lora_rank,
-        lora_dropout=options.lora_dropout,
-        target_modules=targets,
-        modules_to_save=["classifier"],
+        lora_dropout=options.lora_dropout, target_modules=targets, modules_to_save=["classifier"], **settings
     )
     try:
         return get_peft_model(model, config)

@@ -60,7 +60,7 @@ def test_images_are_drawn_as_often_as_their_classes_need(tmp_path):
     files = [f"{label}/{n}.png" for label, images in (("a", 40), ("b", 8), ("c", 2)) for n in range(images)]
     data = load_images(write_files(tmp_path, *files), train_val_split=0.1)
     loader = TrainLoader(data, None, 30, 20, seed=0, balanced=True)
-    draws = [draw.index for batch in loader.order for draw in batch]
+    draws = [draw.row_index for batch in loader.order for draw in batch]
     shares = np.bincount(np.array(data.train["label"])[draws], minlength=3) / len(draws)
     assert len(draws) == 600 and np.abs(shares - 1 / 3).max() < 0.06
     again = EpochBatches(len(data.train), 15, 20, 0, rank=1, num_processes=2, weights=loader.order.weights)
