@@ -81,6 +81,8 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         self.head_dim = head_dim
         self.query_projection = query_projection
         self.mlp_ratio = mlp_ratio
+        if "layer_norm_scope" in kwargs:  # what configurations of version 0.1 call it
+            norm = {"channel": "layer", "map": "group"}.get(scope := kwargs.pop("layer_norm_scope"), scope)
         self.norm = norm
         self.use_mlp_head = use_mlp_head
         self.drop_path_rate = drop_path_rate
@@ -90,8 +92,6 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         self.head_layer_norm_eps = head_layer_norm_eps
         self.initializer_range = initializer_range
         self._check()
-        if "layer_norm_scope" in kwargs:  # its norms would quietly be others
-            raise ValueError("layer_norm_scope is called norm: write 'layer' for 'channel', and 'group' for 'map'.")
         super().__init__(**kwargs)
         self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, NUM_STAGES + 1)]
         self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)

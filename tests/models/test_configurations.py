@@ -39,7 +39,6 @@ def test_wrong_skvit(settings, message):
         ({"image_size": 31}, "image height is 31, expected a number of at least 32"),
         ({"static_key_resolution": "windows"}, "Unknown static_key_resolution 'windows': .* Did you mean 'window'"),
         ({"norm": "batch"}, "Unknown norm 'batch': expected one of 'layer', 'group'"),
-        ({"layer_norm_scope": "map"}, "layer_norm_scope is called norm: write 'layer' for 'channel', and 'group'"),
         ({"head_dropout": -0.1}, "head_dropout is -0.1, expected a rate"),
     ],
 )
@@ -66,3 +65,11 @@ def test_grid_sizes_are_those_of_the_convolutions(size):
         maps = conv(maps)
         grids.append(tuple(maps.shape[2:]))
     assert SKFormerConfig(image_size=size).grid_sizes == grids
+
+
+@pytest.mark.parametrize(("scope", "norm"), [("channel", "layer"), ("map", "group")])
+def test_a_configuration_of_the_first_version_is_read(scope, norm):
+    saved = {**SKFormerConfig().to_dict(), "layer_norm_scope": scope}
+    del saved["norm"]
+    config = SKFormerConfig.from_dict(saved)
+    assert config.norm == norm and "layer_norm_scope" not in config.to_dict()
