@@ -11,6 +11,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio asks when i
 import gradio as gr
 from PIL import Image
 
+from .decoding import UnreadableImage, decode
 from .mechanism import Layer, Network, Reading, read
 from .pictures import attention_picture, bars, figures, key_picture
 
@@ -117,9 +118,10 @@ def build_page(networks: Sequence[Network], examples: Sequence[Path] = ()) -> gr
             place = None if query == CLASS_TOKEN else ((row - 0.5) / limits.rows, (column - 0.5) / limits.columns)
             return attention_html(networks, readings, layer, head, place), keys_html(networks, readings, layer, head)
 
-        def classify(image: Image.Image | None, *controls: Any) -> tuple[list[Reading] | None, str, str, str]:
-            if image is None:
+        def classify(file: str | None, *controls: Any) -> tuple[list[Reading] | None, str, str, str]:
+            if file is None:
                 return None, EMPTY, EMPTY, EMPTY
+            image = read_image(file)
             readings = [read(network, image) for network in networks]
             return readings, classes_html(networks, readings), *show(readings, *controls)
 
@@ -134,11 +136,27 @@ def build_page(networks: Sequence[Network], examples: Sequence[Path] = ()) -> gr
     return page
 
 
+def read_image(file: str) -> Image.Image:
+    """Return an image as training sees it; gr.Error, which the page shows, says why one is unreadable."""
+    try:
+        with open(file, "rb") as opened:
+            return decode(opened)
+    except (UnreadableImage, OSError) as error:
+        raise gr.Error(f"This image is unreadable ({error}).") from error
+
+
 def add_image(examples: Sequence[Path]) -> tuple[gr.Image, gr.HTML]:
     """Add the image to classify, and beside it the place for its classes."""
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            image = gr.Image(type="pil", label="Image", sources=["upload", "clipboard"], height=320, elem_id="image")
+            image = gr.Image(
+                type="filepath",
+                image_mode=None,
+                label="Image",
+                sources=["upload", "clipboard"],
+                height=320,
+                elem_id="image",
+            )
             if examples:
                 gr.Examples([[str(path)] for path in examples], inputs=[image], label="Examples")
         with gr.Column(scale=3, min_width=280):

@@ -100,6 +100,7 @@ def save_space(models: Sequence[str], folder: str | Path, examples: Sequence[Pat
         (partial / "demo").mkdir()
         for name in PAGE_FILES:
             shutil.copyfile(HERE / name, partial / "demo" / name)
+        shutil.copyfile(HERE.parent / "data" / "decoding.py", partial / "demo" / "decoding.py")
         for number, model in enumerate(models, 1):
             path = Path(model).resolve()
             title = path.parent.name if path.name == "model" else path.name

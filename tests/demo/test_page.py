@@ -4,11 +4,15 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+import gradio as gr
 import pytest
 from PIL import Image
 from transformers import pipeline
 
+from sk_transformers.data import decoding
+from sk_transformers.demo.page import read_image
 from sk_transformers.demo.space import example_images, save_space
 
 SERVE = """
@@ -39,6 +43,16 @@ def address(space, tmp_path_factory):
                 break
         yield found[0]
         server.terminate()
+
+
+def test_images_are_read_as_in_training(space, tmp_path):
+    assert (space / "demo" / "decoding.py").read_bytes() == Path(decoding.__file__).read_bytes()
+    Image.linear_gradient("L").convert("I").point(lambda value: value * 257).convert("I;16").save(tmp_path / "deep.png")
+    assert read_image(str(tmp_path / "deep.png")).getextrema() == ((0, 255),) * 3  # and not clipped to white
+    assert read_image(str(tmp_path / "deep.png")).getpixel((0, 128)) == (128, 128, 128)
+    (tmp_path / "notes.png").write_text("not an image")
+    with pytest.raises(gr.Error, match=r"This image is unreadable \(not an image that Pillow can read"):
+        read_image(str(tmp_path / "notes.png"))
 
 
 def pictures(page, section):
