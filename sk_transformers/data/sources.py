@@ -29,7 +29,7 @@ from .folders import EXPECTED, SPLIT_KINDS, TableOptions, read_splits, split_kin
 from .listing import Folder, LeftOut, check_faults, count, describe_left_out, list_folder, name_labels
 from .options import DataOptions
 from .parquet import find_parquet_splits
-from .tables import LABEL_COLUMNS, TABLE_SUFFIXES, as_text
+from .tables import LABEL_COLUMNS, TABLE_SUFFIXES, as_text, check_one_label
 
 Data = TypeVar("Data", Dataset, IterableDataset)
 STREAM_SHARDS = 128  # of a folder, which processes and workers share
@@ -429,6 +429,7 @@ def _with_class_labels(name: str, data: Dataset) -> tuple[Dataset, list[str]]:
         check_labels_in_range(name, data["label"][:], kind.names)
         return data, kind.names
     texts = [as_text(label) for label in data["label"][:]]
+    check_one_label(name, texts)
     labels = sorted(set(texts))
     return _set_labels(data, texts, labels), labels
 
@@ -441,6 +442,7 @@ def _number_labels(name: str, data: Dataset, labels: list[str]) -> Dataset:
         if kind.names == labels:
             return data
     texts = [kind.names[label] if isinstance(kind, ClassLabel) else as_text(label) for label in data["label"][:]]
+    check_one_label(name, texts)
     unknown = sorted(set(texts) - set(labels))
     if unknown:
         raise ValueError(f"{name} has label {unknown[0]!r} for validation, which no training image has.")

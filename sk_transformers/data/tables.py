@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -135,6 +135,7 @@ def open_label_table(
         if may_lack_labels:
             return None
         raise
+    check_one_label(f"{path}, column {label_column},", table[label_column])
     splits = next((cells for name, cells in table.items() if name.lower() == "split"), None)
     return LabelTable(path, table[file_column], table[label_column], splits, label_column)
 
@@ -172,6 +173,16 @@ def _check_column(path: Path, table: Table, option: str, name: str) -> str:
     if name not in table:
         raise ValueError(f"{option} {name}: {path} has columns {', '.join(table)}.")
     return name
+
+
+def check_one_label(where: str, labels: Iterable[Any]) -> None:
+    """Raise ValueError if one of the labels is a list."""
+    lists = [label for label in labels if isinstance(label, list)]
+    if lists:
+        raise ValueError(
+            f"{where} has several labels an image, such as {lists[0]}: expected one class for each image; choose"
+            " another --label_column."
+        )
 
 
 # Which image is meant

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from datasets import Dataset, Image
 
 from sk_transformers.data.tables import read_table
 
@@ -163,6 +164,24 @@ def test_an_image_with_two_labels(tmp_path):
     (tmp_path / "metadata.csv").write_text(lines(["file_name", "label"], [*FILES, "1.jpg"], [*LABELS, "dog"]))
     with pytest.raises(ValueError, match="metadata.csv gives 1.jpg two labels, 'cat' and 'dog'"):
         load_images(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["metadata.jsonl", "metadata.parquet", "images.parquet"])
+def test_several_labels_an_image(tmp_path, form):
+    """Lists of labels are refused as such, not as what happens to go wrong with them later."""
+    write_files(tmp_path, *FILES)
+    labels = [["cat", "dog"], ["cat"], [], ["dog"]]
+    if form == "metadata.jsonl":
+        rows = [{"file_name": name, "label": label} for name, label in zip(FILES, labels)]
+        (tmp_path / form).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif form == "metadata.parquet":
+        pd.DataFrame({"file_name": FILES, "label": labels}).to_parquet(tmp_path / form)
+    else:
+        content = [(tmp_path / name).read_bytes() for name in FILES]
+        images = Dataset.from_dict({"image": content, "label": labels}).cast_column("image", Image())
+        images.to_parquet(str(tmp_path / form))
+    with pytest.raises(ValueError, match=r"has several labels an image, such as \['cat', 'dog'\]: expected one class"):
+        load_images(tmp_path / form if form == "images.parquet" else tmp_path)
 
 
 def test_columns_by_name(tmp_path):
