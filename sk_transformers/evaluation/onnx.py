@@ -42,7 +42,7 @@ def run_export(
         raise ValueError(f"model {model} is a {type(network).__name__}, expected one of this package's networks.")
     measure = None
     if data is not None and data_options is not None:
-        label_map = map_labels(data.labels, dict(enumerate(class_names(network.config))))
+        label_map = map_labels(data.labels, class_names(network.config))
         loader = eval_loader(
             data.validation,
             eval_transform(processor),

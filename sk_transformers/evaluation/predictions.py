@@ -141,13 +141,13 @@ def summarize(predictions: Predictions, class_names: list[str]) -> dict:
     }
 
 
-def map_labels(data_labels: list[str], id2label: dict[int, str]) -> torch.Tensor:
+def map_labels(data_labels: list[str], class_names: list[str]) -> torch.Tensor:
     """Return the model's class of each of the data's, by their names.
 
     Raises:
         ValueError: if the model has no class of a name.
     """
-    known = {label: index for index, label in id2label.items()}
+    known = {label: index for index, label in enumerate(class_names)}
     unknown = [label for label in data_labels if label not in known]
     if unknown:
         raise ValueError(

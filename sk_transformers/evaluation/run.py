@@ -57,7 +57,7 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
     images = data.split("train" if options.split == "all" else options.split)
     model, processor = load_classifier(options.model)
     names = class_names(model.config)
-    label_map = map_labels(data.labels, dict(enumerate(names)))
+    label_map = map_labels(data.labels, names)
     baseline = None
     if options.baseline is not None:
         baseline = load_baseline(options.baseline, options.corruptions or [], options.severities, seen_size(processor))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from transformers.utils import logging as transformers_logging
 
 from ..data.seeds import STEP, seed_of, seed_step
@@ -108,8 +109,14 @@ def is_over(setup: Setup, state: RunState) -> bool:
 
 def any_process(setup: Setup, flag: bool) -> bool:
     """Return whether the flag is set on any process; each has to call it."""
-    flags: Any = setup.accelerator.reduce(torch.tensor(float(flag), device=setup.accelerator.device), "sum")
-    return flags.item() > 0
+    (count,) = sum_processes(setup.accelerator, torch.tensor(float(flag), device=setup.accelerator.device))
+    return count > 0
+
+
+def sum_processes(accelerator: Accelerator, *values: torch.Tensor) -> list[float]:
+    """Return each scalar summed over all processes, by one reduction and one wait for the device."""
+    sums: Any = accelerator.reduce(torch.stack(values), "sum")
+    return sums.tolist()
 
 
 def stopped_error(setup: Setup, state: RunState, stop: StopRequest) -> Stopped:
@@ -167,7 +174,7 @@ def train_step(
     mixing_ends = options.augmentation.mixup_off_epoch
     mixes = mixing_ends is None or step < mixing_ends * setup.steps_per_epoch
     loss_sum, skipped = torch.zeros((), device=device), torch.zeros((), device=device)
-    sums, mean_loss = [0.0, 0.0, 0.0], 0.0
+    mean_loss, unreadable, stops = math.nan, 0.0, 0.0
     for part in range(accumulation):
         batch = next(batches)
         pixel_values, labels = (batch[name].to(device, non_blocking=True) for name in ("pixel_values", "labels"))
@@ -180,11 +187,9 @@ def train_step(
             loss_sum += loss.detach()
             skipped += batch["unreadable"]
             if accelerator.sync_gradients:
-                # One reduction for all three, and one wait for the device.
                 asked = torch.tensor(float(stop.requested), device=device)
-                reduced: Any = accelerator.reduce(torch.stack([loss_sum, skipped, asked]), "sum")
-                sums = reduced.tolist()
-                mean_loss = sums[0] / accumulation / accelerator.num_processes
+                total_loss, unreadable, stops = sum_processes(accelerator, loss_sum, skipped, asked)
+                mean_loss = total_loss / accumulation / accelerator.num_processes
                 if not math.isfinite(mean_loss):  # before it reaches the weights
                     return mean_loss, 0, False
                 if options.optimization.max_grad_norm is not None:
@@ -193,7 +198,7 @@ def train_step(
             optimizer.zero_grad()
     if setup.ema is not None:
         setup.ema.update(accelerator.unwrap_model(model), step=step + 1)
-    return mean_loss, int(sums[1]), sums[2] > 0
+    return mean_loss, int(unreadable), stops > 0
 
 
 def describe_bad_loss(run: Path, loss: float, step: int, learning_rate: float) -> str:

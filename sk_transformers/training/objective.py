@@ -10,6 +10,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..errors import first_line
 from ..evaluation.predictions import map_labels
 from ..image_processing import normalization, output_size
+from ..pretrained import class_names
 
 
 class Teacher(nn.Module):
@@ -41,7 +42,7 @@ class Teacher(nn.Module):
             reason = first_line(error)
             raise ValueError(f"--teacher {name} could not be loaded: {reason}") from error
         try:
-            classes = map_labels(labels, self.model.config.id2label)
+            classes = map_labels(labels, class_names(self.model.config))
         except ValueError as error:
             raise ValueError(f"--teacher {name}: {error}") from error
         self.register_buffer("classes", classes)

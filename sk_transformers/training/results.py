@@ -64,10 +64,8 @@ def best_model(setup: Setup, checkpoint: Path) -> PreTrainedModel:
     weights = setup.accelerator.get_state_dict(setup.model)
     if setup.averaged_model is not None:
         weights = setup.averaged_model.state_dict()
-    model: Any = setup.model_class(setup.config)
-    lora = setup.options.lora
-    if lora.lora_rank:
-        model = add_lora(model, lora)
+    # PEFT's model passes on what it does not have itself to the network in it.
+    model: Any = add_lora(setup.model_class(setup.config), setup.options.lora)
     if setup.accelerator.is_main_process:
         model.load_state_dict(weights)
-    return (model.merge_and_unload() if lora.lora_rank else model).eval()
+    return (model if setup.options.lora.lora_rank is None else model.merge_and_unload()).eval()

@@ -95,7 +95,7 @@ def set_up(options: TrainOptions) -> Setup:
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if options.model.freeze_backbone:
         freeze_backbone(network)
-    model = add_lora(network, options.lora) if options.lora.lora_rank else network
+    model = add_lora(network, options.lora)
     ema = make_ema(optimization, accelerator, model)
     objective = make_objective(options, accelerator, data, processor)
     learning_rate = scaled_learning_rate(options.schedule, global_batch)

@@ -101,9 +101,9 @@ def test_nothing_to_measure(logits_and_labels):
 
 
 def test_labels_are_matched_by_name():
-    assert map_labels(["fly", "ant"], dict(enumerate(LABELS))).tolist() == [5, 0]
+    assert map_labels(["fly", "ant"], LABELS).tolist() == [5, 0]
     with pytest.raises(ValueError, match=r"the data has class 'moth', which the model does not: it knows ant, bee"):
-        map_labels(["ant", "moth"], dict(enumerate(LABELS)))
+        map_labels(["ant", "moth"], LABELS)
 
 
 @pytest.mark.parametrize("classes", [6, 30, 100, 21841])
