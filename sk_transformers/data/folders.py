@@ -1,5 +1,6 @@
 """A folder of images as a data set: which folders are splits, which are classes, and what a table beside them says."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,9 @@ EXPECTED = (
     "expected one folder of images for each class, or such folders in train and validation, or a table of labels"
     " (metadata.csv, labels.csv, train.csv, or .jsonl, .parquet) beside the images"
 )
+
+OTHER_TABLE = "not used as a table of labels unless given as --dataset"
+SPLIT_WORD = re.compile(r"(?:^|[\W_])(" + "|".join(SPLIT_KINDS) + r")(?:$|[\W_])", re.IGNORECASE)
 
 
 def split_kind(name: str) -> str | None:
@@ -84,11 +88,16 @@ def read_splits(tree: Folder, asked: TableOptions, named_splits: Iterable[str] =
         split = read_split(name, folder, split_folders.get(name), asked)
         if split is not None:
             splits[name] = split
-    splits = splits or {"train": read_classes(folder)}
+    if not splits:
+        check_not_splits(folder)
+        splits = {"train": read_classes(folder)}
     used = [split.table.path for split in splits.values() if split.table is not None]
     unused = [path.name for path in tables if path not in used]
+    others = [path.name for path in find_tables(folder, of_any_name=True) if path not in tables]
     for split in splits.values():
         split.left_out += [LeftOut(name, "not a table of labels of these images", fault=False) for name in unused]
+        if split.table is None:
+            split.left_out += [LeftOut(name, OTHER_TABLE, fault=False) for name in others]
         if split.table is None and split_folders:
             split.left_out += find_beside(folder, split_folders)
     return splits
@@ -143,6 +152,21 @@ def find_splits(folder: Folder, named: Iterable[str] = ()) -> dict[str, Folder]:
     return {child.own_name: child for child in splits}
 
 
+def check_not_splits(folder: Folder) -> None:
+    """Raise ValueError if the classes of a folder must be splits: `seg_train` and `seg_test`, with classes in them."""
+    kinds: dict[str, list[str]] = {}
+    for child in folder.folders.values():
+        word = SPLIT_WORD.search(child.own_name)
+        if word and child.has_folders_of_images() and not child.images:
+            kinds.setdefault(SPLIT_KINDS[word[1].lower()], []).append(child.own_name)
+    if "train" in kinds and len(kinds) > 1:
+        train, other = kinds.pop("train")[0], next(iter(kinds.values()))[0]
+        raise ValueError(
+            f"{folder.path} has folders {train} and {other}, which look like splits: pass --train_split {train}"
+            f" --validation_split {other}, or leave the second out where it has no classes."
+        )
+
+
 def find_beside(folder: Folder, split_folders: dict[str, Folder]) -> list[LeftOut]:
     """Return what lies beside the splits of a folder."""
     beside = [LeftOut(image.name, "in no split's folder") for image in folder.images]
@@ -180,13 +204,14 @@ def _describe_other_files(tree: Folder) -> str:
 # Tables
 
 
-def find_tables(folder: Folder) -> list[Path]:
-    """Return the files directly in a folder that are called as tables of labels are."""
+def find_tables(folder: Folder, of_any_name: bool = False) -> list[Path]:
+    """Return the files directly in a folder that are called as tables of labels are, or all with their endings."""
     paths = (Path(folder.path, Path(file.name).name) for file in folder.other_files)
     return [
         path
         for path in paths
-        if path.suffix.lower() in TABLE_SUFFIXES and (path.stem.lower() in TABLE_NAMES or split_kind(path.stem))
+        if path.suffix.lower() in TABLE_SUFFIXES
+        and (of_any_name or path.stem.lower() in TABLE_NAMES or split_kind(path.stem))
     ]
 
 

@@ -92,6 +92,29 @@ def test_folders_that_archives_leave_within_splits(tmp_path):
     assert "1 a folder beside the splits (chest/chest)" in data.account
 
 
+def test_folders_with_a_split_in_their_names_are_not_classes(tmp_path):
+    """As Intel's scenes, and the traffic signs, whose test images have no classes."""
+    write_files(tmp_path / "scenes", *below("seg_train/seg_train", *TWO), *below("seg_test/seg_test", *TWO))
+    with pytest.raises(ValueError, match="pass --train_split seg_train --validation_split seg_test"):
+        load_images(tmp_path / "scenes")
+    signs = write_files(
+        tmp_path / "signs", *below("Final_Training/Images", *TWO), *below("Final_Test/Images", "1.png", "2.png")
+    )
+    with pytest.raises(ValueError, match="pass --train_split Final_Training"):
+        load_images(signs, on_bad_image="skip")
+    assert load_images(signs, train_split="Final_Training", train_val_split=0.5).labels == ["cat", "dog"]
+
+
+def test_a_table_of_another_name_beside_classes_is_named(tmp_path):
+    """As in HAM10000, whose two folders of images are no classes: the table is to be given."""
+    write_files(tmp_path, "part_1/1.png", "part_1/2.png", "part_2/3.png", "part_2/4.png")
+    table = tmp_path / "HAM10000_metadata.csv"
+    table.write_text("lesion_id,image_id,dx\n7,1,nv\n7,2,mel\n8,3,nv\n9,4,mel\n")
+    account = load_images(tmp_path, train_val_split=0.5).account
+    assert "1 not used as a table of labels unless given as --dataset (HAM10000_metadata.csv)" in account
+    assert load_images(table, label_column="dx", train_val_split=0.5).labels == ["mel", "nv"]
+
+
 def test_images_in_folders_of_a_class(tmp_path):
     write_files(tmp_path, "cat/front/1.png", "cat/back/1.png", "cat/2.png", "dog/a/b/c/1.png", "dog/2.png")
     data = load_images(tmp_path, train_val_split=0.4)
