@@ -16,6 +16,7 @@ VARIABLES = (  # that change what is computed or loaded, and hold no secrets
     "MKL_NUM_THREADS",
     "OMP_NUM_THREADS",
     "SK_TRACEBACK",
+    "SK_TRANSFORMERS_FAST",
 )
 
 

@@ -292,6 +292,8 @@ def routes(hub: HubServer) -> APIRouter:
 
 
 def account_routes(router: APIRouter, hub: HubServer) -> None:
+    """Answer who a token belongs to, and check the metadata of cards."""
+
     @router.get("/api/whoami-v2")
     def whoami(request: Request):
         user = hub.logged_in(request)
@@ -324,6 +326,8 @@ def card_metadata(content: str) -> Any:
 
 
 def repo_routes(router: APIRouter, hub: HubServer) -> None:
+    """Create repos, and say what is in them."""
+
     @router.post("/api/repos/create")
     async def create(request: Request):
         body, user = await request.json(), hub.logged_in(request)
@@ -380,6 +384,8 @@ def lfs_info(file: File) -> dict[str, Any]:
 
 
 def tree_routes(router: APIRouter, hub: HubServer) -> None:
+    """List files and commits."""
+
     def entry(path: str, file: File) -> dict[str, Any]:
         return {"type": "file", "path": path, "oid": file.oid, "size": file.size} | (
             {"lfs": lfs_info(file)} if file.lfs else {}
@@ -431,6 +437,8 @@ def tree_routes(router: APIRouter, hub: HubServer) -> None:
 
 
 def ref_routes(router: APIRouter, hub: HubServer) -> None:
+    """Make and delete branches and tags, and list pull requests."""
+
     @router.get("/api/{kind}/{owner}/{name}/refs")
     def refs(kind: str, owner: str, name: str, request: Request):
         repo = hub.repo(request, kind, f"{owner}/{name}")
@@ -479,6 +487,8 @@ def ref_routes(router: APIRouter, hub: HubServer) -> None:
 
 
 def commit_routes(router: APIRouter, hub: HubServer) -> None:
+    """Say how a file is to be uploaded, and commit."""
+
     @router.post("/api/{kind}/{owner}/{name}/preupload/{revision:path}")
     async def preupload(
         kind: str, owner: str, name: str, revision: str, request: Request, create_pr: str | None = None
@@ -542,6 +552,8 @@ def changed_files(hub: HubServer, files: dict[str, File], lines: list[dict[str, 
 
 
 def lfs_routes(router: APIRouter, hub: HubServer) -> None:
+    """Take large files, in one part or several."""
+
     @router.post("/{repo:path}.git/info/lfs/objects/batch")
     async def batch(repo: str, request: Request):
         kind, repo_id = repo.split("/", 1) if repo.split("/")[0] in KINDS else ("models", repo)
@@ -592,6 +604,8 @@ def lfs_routes(router: APIRouter, hub: HubServer) -> None:
 
 
 def download_routes(router: APIRouter, hub: HubServer) -> None:
+    """Give files, whole or in ranges."""
+
     @router.api_route("/{kind}/{owner}/{name}/resolve/{revision}/{path:path}", methods=["GET", "HEAD"])
     def resolve_kind(kind: str, owner: str, name: str, revision: str, path: str, request: Request):
         repo = hub.repo(request, kind, f"{owner}/{name}")

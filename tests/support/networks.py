@@ -56,6 +56,7 @@ def drawn(network: nn.Module, seed: int = 0) -> nn.Module:
 
 @torch.no_grad()
 def logits(network: nn.Module, images: torch.Tensor, **options) -> torch.Tensor:
+    """Return the logits of a network of ours or of another library's, whose output they are."""
     output = network(images, **options)
     return getattr(output, "logits", output)
 
@@ -88,6 +89,7 @@ def with_fused_projections(tensors: dict[str, torch.Tensor]) -> dict[str, torch.
 
 
 def renamed(name: str, table: dict[str, str]) -> str:
+    """Return a name with its beginning replaced, by the first entry of the table that fits."""
     ours = next((ours for ours in table if name.startswith(ours)), None)
     return name if ours is None else table[ours] + name.removeprefix(ours)
 

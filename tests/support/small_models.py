@@ -46,6 +46,7 @@ ALL = [*VITS, *FORMERS]
 
 
 def small_config(name: str, **overrides):
+    """Return the configuration of one of `ALL`, with fields set anew."""
     if name in VITS:
         mixers = VITS[name]["token_mixer"]
         sizes = {
