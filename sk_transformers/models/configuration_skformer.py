@@ -82,7 +82,8 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         self.query_projection = query_projection
         self.mlp_ratio = mlp_ratio
         if "layer_norm_scope" in kwargs:  # what configurations of version 0.1 call it
-            norm = {"channel": "layer", "map": "group"}.get(scope := kwargs.pop("layer_norm_scope"), scope)
+            scope = str(kwargs.pop("layer_norm_scope"))
+            norm = {"channel": "layer", "map": "group"}.get(scope, scope)
         self.norm = norm
         self.use_mlp_head = use_mlp_head
         self.drop_path_rate = drop_path_rate
