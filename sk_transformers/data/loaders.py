@@ -183,7 +183,7 @@ class StreamedImages(torch.utils.data.IterableDataset):
         for row in self._rows():
             image = None
             if position >= had or self.skip:  # an unreadable image has no position, so all have to be tried
-                image = read_or_skip(row["image"], self.skip)
+                image = self._read(row)
                 if image is None:
                     unreadable += 1
                     continue
@@ -207,8 +207,17 @@ class StreamedImages(torch.utils.data.IterableDataset):
             if is_empty:
                 raise DataError("the stream holds no image for one of the processes that read it.")
 
+    def _read(self, row: dict[str, Any]) -> PILImage.Image | None:
+        """Return the image of a row; where `skip` is set, None if image or label is missing, or it is unreadable."""
+        if row["label"] is not None:
+            return read_or_skip(row["image"], self.skip)
+        if not self.skip:
+            raise DataError("an image of the stream has no label: remove its row, or pass --on_bad_image skip.")
+        logger.warning("skipped: an image of the stream has no label.")
+        return None
+
     def _label(self, row: dict[str, Any]) -> int:
-        if row["label"] is None or not 0 <= row["label"] < self.num_labels:
+        if not 0 <= row["label"] < self.num_labels:
             raise DataError(f"the stream has label {row['label']}, expected classes 0 to {self.num_labels - 1}.")
         return row["label"]
 

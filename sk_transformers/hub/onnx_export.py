@@ -91,10 +91,21 @@ def check_target(folder: Path, model: PreTrainedModel) -> bool:
         return False
     if (folder / "onnx").exists():
         raise FileExistsError(f"{folder / 'onnx'} exists already: nothing was written. Remove it first.")
-    theirs, ours = json.loads((folder / "config.json").read_text()), json.loads(model.config.to_json_string())
-    if any(theirs.get(key) != ours.get(key) for key in {*theirs, *ours} - {*OTHER_THAN_WEIGHTS}):
+    if not _describes(json.loads((folder / "config.json").read_text()), model.config):
         raise FileExistsError(f"{folder} holds another model: nothing was written. Choose another folder.")
     return True
+
+
+def _describes(stored: dict[str, Any], config: PretrainedConfig) -> bool:
+    """Return whether a `config.json` is this configuration; fields that are newer than the file have their defaults."""
+    if stored.get("model_type") != config.model_type:
+        return False
+    try:
+        theirs = type(config).from_dict(stored).to_dict()
+    except (TypeError, ValueError):  # values that this network does not have
+        return False
+    theirs, ours = json.loads(json.dumps(theirs)), json.loads(json.dumps(config.to_dict()))  # tuples as lists
+    return all(theirs.get(key) == ours.get(key) for key in {*theirs, *ours} - {*OTHER_THAN_WEIGHTS})
 
 
 def smallest_image(config: PretrainedConfig) -> tuple[int, int]:

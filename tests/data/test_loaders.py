@@ -1,11 +1,12 @@
 """What reaches the model: images good and bad, in an order that can be taken up again anywhere."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from PIL import Image
 from torchvision import transforms
 from transformers import ViTImageProcessor
@@ -252,6 +253,18 @@ def test_processes_share_a_stream(stream):
         batches = TrainLoader(stream, eval_transform(PROCESSOR), 4, 3, 0, rank=rank, num_processes=2).batches(epoch=0)
         shown.append({image.numpy().tobytes() for batch in batches for image in batch["pixel_values"]})
     assert len(shown[0]) == len(shown[1]) == 12 and not shown[0] & shown[1]
+
+
+@pytest.mark.parametrize("column", ["image", "label"])
+def test_a_null_in_a_stream_obeys_on_bad_image(stream, column):
+    """Row 0 has no image, or no label: it is an error, or counted and never in a batch."""
+    rows = [row | ({column: None} if index == 0 else {}) for index, row in enumerate(stream.train.take(4))]
+    holed = replace(stream, train=Dataset.from_list(rows, stream.train.features).to_iterable_dataset())
+    with pytest.raises(DataError, match="--on_bad_image skip"):
+        list(loader(holed, num_batches=1, batch_size=3).batches(epoch=0))
+    batches = list(loader(holed, num_batches=2, batch_size=3, skip_unreadable=True).batches(epoch=0))
+    assert sum(int(batch["unreadable"]) for batch in batches) in (1, 2)  # two passes of three good rows
+    assert all(0 <= label < 2 for batch in batches for label in batch["labels"].tolist())
 
 
 def test_a_stream_has_its_validation_split_loaded(stream):

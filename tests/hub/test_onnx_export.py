@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoImageProcessor, ViTConfig, ViTForImageC
 from sk_transformers import SKViTModel, create_model
 from sk_transformers.data.loaders import read_image
 from sk_transformers.hub import export
-from sk_transformers.hub.onnx_export import export_onnx, smallest_image
+from sk_transformers.hub.onnx_export import check_target, export_onnx, smallest_image
 
 from ..support.image_files import load_images, write_images
 from ..support.small_models import small_config, small_model
@@ -140,6 +140,19 @@ def test_a_repo_gets_the_graphs_and_keeps_the_rest(tmp_path):
     assert {file.name for file in (repo / "onnx").iterdir()} == {"export.json", "model.onnx", "model_quantized.onnx"}
     with pytest.raises(FileExistsError, match="onnx exists already: nothing was written"):
         export_onnx(model, PROCESSOR, repo)
+
+
+def test_a_folder_of_an_older_version_is_the_same_model(tmp_path):
+    """Its configuration lacks a field that has come since, and one that differs still makes another model."""
+    model = small_model("skvit", num_hidden_layers=1)
+    repo = export(model, PROCESSOR, tmp_path / "repo")
+    config = json.loads((repo / "config.json").read_text())
+    del config["layer_norm_eps"]
+    (repo / "config.json").write_text(json.dumps(config))
+    assert check_target(repo, model)
+    (repo / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 0.5}))
+    with pytest.raises(FileExistsError, match="holds another model"):
+        check_target(repo, model)
 
 
 def test_nothing_else_is_overwritten(tmp_path):
