@@ -1,9 +1,12 @@
 """Load, resize and start classifiers, each with its image processor."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoImageProcessor,
     AutoModel,
@@ -19,6 +22,7 @@ from .models.grids import resize_grid
 from .registration import is_ours
 from .zoo import VARIANTS, create_model, get_variant
 
+logger = logging.getLogger(__name__)
 LOADING_ERRORS = (OSError, ValueError, SafetensorError)  # of what is no repo, and of damaged files
 
 
@@ -26,9 +30,8 @@ def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[P
     """Return the classifier called `name`, with a head for these labels, and its image processor.
 
     Args:
-        name: a repo folder or a Hub id to start from, or a name of the zoo for fresh weights. A head for another
-            number of classes is replaced by a fresh one.
-        id2label: the names of the classes.
+        name: a repo folder or a Hub id to start from, or a name of the zoo for fresh weights.
+        id2label: the names of the classes. Those that the head knows keep their weights, whatever their number was.
         overrides: fields of the configuration. With another `image_size`, pretrained positions and static keys are
             resized.
 
@@ -36,15 +39,15 @@ def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[P
         ValueError: if there is no such model, or no such field, or it is none of ours, so that its code would not
             travel with it.
     """
-    settings = {"id2label": id2label, "label2id": {label: i for i, label in id2label.items()}, **overrides}
     if name in VARIANTS or not (Path(name).is_dir() or "/" in name):
         get_variant(name)
-        model = create_model(name, **settings)
+        label2id = {label: i for i, label in id2label.items()}
+        model = create_model(name, id2label=id2label, label2id=label2id, **overrides)
         return model, image_processor_for(model.config.image_size)
-    image_size = settings.pop("image_size", None)
+    image_size = overrides.pop("image_size", None)
     try:
         model, report = AutoModelForImageClassification.from_pretrained(
-            name, ignore_mismatched_sizes=True, output_loading_info=True, **settings
+            name, ignore_mismatched_sizes=True, output_loading_info=True, **overrides
         )
         processor = AutoImageProcessor.from_pretrained(name)
     except LOADING_ERRORS as error:
@@ -55,7 +58,51 @@ def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[P
             " with the weights. Others can be a --teacher."
         )
     check_only_the_head_is_fresh(name, model, report)
+    matched = set_classes(model, id2label)
+    if not report["missing_keys"] and matched < len(id2label):
+        logger.warning(
+            "--model %s: its head knows %d of the %d classes by name; the others start afresh.",
+            name, matched, len(id2label),
+        )  # fmt: skip
     return (model, processor) if image_size is None else resize(model, processor, image_size)
+
+
+def set_classes(model: PreTrainedModel, id2label: dict[int, str]) -> int:
+    """Give a classifier these classes. A class that it knows by name keeps its weights, others start afresh.
+
+    Returns:
+        How many it knows.
+    """
+    old = {label: index for index, label in model.config.id2label.items()}
+    matched = [(index, old[label]) for index, label in id2label.items() if label in old]
+    if matched == [(index, index) for index in range(max(len(old), len(id2label)))]:
+        return len(matched)
+    new_rows, old_rows = (list(rows) for rows in zip(*matched)) if matched else ([], [])
+    for name in last_layers(model):
+        layer = model.get_submodule(name)
+        fresh = nn.Linear(layer.in_features, len(id2label), bias=layer.bias is not None).to(layer.weight)
+        model._init_weights(fresh)
+        with torch.no_grad():
+            for parameter, known in zip(fresh.parameters(), layer.parameters()):
+                parameter[new_rows] = known[old_rows]
+        model.set_submodule(name, fresh)
+    model.config.id2label = dict(id2label)
+    model.config.label2id = {label: index for index, label in id2label.items()}
+    return len(matched)
+
+
+def last_layers(model: PreTrainedModel) -> list[str]:
+    """Return the names of a classifier's linear layers that have an output for each class."""
+    labels = [str(index) for index in range(model.config.num_labels + 1)]
+    settings = {"id2label": dict(enumerate(labels)), "label2id": {label: int(label) for label in labels}}
+    another = type(model.config).from_dict({**model.config.to_dict(), **settings})
+    with torch.device("meta"):
+        larger = dict(type(model)(another).named_modules())
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and larger[name].out_features != module.out_features
+    ]
 
 
 def load_classifier(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:

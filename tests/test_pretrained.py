@@ -38,8 +38,27 @@ def test_pretrained_weights_are_not_dropped_silently(repo):
     value = 96 if field == "hidden_size" else 2
     with pytest.raises(ValueError, match="its weights do not fit the configuration asked for"):
         load_model(str(folder), LABELS, **{field: value})
-    other, _ = load_model(str(folder), dict(enumerate("abcde")))  # a fresh head is what is wanted
-    assert other.config.num_labels == 5
+    with pytest.raises(ValueError, match="its weights do not fit the configuration asked for"):
+        load_model(str(folder), dict(enumerate("abcde")), **{field: value})
+
+
+@pytest.mark.parametrize("labels", ["cab", "bc", "xaybzc", "xyz"])
+def test_the_head_goes_with_the_names_of_classes(repo, labels, caplog):
+    folder, model = repo
+    other, _ = load_model(str(folder), dict(enumerate(labels)))
+    assert other.config.num_labels == len(labels) and other.config.label2id == {v: i for i, v in enumerate(labels)}
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected, logits = model(images).logits, other.eval()(images).logits
+    assert logits.shape == (2, len(labels))
+    for index, label in enumerate(labels):
+        if label in "abc":
+            torch.testing.assert_close(logits[:, index], expected[:, "abc".index(label)])
+        else:
+            assert not any(torch.allclose(logits[:, index], known) for known in expected.T)
+    known = len(set(labels) & set("abc"))
+    said = f"its head knows {known} of the {len(labels)} classes by name; the others start afresh"
+    assert (said in caplog.text) == (known < len(labels))
 
 
 def test_random_matrices_are_not_resized(tmp_path):

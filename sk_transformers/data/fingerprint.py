@@ -9,15 +9,18 @@ from .listing import name_labels, name_some
 Fingerprint = dict[str, Any]
 
 
-def make_fingerprint(labels: list[str], images: dict[str, list[int] | None], files: str) -> Fingerprint:
+def make_fingerprint(
+    labels: list[str], images: dict[str, list[int] | None], files: str, division: str | None
+) -> Fingerprint:
     """Return what identifies data.
 
     Args:
         labels: the names of the classes, in order.
         images: of each split, how many images each class has; None of a stream.
         files: digest of names and sizes.
+        division: how validation images were held out; None if they have a split of their own.
     """
-    return {"labels": labels, "images": images, "files": files}
+    return {"labels": labels, "images": images, "files": files, "division": division}
 
 
 def digest(lines: Iterable[str]) -> str:
@@ -37,6 +40,8 @@ def describe_change(before: Fingerprint, now: Fingerprint) -> str | None:
         return f"classes differ: {', '.join(changes)}"
     if old != new:
         return "the classes are in another order"
+    if before["division"] != now["division"]:
+        return f"validation images were {before['division']}, and are {now['division']}"
     for split, counts in now["images"].items():
         had = before["images"].get(split)
         if had != counts and had is not None and counts is not None:

@@ -129,7 +129,10 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
         "train": count_classes(train["label"][:], len(labels)) if isinstance(train, Dataset) else None,
         "validation": count_classes(validation["label"][:], len(labels)),
     }
-    fingerprint = make_fingerprint(labels, counts, source.digest(splits))
+    division = f"{options.train_val_split:g} held out by --split_seed {options.split_seed}"
+    fingerprint = make_fingerprint(
+        labels, counts, source.digest(splits), "a split of their own" if validation_name else division
+    )
     return ImageData(name, train, validation, labels, train_images, source.revision, account, fingerprint)
 
 

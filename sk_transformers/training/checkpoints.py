@@ -10,6 +10,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..data.fingerprint import Fingerprint, describe_change
+
 PREFIX = "checkpoint-"
 STATE = "progress.json"
 EMA = "ema.safetensors"
@@ -28,6 +30,7 @@ class RunState:
     unreadable: int = 0  # images skipped since the last evaluation
     history: list[dict[str, float]] = field(default_factory=list)  # an entry for each evaluation
     batches: dict[str, int] = field(default_factory=dict)  # what the next batch depends on, beside the step
+    data: dict[str, Any] = field(default_factory=dict)  # its fingerprint
 
     def add_evaluation(self, entry: dict[str, float], top1: float) -> None:
         """Note the figures of an evaluation, and whether its accuracy is the best so far."""
@@ -96,6 +99,21 @@ def check_same_batches(checkpoint: Path, before: dict[str, Any], now: dict[str, 
                 f"{checkpoint} was made with {what} {value}, and this run has {now[what]}: its next batch would be"
                 " another one. Resume with the same, or start a new run with --model from the old one's."
             )
+
+
+def check_same_data(checkpoint: Path, before: Fingerprint, now: Fingerprint, may_change: bool) -> bool:
+    """Return whether the data is what the stopped run had.
+
+    Raises:
+        ValueError: if it is not, unless it `may_change`. Classes may not: the weights are for those.
+    """
+    change = describe_change(before, now) if before else None
+    if change is None or (may_change and before["labels"] == now["labels"]):
+        return change is None
+    advice = "Bring the old data back, or start a new run with --model from the old one's"
+    if before["labels"] == now["labels"]:
+        advice += ", or pass --resume_on_changed_data"
+    raise ValueError(f"{checkpoint} was made with other data: {change}. {advice}.")
 
 
 def bring_best_checkpoint(accelerator: Accelerator, run: Path, checkpoint: Path, state: RunState) -> None:

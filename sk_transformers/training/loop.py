@@ -17,6 +17,7 @@ from .checkpoints import (
     RunState,
     bring_best_checkpoint,
     check_same_batches,
+    check_same_data,
     find_checkpoint,
     load_checkpoint,
     read_state,
@@ -63,11 +64,18 @@ def train(options: TrainOptions) -> Path:
 def start(setup: Setup, run: Path, checkpoint: Path | None) -> RunState:
     """Return where the run is: at its start, or at a checkpoint, which is loaded."""
     if checkpoint is None:
-        return RunState(batches=setup.batch_order)
+        return RunState(batches=setup.batch_order, data=setup.data.fingerprint)
     state = read_state(checkpoint)
-    check_same_batches(checkpoint, state.batches, setup.batch_order)
+    may_change = setup.options.run.resume_on_changed_data
+    is_same = check_same_data(checkpoint, state.data, setup.data.fingerprint, may_change)
+    if is_same:
+        check_same_batches(checkpoint, state.batches, setup.batch_order)
     load_checkpoint(setup.accelerator, checkpoint, setup.averaged_model)
-    bring_best_checkpoint(setup.accelerator, run, checkpoint, state)
+    state.batches, state.data = setup.batch_order, setup.data.fingerprint
+    if is_same:
+        bring_best_checkpoint(setup.accelerator, run, checkpoint, state)
+    else:  # what was best is no measure of the data there is now
+        state.best_top1, state.best_step, state.evaluations_since_best = -1.0, 0, 0
     return state
 
 

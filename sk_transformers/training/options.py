@@ -170,6 +170,7 @@ class RunOptions:
         None, "stop after so many evaluations without a better one", type=positive_int
     )
     resume_from_checkpoint: str | None = option(None, "go on with a run that stopped", metavar="latest|PATH")
+    resume_on_changed_data: bool = option(False, "go on although images were added, removed or changed")
 
 
 @dataclass

@@ -111,3 +111,58 @@ def test_a_run_does_not_go_on_with_other_batches(tmp_path):
         finetune(*again, "--per_device_train_batch_size", 64)
     with pytest.raises(ValueError, match="has no averaged weights: leave --ema_decay out"):
         finetune(*again, "--ema_decay", 0.9)
+
+
+# Data that changed
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run of two classes that stopped, and the options it had."""
+    folder = tmp_path_factory.mktemp("stopped")
+    options = ["--model", "skvit-nano-patch4-32", "--dataset", write_images(folder / "images", images=12),
+               "--max_train_steps", 1, "--per_device_train_batch_size", 8]  # fmt: skip
+    run = finetune(*options, "--output_dir", folder / "run")
+    shutil.rmtree(run / "model")
+    return folder, options
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda images: (images / "cat").rename(images / "kitten"), "classes differ: 'cat' gone, 'kitten' new"),
+        (lambda images: write_images(images, classes=["eel"]), "classes differ: 'eel' new"),
+        (
+            lambda images: [shutil.copy(images / "cat" / f"{n}.png", images / "cat" / f"a{n}.png") for n in range(6)],
+            r"train had 19 images and has 24 \('cat' \d+ -> \d+",
+        ),
+        (lambda images: (images / "dog" / "3.png").write_bytes(b"of another size"), "files have other names, sizes"),
+        (
+            lambda images: (images / "dog" / "3.png").rename(images / "dog" / "x.png"),
+            "files have other names, sizes",
+        ),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_data(stopped, tmp_path, change, sentence):
+    folder, options = stopped
+    shutil.copytree(folder, tmp_path / "copy")
+    images, run = tmp_path / "copy" / "images", tmp_path / "copy" / "run"
+    change(images)
+    resume = ["--dataset", images, "--output_dir", run, "--resume_from_checkpoint", "latest", "--max_train_steps", 2]
+    with pytest.raises(ValueError, match=f"checkpoint-0000001 was made with other data: {sentence}"):
+        finetune(*options, *resume)
+    if "classes" in sentence:
+        with pytest.raises(ValueError, match="or start a new run with --model from the old one's[.]$"):
+            finetune(*options, *resume, "--resume_on_changed_data")
+
+
+def test_a_run_goes_on_with_other_data_where_it_is_told_to(stopped, tmp_path):
+    folder, options = stopped
+    shutil.copytree(folder, tmp_path / "copy")
+    images, run = tmp_path / "copy" / "images", tmp_path / "copy" / "run"
+    resume = ["--dataset", images, "--output_dir", run, "--resume_from_checkpoint", "latest", "--max_train_steps", 2]
+    with pytest.raises(ValueError, match="were 0.2 held out by --split_seed 0, and are 0.2 held out by --split_seed 1"):
+        finetune(*options, *resume, "--split_seed", 1)
+    (images / "dog" / "3.png").rename(images / "dog" / "x.png")
+    finetune(*options, *resume, "--resume_on_changed_data")
+    assert len(metrics_of(run)["history"]) == 2
