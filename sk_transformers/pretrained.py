@@ -107,14 +107,7 @@ def last_layers(model: PreTrainedModel) -> list[str]:
 
 def load_classifier(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """Return the trained classifier of a folder or Hub id, and its image processor; ValueError if there is none."""
-    try:
-        model, report = AutoModelForImageClassification.from_pretrained(name, output_loading_info=True)
-        processor = AutoImageProcessor.from_pretrained(name)
-    except LOADING_ERRORS as error:
-        raise ValueError(f"model {name} could not be loaded: {first_line(error)}") from error
-    if report["missing_keys"]:
-        raise ValueError(f"model {name} is not a trained classifier: its weights lack {min(report['missing_keys'])}.")
-    return model, processor
+    return _load_trained(AutoModelForImageClassification, name, "a trained classifier")
 
 
 def load_base_model(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
@@ -122,13 +115,17 @@ def load_base_model(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
 
     It takes a repo without a head, too.
     """
+    return _load_trained(AutoModel, name, "a trained network")
+
+
+def _load_trained(auto_class: Any, name: str, expected: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
     try:
-        model, report = AutoModel.from_pretrained(name, output_loading_info=True)
+        model, report = auto_class.from_pretrained(name, output_loading_info=True)
         processor = AutoImageProcessor.from_pretrained(name)
     except LOADING_ERRORS as error:
         raise ValueError(f"model {name} could not be loaded: {first_line(error)}") from error
     if report["missing_keys"]:
-        raise ValueError(f"model {name} is not trained, its weights lack {min(report['missing_keys'])}.")
+        raise ValueError(f"model {name} is not {expected}: its weights lack {min(report['missing_keys'])}.")
     return model, processor
 
 

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-STATIC_KEY_RESOLUTIONS = ("interpolate", "window")
-
 
 @dataclass(frozen=True)
 class AttentionOptions:
