@@ -73,13 +73,13 @@ def set_classes(model: PreTrainedModel, id2label: dict[int, str]) -> int:
     Returns:
         How many it knows.
     """
-    old = {label: index for index, label in model.config.id2label.items()}
+    old = {label: index for index, label in enumerate(class_names(model.config))}
     matched = [(index, old[label]) for index, label in id2label.items() if label in old]
     if matched == [(index, index) for index in range(max(len(old), len(id2label)))]:
         return len(matched)
     new_rows, old_rows = (list(rows) for rows in zip(*matched)) if matched else ([], [])
     for name in last_layers(model):
-        layer = model.get_submodule(name)
+        layer: Any = model.get_submodule(name)
         fresh = nn.Linear(layer.in_features, len(id2label), bias=layer.bias is not None).to(layer.weight)
         model._init_weights(fresh)
         with torch.no_grad():
@@ -93,7 +93,7 @@ def set_classes(model: PreTrainedModel, id2label: dict[int, str]) -> int:
 
 def last_layers(model: PreTrainedModel) -> list[str]:
     """Return the names of a classifier's linear layers that have an output for each class."""
-    labels = [str(index) for index in range(model.config.num_labels + 1)]
+    labels = [str(index) for index in range(len(class_names(model.config)) + 1)]
     settings = {"id2label": dict(enumerate(labels)), "label2id": {label: int(label) for label in labels}}
     another = type(model.config).from_dict({**model.config.to_dict(), **settings})
     with torch.device("meta"):
