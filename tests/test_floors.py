@@ -102,6 +102,7 @@ def test_rooms_of_one_floor_import_in_one_direction():
     assert circle(arrows) is None
 
 
+@pytest.mark.slow
 def test_no_modules_import_each_other_while_they_are_imported():
     arrows = {name: {target for _, target in imports(name, at_import_time=True)} - {name} for name in MODULES}
     assert circle(arrows) is None

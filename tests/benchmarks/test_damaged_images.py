@@ -22,6 +22,7 @@ def test_damages_are_all_different_and_always_the_same():
     assert damaged == [damage(content, dice) for _ in range(50)]
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_told_of():
     outcome = decode_damaged_elsewhere("no such file", damages=1)
     assert outcome.died and "KeyError" in outcome.failures[0]

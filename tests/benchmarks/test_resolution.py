@@ -1,11 +1,14 @@
 """The costs of images of several sizes."""
 
+import pytest
+
 from sk_transformers import create_config
 from sk_transformers.benchmarks import resolution
 from sk_transformers.benchmarks.resolution import Cost, measure_resolutions, to_row
 from sk_transformers.complexity import count_macs
 
 
+@pytest.mark.slow
 def test_both_modes_are_measured_on_every_size(monkeypatch):
     monkeypatch.setattr(resolution, "SIZES", ((64, 64), (128, 96)))
     small, large = measure_resolutions("cskaformer-nano", rounds=1)

@@ -28,6 +28,7 @@ def test_exponents_are_slopes():
     assert all(row["mib"] == pytest.approx(1) and row["macs"] == pytest.approx(2) for row in rows)
 
 
+@pytest.mark.slow
 def test_every_axis_is_measured(monkeypatch, tmp_path):
     monkeypatch.setattr(scaling, "HYBRIDS", ("skaformer-nano",))
     monkeypatch.setattr(scaling, "VIT", "skvit-nano-patch4-32")

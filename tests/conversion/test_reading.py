@@ -59,6 +59,7 @@ def test_wrappings(file, tmp_path):
     torch.testing.assert_close(logits(model, IMAGES), logits(network(), IMAGES))
 
 
+@pytest.mark.slow
 def test_the_card_says_where_the_weights_come_from(tmp_path):
     torch.save(state_dict(), tmp_path / "source.pth")
     convert(str(tmp_path / "source.pth"), tmp_path / "out", license="mit")

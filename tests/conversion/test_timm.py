@@ -136,6 +136,7 @@ def test_vit_files(variant, tmp_path):
     assert_close(logits(conversion.model, images), logits(network, images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, message",
     [

@@ -41,6 +41,7 @@ def hub(tmp_path_factory):
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [[], ["--streaming", "--steps_per_epoch", "2"]])
 def test_a_data_set_of_the_hub(hub, tmp_path, how):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}

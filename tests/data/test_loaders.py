@@ -232,6 +232,7 @@ def stream(tmp_path_factory):
     return load_images(folder / "parquet", streaming=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_goes_on_from_any_batch(stream, workers):
     settings = {"num_workers": workers, "shuffle_buffer": 5, "num_batches": 9}  # one and a half passes
@@ -241,12 +242,14 @@ def test_a_stream_goes_on_from_any_batch(stream, workers):
     assert pixels(loader(stream, **settings).batches(epoch=3)) != whole
 
 
+@pytest.mark.slow
 def test_workers_of_a_stream_do_not_move_each_other_on(stream):
     shuffled = loader(stream, num_workers=2, shuffle_buffer=5, num_batches=9)
     assert len(pixels(shuffled.batches(epoch=2))) == 9
     assert shuffled.order.stream.epoch == 0  # lies in shared memory: where one worker sets it, it is set for all
 
 
+@pytest.mark.slow
 def test_processes_share_a_stream(stream):
     shown = []
     for rank in (0, 1):

@@ -106,6 +106,7 @@ def test_labels_are_matched_by_name():
         map_labels(["ant", "moth"], LABELS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [6, 30, 100, 21841])
 def test_plots_are_written(logits_and_labels, tmp_path, classes):
     logits, labels = logits_and_labels
@@ -136,6 +137,7 @@ def evaluate(*options, processes=1):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_script(repo, tmp_path):
     images = write_images(tmp_path / "images", classes=("cat", "dog"), images=21)
     options = ["--model", repo, "--dataset", images, "--split", "train", "--per_device_eval_batch_size", 4]

@@ -63,6 +63,7 @@ def test_names():
         choose_corruptions(["gausian_noise"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_corruptions_are_the_library_s_and_repeat(picture, name):
     image = np.asarray(picture)
@@ -131,6 +132,7 @@ class Projection(torch.nn.Module):
         return SimpleNamespace(logits=self.head(pixel_values.flatten(1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_accuracy_against_a_calculation_by_hand(tmp_path, num_workers):
     data = load_images(str(write_images(tmp_path, images=25)), train_val_split=0.2)

@@ -46,6 +46,7 @@ def load_elsewhere(repo, work):
     return json.loads((work / "report.json").read_text()), load_file(work / "outputs.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cskvit-small-data", "skvit-mean", "cskaformer", "window-former"])
 def test_repo_loads_without_this_package(name, tmp_path):
     model = labelled_model(name)
@@ -129,6 +130,7 @@ def test_a_failed_export_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_wrapped_models_are_refused(tmp_path):
     model = small_model("skvit")
     for wrong in (torch.nn.DataParallel(model), torch.compile(model), torch.nn.Linear(1, 1)):

@@ -16,6 +16,7 @@ from transformers import AutoModelForImageClassification, pipeline
 from ..support.hub_server import ALICE, Fault, HubServer
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
+pytestmark = pytest.mark.slow
 
 
 class Machine:

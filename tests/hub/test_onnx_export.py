@@ -21,6 +21,7 @@ from ..support.small_models import small_config, small_model
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "export_onnx.py"
 PROCESSOR = ViTImageProcessor(size={"height": 16, "width": 16})
+pytestmark = pytest.mark.slow  # exporting takes seconds
 
 
 def session(file):

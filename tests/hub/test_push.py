@@ -98,6 +98,7 @@ def test_the_requests_below_are_those_of_a_push(hub, repo_folder):
     assert all(fault.times < FOREVER for fault in faults)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request[1].strip("/$"))
 def test_every_fault_of_every_request_is_survived(request_, hub, repo_folder):
     for name, times in [*((name, 1) for name in FAULTS), *((name, FOREVER) for name in LASTING)]:
@@ -347,6 +348,7 @@ def test_dry_run_reads_only(hub, repo_folder, unchecked):
     assert not any(request.startswith(("POST", "PUT")) for request in hub.requests)
 
 
+@pytest.mark.slow
 def test_a_dry_run_needs_no_login_and_says_what_the_card_gets(hub, repo_folder, unchecked, monkeypatch, tmp_path):
     push(repo_folder)
     repo = hub.model("org/tiny")

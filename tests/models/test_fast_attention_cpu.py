@@ -79,6 +79,7 @@ shapes = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(
     shapes=shapes,
     mask=st.sampled_from(["none", "keys", "images", "all"]),
@@ -182,6 +183,7 @@ def test_the_gradient_keeps_no_logits():
     assert sum(kept.values()) < 2 * 400 * 400
 
 
+@pytest.mark.slow
 def test_compiled_without_a_break():
     torch.compiler.reset()
     counters.clear()
@@ -197,6 +199,7 @@ def test_compiled_without_a_break():
     assert counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.slow
 def test_the_operator_keeps_torch_library_s_rules():
     for scale in (1.0, 50.0):
         inputs = draw(scale=scale)

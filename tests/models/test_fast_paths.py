@@ -45,6 +45,7 @@ def test_the_plain_way_gives_the_same_and_takes_no_fast_path(name, monkeypatch, 
         torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grad", [True, False], ids=["grad", "no_grad"])
 @pytest.mark.parametrize("name", ALL)
 def test_what_hooks_keep_is_what_modules_returned(name, grad):

@@ -51,6 +51,7 @@ def relative_error(logits, expected):
     return ((logits.double() - expected).abs().max() / expected.abs().max()).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.no_grad()
 def test_logits_equal_the_authors(name):
@@ -63,6 +64,7 @@ def test_logits_equal_the_authors(name):
             assert relative_error(model(pixel_values.to(dtype)).logits, expected) < tolerance, implementation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.no_grad()
 def test_compiled_logits_equal_the_authors(name):

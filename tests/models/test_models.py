@@ -288,6 +288,7 @@ def test_half_precision(name, dtype):
     torch.testing.assert_close(logits.float(), expected, rtol=0.1, atol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)], ids=["32", "16"])
 @torch.no_grad()
@@ -300,6 +301,7 @@ def test_compile_in_one_graph(name, dtype, tolerance):
     torch.testing.assert_close(compiled(pixel_values).logits, expected, rtol=10 * tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_compiled_training_step():
     model = small_model("cskvit-small-data").train()
     pixel_values, labels = images(model), torch.tensor([0, 1])
@@ -311,6 +313,7 @@ def test_compiled_training_step():
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 @torch.no_grad()
 def test_export_with_any_batch(name):

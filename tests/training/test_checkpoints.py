@@ -70,6 +70,7 @@ def test_a_finished_run_goes_on_in_another_folder(tmp_path):
     assert all(torch.equal(weights[name], exported[name]) for name in exported)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_was_being_written_is_not_picked_up(tmp_path, monkeypatch):
     from sk_transformers.training import checkpoints
 

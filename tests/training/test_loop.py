@@ -50,6 +50,7 @@ def test_the_gradient_of_a_step_is_clipped(tmp_path):
     assert moved.double().norm().item() == pytest.approx(0.5 * 0.03, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_nothing_is_mixed_from_an_epoch_on(tmp_path, monkeypatch):
     from sk_transformers.training.objective import Objective
 
@@ -101,6 +102,7 @@ def test_patience_has_ended_a_run_that_is_resumed(tmp_path, monkeypatch, capsys)
     assert capsys.readouterr().err.count("No better for 2 evaluations: stopped early at step 18 of 54.") == 2
 
 
+@pytest.mark.slow
 def test_a_stream_is_trained_on(tmp_path):
     for split in ("train", "validation"):
         write_images(tmp_path / "images" / split, images=8)

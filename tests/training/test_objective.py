@@ -75,6 +75,7 @@ def test_wrong_teachers(teacher_repo):
         Teacher("org/nothing", processor, LABELS)
 
 
+@pytest.mark.slow
 def test_a_teacher_is_learnt_from(tmp_path):
     """The loss of a step on all images, by hand."""
     torch.manual_seed(0)

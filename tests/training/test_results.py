@@ -13,6 +13,7 @@ from ..support.image_files import load_images
 from ..support.training import QUICK, finetune, metrics_of
 
 
+@pytest.mark.slow
 def test_a_run_leaves_everything(tmp_path):
     run = finetune(*QUICK, "--num_train_epochs", 3, "--output_dir", tmp_path / "run")
     metrics = metrics_of(run)
@@ -34,6 +35,7 @@ def test_a_run_leaves_everything(tmp_path):
     assert {answer["label"] for answer in answers} <= set(data.labels)
 
 
+@pytest.mark.slow
 def test_the_exported_model_has_the_reported_accuracy(tmp_path):
     run = finetune(*QUICK, "--num_train_epochs", 2, "--output_dir", tmp_path / "run")
     classify = pipeline("image-classification", model=str(run / "model"))
@@ -46,6 +48,7 @@ def test_the_exported_model_has_the_reported_accuracy(tmp_path):
     assert sum(right) / len(right) == pytest.approx(metrics_of(run)["best"]["top1"])
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_evaluated_and_exported(tmp_path):
     run = finetune(*QUICK, "--max_train_steps", 5, "--ema_decay", 0.7, "--checkpointing_steps", 1,
                    "--checkpoints_total_limit", 9, "--output_dir", tmp_path / "run")  # fmt: skip
