@@ -48,6 +48,7 @@ WITHOUT_KEY_PRODUCT = (
     " count them. Where the paper has its static keys is inferred from its parameter counts."
 )
 WITHOUT_CONVOLUTION = "the published MACs leave out the grouped convolution that makes the logits; these count it."
+MICRO_HEAD_DIMS = {"skvit": 32, "cskvit": 16, "vit": 32}  # CSKA's keys are nine times as wide
 CIFAR_PUBLISHED = {
     "skvit": Published(9.5, 0.64, top1=84.7, dataset="CIFAR-10", note=WITH_SMALL_OPERATIONS),
     "cskvit": Published(10.0, 0.67, top1=87.0, dataset="CIFAR-10", note=WITH_SMALL_OPERATIONS),
@@ -106,6 +107,11 @@ def _vit_variants() -> dict[str, Variant]:
             "image_size": 32, "patch_size": 4, "hidden_size": 64, "num_hidden_layers": 4,
             "num_attention_heads": 4, "intermediate_size": 128, "token_mixer": mixer, "num_labels": 10,
         })  # fmt: skip
+        variants[f"{family}-micro-patch4-32"] = Variant("skvit", {
+            "image_size": 32, "patch_size": 4, "hidden_size": 128, "num_hidden_layers": 7,
+            "num_attention_heads": 4, "head_dim": MICRO_HEAD_DIMS[family], "intermediate_size": 512,
+            "token_mixer": mixer, "pooling": "mean", "num_labels": 10, **SMALL_DATA_SETTINGS,
+        })  # fmt: skip
     return variants
 
 
@@ -121,6 +127,11 @@ def _former_variants() -> dict[str, Variant]:
         variants[f"{family}-nano"] = Variant("skformer", {
             "image_size": 64, "depths": [1, 1, 1, 1], "hidden_sizes": [16, 32, 64, 64], "token_mixers": mixers,
             "head_dim": 16, "num_labels": 10,
+        })  # fmt: skip
+        variants[f"{family}-micro-32"] = Variant("skformer", {
+            "image_size": 32, "stem_kernel_size": 3, "stem_stride": 2, "depths": [2, 2, 3, 1],
+            "hidden_sizes": [40, 80, 128, 160], "token_mixers": mixers, "head_dim": [8, 8, 16, 16],
+            "use_mlp_head": False, "num_labels": 10,
         })  # fmt: skip
     return variants
 

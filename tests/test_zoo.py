@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sk_transformers import create_config, create_model, list_models
+from sk_transformers.complexity import count_macs
 from sk_transformers.zoo import VARIANTS
 
 PARAMETERS = {
@@ -37,6 +38,18 @@ def test_millions_of_parameters(name):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_can_be_built(name):
     assert count(name) > 0
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["skvit-micro-patch4-32", "cskvit-micro-patch4-32", "vit-micro-patch4-32"],
+     ["skaformer-micro-32", "caformer-micro-32", "convformer-micro-32"]],
+)  # fmt: skip
+def test_networks_for_small_images_are_alike(names):
+    """One size each, so that what differs between trained ones is the mixer."""
+    assert max(count(name) for name in names) < 1.5e6
+    macs = [count_macs(create_config(name)) for name in names]
+    assert max(macs) < 1.1 * min(macs)
 
 
 def test_names():

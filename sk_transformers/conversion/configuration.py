@@ -20,6 +20,7 @@ from ..models.grids import KERNEL_SIZE
 from .errors import CheckpointError
 
 METAFORMER_HEAD_DIM = 32
+METAFORMER_STEM = (7, 4)  # kernel size and stride
 VIT_HEAD_DIM = 64
 NEIGHBORHOOD = KERNEL_SIZE**2
 SHIFTED_IMAGES = 5  # that a shifted patch sees: the image and its four shifts
@@ -159,6 +160,8 @@ class FormerReader(ShapeReader):
         return {
             "image_size": self.image_size(),
             "num_channels": self.shape("skformer.stem.projection.weight")[1],
+            "stem_kernel_size": self.stem()[0],
+            "stem_stride": self.stem()[1],
             "depths": depths,
             "hidden_sizes": self.hidden_sizes,
             "token_mixers": mixers,
@@ -171,6 +174,17 @@ class FormerReader(ShapeReader):
             "norm": self.norm(use_mlp_head),
             "num_labels": self.num_labels(),
         }
+
+    def stem(self) -> tuple[int, int]:
+        """Return the stem's kernel size and its stride, which no tensor tells; MetaFormer's are 7 and 4."""
+        kernel_size = self.shape("skformer.stem.projection.weight")[2]
+        stride = self.known.get("stem_stride", METAFORMER_STEM[1])
+        if "stem_stride" not in self.known and kernel_size != METAFORMER_STEM[0]:
+            raise CheckpointError(
+                f"The stem's kernel has {kernel_size} pixels, expected MetaFormer's {METAFORMER_STEM[0]}, and no tensor"
+                " tells the stride of another: convert a folder that has its config.json."
+            )
+        return kernel_size, stride
 
     @staticmethod
     def layer(stage: int) -> str:
@@ -234,25 +248,28 @@ class FormerReader(ShapeReader):
                 shape = self.shapes.get(f"{self.layer(stage)}.{name}")
                 if shape is not None:
                     positions[stage] = shape[axis]
-        override = self.hints.image_size or self.known.get("image_size")
+        override, stem = self.hints.image_size or self.known.get("image_size"), self.stem()
         if not positions:
             if override is None:
                 self.assumed.append("image_size 224, which no tensor depends on; --image_size tells another")
             return simplified(override or (224, 224))
         if override is not None:
-            found = positions_at(override, positions)
+            found = positions_at(override, positions, stem)
             if found != positions:
                 height, width = size_pair("image_size", override)
                 raise CheckpointError(f"At {height}x{width} pixels {_compare_positions(found, positions)}.")
             return simplified(override)
-        largest = min(4 * 2**stage * (isqrt(count) + 1) for stage, count in positions.items())
-        sizes = [size for size in range(32, largest + 1) if positions_at((size, size), positions) == positions]
+        stride, smallest = stem[1], 8 * stem[1]
+        largest = min(stride * 2**stage * (isqrt(count) + 1) for stage, count in positions.items())
+        sizes = [
+            size for size in range(smallest, largest + 1) if positions_at((size, size), positions, stem) == positions
+        ]
         if not sizes:
             counts = ", ".join(f"{count} in stage {stage + 1}" for stage, count in positions.items())
             raise CheckpointError(
                 f"No square image has the positions of this network ({counts}): pass --image_size HEIGHT WIDTH."
             )
-        return max(sizes, key=lambda size: gcd(size, 32))
+        return max(sizes, key=lambda size: gcd(size, smallest))
 
 
 class ViTReader(ShapeReader):
@@ -350,9 +367,9 @@ class ViTReader(ShapeReader):
         return simplified((side * patch_size[0], side * patch_size[1]))
 
 
-def positions_at(size: int | tuple[int, int], stages: Iterable[int]) -> dict[int, int]:
+def positions_at(size: int | tuple[int, int], stages: Iterable[int], stem: tuple[int, int]) -> dict[int, int]:
     """Return the number of positions at an image size, of each of some stages."""
-    grids = SKFormerConfig(image_size=size).grid_sizes
+    grids = SKFormerConfig(image_size=size, stem_kernel_size=stem[0], stem_stride=stem[1]).grid_sizes
     return {stage: grids[stage][0] * grids[stage][1] for stage in stages}
 
 

@@ -21,7 +21,6 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from ..files import check_free, whole_folder, write_json
 from ..models.configuration_checks import size_pair
-from ..models.configuration_skformer import MIN_IMAGE_SIZE
 from .export import check_exportable, complete_auto_map, make_readable
 
 FLOAT_MODEL, QUANTIZED_MODEL, REPORT = "onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/export.json"
@@ -125,7 +124,7 @@ def smallest_image(config: PretrainedConfig) -> tuple[int, int]:
             "static_key_resolution='window' cuts a map into a number of windows that an ONNX graph cannot vary:"
             " export images of one size, or set 'interpolate'."
         )
-    return size_pair("image_size", config.image_size) if mixers else (MIN_IMAGE_SIZE, MIN_IMAGE_SIZE)
+    return size_pair("image_size", config.image_size) if mixers else (config.min_image_size, config.min_image_size)
 
 
 class PixelsToLogits(torch.nn.Module):
@@ -220,7 +219,7 @@ def largest_difference(model: PreTrainedModel, min_size: tuple[int, int] | None,
     network = PixelsToLogits(model, None)
     network.options = PixelsToLogits(model, min_size).options
     height, width = size_pair("image_size", model.config.image_size)
-    patch = size_pair("patch_size", getattr(model.config, "patch_size", 32))
+    patch = size_pair("patch_size", getattr(model.config, "patch_size", None) or model.config.min_image_size)
     sizes = [(1, height, width), (3, height, width)]
     sizes += [] if min_size is None else [(2, *min_size), (1, height + 2 * patch[0], width + patch[1])]
     generator = torch.Generator().manual_seed(0)

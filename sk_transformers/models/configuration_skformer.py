@@ -15,7 +15,6 @@ from .configuration_checks import (
     size_pair,
 )
 
-MIN_IMAGE_SIZE = 32  # pixels; the last stage then has one position
 NUM_STAGES = 4
 
 
@@ -25,6 +24,8 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
     Args:
         image_size: pixels, one number or `(height, width)`, that the static keys' grids are made for.
         num_channels: channels of the image.
+        stem_kernel_size, stem_stride: pixels of the convolution that makes the first stage's map, and between its
+            positions: 7 and 4, or 3 and 2 where images are small.
         depths: layers of each of the four stages.
         hidden_sizes: channels of each stage.
         token_mixers: mixer of each stage: `"static_key"` (SKA), `"conv_static_key"` (CSKA), `"attention"`,
@@ -55,6 +56,8 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         self,
         image_size: int | list[int] | tuple[int, int] = 224,
         num_channels: int = 3,
+        stem_kernel_size: int = 7,
+        stem_stride: int = 4,
         depths: list[int] | tuple[int, ...] = (3, 3, 9, 3),
         hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 320, 512),
         token_mixers: list[str] | tuple[str, ...] = ("separable_conv", "static_key", "static_key", "attention"),
@@ -75,6 +78,8 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
     ):
         self.image_size = image_size
         self.num_channels = num_channels
+        self.stem_kernel_size = stem_kernel_size
+        self.stem_stride = stem_stride
         self.depths = list(depths)
         self.hidden_sizes = list(hidden_sizes)
         self.token_mixers = one_for_each("token_mixers", token_mixers, NUM_STAGES, "stages")
@@ -98,9 +103,10 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)
 
     def _check(self) -> None:
-        check_at_least(1, num_channels=self.num_channels)
+        check_at_least(1, num_channels=self.num_channels, stem_stride=self.stem_stride)
+        check_at_least(self.stem_stride, stem_kernel_size=self.stem_kernel_size)  # else pixels are seen by nothing
         check_at_least(
-            MIN_IMAGE_SIZE, **dict(zip(("image height", "image width"), size_pair("image_size", self.image_size)))
+            self.min_image_size, **dict(zip(("image height", "image width"), size_pair("image_size", self.image_size)))
         )
         for name in ("depths", "hidden_sizes"):
             for value in one_for_each(name, getattr(self, name), NUM_STAGES, "stages"):
@@ -131,10 +137,21 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         return one_for_each("head_dim", self.head_dim, NUM_STAGES, "stages")
 
     @property
+    def min_image_size(self) -> int:
+        """Pixels a side of the smallest images that are taken: the last stage then has one position."""
+        return self.stem_stride * 2 ** (NUM_STAGES - 1)
+
+    @property
+    def stem_padding(self) -> int:
+        """Zeros around the image, with which a map is as large as its image over the stride."""
+        return (self.stem_kernel_size - self.stem_stride + 1) // 2
+
+    @property
     def grid_sizes(self) -> list[tuple[int, int]]:
         """`(height, width)` of each stage's map at `image_size`."""
-        height, width = size_pair("image_size", self.image_size)
-        grids = [((height - 3) // 4 + 1, (width - 3) // 4 + 1)]  # 7x7, stride 4, padding 2
+        outside = 2 * self.stem_padding - self.stem_kernel_size
+        height, width = ((side + outside) // self.stem_stride + 1 for side in size_pair("image_size", self.image_size))
+        grids = [(height, width)]
         for _ in range(1, NUM_STAGES):  # 3x3, stride 2, padding 1
             height, width = grids[-1]
             grids.append(((height - 1) // 2 + 1, (width - 1) // 2 + 1))

@@ -12,7 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling, ImageClassifierOutput
 
 from .attention_options import AttentionOptions
-from .configuration_skformer import MIN_IMAGE_SIZE, NUM_STAGES, SKFormerConfig
+from .configuration_skformer import NUM_STAGES, SKFormerConfig
 from .grids import maps_to_tokens, tokens_to_maps
 from .layers import MLP, DropPath, GroupNorm1, ResidualScale, StarReLU, drop_path_rates
 from .modeling_common import (
@@ -32,23 +32,26 @@ def map_size(maps: torch.Tensor) -> tuple[int, int]:
 
 
 class SKFormerStem(nn.Module):
-    """Image to the first stage's map: 7x7 convolution of stride 4, then norm."""
+    """Image to the first stage's map: a convolution, 7x7 of stride 4 by default, then norm."""
 
     def __init__(self, config: SKFormerConfig):
         super().__init__()
         width = config.hidden_sizes[0]
         self.num_channels = config.num_channels
-        self.projection = nn.Conv2d(config.num_channels, width, kernel_size=7, stride=4, padding=2)
+        self.min_image_size = config.min_image_size
+        self.projection = nn.Conv2d(
+            config.num_channels, width, config.stem_kernel_size, config.stem_stride, config.stem_padding
+        )
         self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the map `(batch, channels, height, width)`."""
         check_pixel_values(pixel_values, self.projection.weight, self.num_channels)
         height, width = pixel_values.shape[2:]
-        if height < MIN_IMAGE_SIZE or width < MIN_IMAGE_SIZE:
+        if min(height, width) < self.min_image_size:
             raise ValueError(
-                f"pixel_values are {height}x{width} pixels, expected at least {MIN_IMAGE_SIZE}x{MIN_IMAGE_SIZE}:"
-                " this network halves its map five times."
+                f"pixel_values are {height}x{width} pixels, expected at least {self.min_image_size}x"
+                f"{self.min_image_size}: the last stage's map is {self.min_image_size} times smaller than the image."
             )
         maps = self.projection(pixel_values)
         return tokens_to_maps(self.layernorm(maps_to_tokens(maps)), map_size(maps))
@@ -168,7 +171,7 @@ class SKFormerModel(SKFormerPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> BaseModelOutputWithPooling | tuple:
-        """Run the network on images of any height and width of at least 32 pixels.
+        """Run the network on images of any height and width from `config.min_image_size` on, 32 pixels by default.
 
         Args:
             pixel_values: `(batch, channels, height, width)`, normalized, in the dtype of the weights.

@@ -61,6 +61,7 @@ def random_former(seed):
     return config, hints
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(16))
 def test_any_former(seed, tmp_path):
     config, hints = random_former(seed)
@@ -102,6 +103,7 @@ def random_vit(seed):
     return config, {"head_dim": head_dim} if mixers == "attention" else {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_any_small_data_vit(seed, tmp_path):
     config, hints = random_vit(seed)
@@ -113,6 +115,14 @@ def test_any_small_data_vit(seed, tmp_path):
     }
     images = torch.randn(2, 3, config.image_size, config.image_size, dtype=torch.float64)
     assert_close(logits(conversion.model, images), logits(source, images), 1e-12)
+
+
+def test_a_stem_of_another_kernel_is_asked_for(tmp_path):
+    config = SKFormerConfig(
+        image_size=32, stem_kernel_size=3, stem_stride=2, depths=[1] * 4, hidden_sizes=[8] * 4, head_dim=8
+    )
+    with pytest.raises(CheckpointError, match="kernel has 3 pixels, expected MetaFormer's 7.*its config.json"):
+        convert_tensors(metaformer_state_dict(drawn(SKFormerForImageClassification(config))), tmp_path)
 
 
 @pytest.mark.parametrize("image_size", [(64, 128), (128, 64)])

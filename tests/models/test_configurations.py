@@ -37,6 +37,8 @@ def test_wrong_skvit(settings, message):
         ({"hidden_sizes": [64, 128, 320, 500]}, "stage 4 has 500 channels, which heads of 32 do not fill"),
         ({"head_dim": [32, 16]}, "head_dim has 2 values, expected 4"),
         ({"image_size": 31}, "image height is 31, expected a number of at least 32"),
+        ({"image_size": 15, "stem_stride": 2}, "image height is 15, expected a number of at least 16"),
+        ({"stem_kernel_size": 3}, "stem_kernel_size is 3, expected a number of at least 4"),
         ({"static_key_resolution": "windows"}, "Unknown static_key_resolution 'windows': .* Did you mean 'window'"),
         ({"norm": "batch"}, "Unknown norm 'batch': expected one of 'layer', 'group'"),
         ({"head_dropout": -0.1}, "head_dropout is -0.1, expected a rate"),
@@ -54,17 +56,19 @@ def test_configurations_survive_json(config, tmp_path):
 
 
 @pytest.mark.parametrize("size", [32, 33, 64, 97, 224, 225, 384, (800, 1333)])
-def test_grid_sizes_are_those_of_the_convolutions(size):
+@pytest.mark.parametrize("stem", [(7, 4, 2), (3, 2, 1), (4, 4, 0), (3, 1, 1)])
+def test_grid_sizes_are_those_of_the_convolutions(size, stem):
     import torch
     from torch import nn
 
-    maps = torch.empty(1, 1, *(size if isinstance(size, tuple) else (size, size)))
+    maps = torch.empty(1, 1, *(size if isinstance(size, tuple) else (size, size)), device="meta")
     grids = []
     for stage in range(4):
-        conv = nn.Conv2d(1, 1, 3, stride=2, padding=1) if stage else nn.Conv2d(1, 1, 7, stride=4, padding=2)
+        conv = nn.Conv2d(1, 1, *((3, 2, 1) if stage else stem), device="meta")
         maps = conv(maps)
         grids.append(tuple(maps.shape[2:]))
-    assert SKFormerConfig(image_size=size).grid_sizes == grids
+    config = SKFormerConfig(image_size=size, stem_kernel_size=stem[0], stem_stride=stem[1])
+    assert (config.grid_sizes, config.stem_padding) == (grids, stem[2])
 
 
 @pytest.mark.parametrize(("scope", "norm"), [("channel", "layer"), ("map", "group")])

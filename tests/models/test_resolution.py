@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sk_transformers import create_model
 from sk_transformers.models.grids import resize_grid
 
 from ..support.small_models import FORMERS, VITS, small_model
@@ -21,6 +22,16 @@ def test_former_takes_any_size(name, size):
 def test_former_refuses_tiny_images(name):
     with pytest.raises(ValueError, match="31x40 pixels, expected at least 32x32"):
         small_model(name)(torch.randn(1, 3, 31, 40))
+
+
+@torch.no_grad()
+def test_a_finer_stem_takes_smaller_images():
+    model = create_model("cskaformer-micro-32").eval()
+    maps = model(torch.randn(1, 3, 32, 32), output_hidden_states=True).hidden_states
+    assert [tuple(stage.shape[2:]) for stage in maps] == [(16, 16), *model.config.grid_sizes]
+    assert model(torch.randn(1, 3, 16, 24)).logits.isfinite().all()
+    with pytest.raises(ValueError, match="15x16 pixels, expected at least 16x16"):
+        model(torch.randn(1, 3, 15, 16))
 
 
 @pytest.mark.parametrize("name", VITS)
@@ -96,6 +107,7 @@ def test_attention_weights_of_windows():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compile_and_export_on_another_size():
     for name, size in (("cskvit", (24, 12)), ("cskaformer", (96, 40)), ("window-former", (96, 40))):
