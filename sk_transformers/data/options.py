@@ -17,12 +17,14 @@ class DataOptions:
     dataset_config: str | None = option(None, "configuration of a Hub dataset")
     dataset_revision: str | None = option(None, "commit, branch or tag of a Hub dataset")
     train_split: str | None = option(None, "name of the training split [train]")
-    validation_split: str | None = option(None, "name of the validation split [validation, or test]")
+    validation_split: str | None = option(
+        None, "name of the validation split [validation, or test]; the training split's own holds out a part of it"
+    )
     image_column: str | None = option(None, "column of the images in parquet or on the Hub [the first of images]")
     label_column: str | None = option(None, "column of the classes [label, labels, fine_label, target, ...]")
     file_column: str | None = option(None, "column of a table that names the images [the one that does]")
     train_val_split: float = option(
-        0.2, "fraction of the training images held out when there is no validation split", type=proper_fraction
+        0.2, "fraction of the training images held out where no other split is for validation", type=proper_fraction
     )
     split_seed: int = option(0, "seed of that split, apart from the run's", type=non_negative_int)
     max_train_samples: int | None = option(None, "train on so many images, chosen at random", type=positive_int)

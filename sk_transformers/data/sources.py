@@ -77,7 +77,8 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
         options: the data, and how it is divided.
         streaming: read the training images as they are needed, and never hold them all. Validation images are loaded.
         min_labels: how many classes there have to be; training needs two.
-        hold_out: divide the images where there is no validation split; else all of them are training and validation.
+        hold_out: divide the images where there is no validation split, or where it is the training split; else all of
+            them are training and validation.
 
     Raises:
         ValueError: if there is no such data, split or column, or it has no labels, or labels outside their range, or
@@ -92,6 +93,8 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
     others = [split for split in source.split_names if split != train_name]
     asked, candidates = options.validation_split, source.split_names if options.validation_split else others
     validation_name = pick_split(name, candidates, asked, "--validation_split", ["validation", "test"])
+    if validation_name == train_name and hold_out:
+        validation_name = None
     if streaming and validation_name is None:
         raise ValueError(f"--streaming: {name} has no validation split, and a stream cannot be divided into two.")
 

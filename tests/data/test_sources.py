@@ -13,7 +13,8 @@ from PIL import Image
 
 from sk_transformers.data import builtin
 from sk_transformers.data.loaders import read_image
-from sk_transformers.data.sources import check_labels_in_range
+from sk_transformers.data.options import DataOptions
+from sk_transformers.data.sources import check_labels_in_range, load_data
 from sk_transformers.evaluation.metrics import TopKAccuracy
 
 from ..support.image_files import load_images, write_files, write_images
@@ -180,6 +181,16 @@ def test_splits_by_name(tmp_path):
     assert len(load_images(tmp_path, validation_split="test").validation) == 6
     with pytest.raises(ValueError, match="--validation_split dev: .* has test, train"):
         load_images(tmp_path, validation_split="dev")
+
+
+def test_a_part_of_the_training_split_is_held_out_beside_a_test_split(tmp_path):
+    write_images(tmp_path / "train", images=10)
+    write_images(tmp_path / "test", images=3)
+    data = load_images(tmp_path, validation_split="train", train_val_split=0.2)
+    assert (len(data.train), len(data.validation)) == (16, 4)
+    assert not set(map(str, data.train["image"][:])) & set(map(str, data.validation["image"][:]))
+    everything = load_data(DataOptions(str(tmp_path), validation_split="train"), hold_out=False)
+    assert len(everything.validation) == 20
 
 
 def test_samples_are_chosen_at_random():
