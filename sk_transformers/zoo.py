@@ -130,7 +130,7 @@ def _former_variants() -> dict[str, Variant]:
         })  # fmt: skip
         variants[f"{family}-micro-32"] = Variant("skformer", {
             "image_size": 32, "stem_kernel_size": 3, "stem_stride": 2, "depths": [2, 2, 3, 1],
-            "hidden_sizes": [40, 80, 128, 160], "token_mixers": mixers, "head_dim": [8, 8, 16, 16],
+            "hidden_sizes": [40, 80, 128, 160], "token_mixers": mixers, "head_dim": [8, 16, 32, 32],
             "use_mlp_head": False, "num_labels": 10,
         })  # fmt: skip
     return variants

@@ -4,6 +4,7 @@ The reference runs where it is asked for and where the weights are, which exist 
 fits.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from .fast_attention_cpu import tiled_conv_static_key_attention
 from .fast_paths import use_fast_paths
 from .grids import neighborhoods, window_padding_mask, window_partition, window_reverse
 from .reference import softmax_attention, static_key_logits
+
+MOST_WEIGHTS = 1024**2  # of a head that are written to memory where that is faster
 
 
 def check_tokens(mixer: Any, hidden_states: torch.Tensor, grid_size: tuple[int, int]) -> None:
@@ -70,11 +73,12 @@ def attend(
     Returns:
         The output, `(batch, queries, heads, d)`, and the weights, `(batch, heads, queries, keys)` or None.
     """
-    if wants_reference(implementation, output_attentions) or overruns_mask(implementation, mask):
+    keeps_weights = wants_reference(implementation, output_attentions) or overruns_mask(implementation, mask)
+    if keeps_weights or products_beat_kernel(implementation, query, key):
         query = query * scaling
         logits = static_key_logits(query, key) if key.dim() == 3 else query @ key.mT
         output, weights = softmax_attention(logits, value, mask)
-        return output.transpose(1, 2), weights
+        return output.transpose(1, 2), weights if keeps_weights else None
     return fused_attention(mixer, query, key, value, scaling, mask, implementation), None
 
 
@@ -104,6 +108,28 @@ def overruns_mask(implementation: str, mask: torch.Tensor | None) -> bool:
     It does so where a side of the mask is not a multiple of its block.
     """
     return implementation == "flex_attention" and mask is not None and mask.device.type == "cpu"
+
+
+def products_beat_kernel(implementation: str, query: torch.Tensor, key: torch.Tensor) -> bool:
+    """Return whether the plain way is faster than sdpa: in training in bfloat16 on a CPU without units for tiles (AMX).
+
+    There sdpa's backward pass takes 1.3 to 8 times as long with torch 2.14 (docs/performance.md). The weights, which a
+    backward pass keeps, have to fit into memory.
+    """
+    return (
+        implementation == "sdpa"
+        and torch.is_grad_enabled()
+        and query.device.type == "cpu"
+        and query.dtype == torch.bfloat16
+        and query.shape[2] * key.shape[-2] <= MOST_WEIGHTS
+        and not has_tile_units()
+    )
+
+
+@cache
+def has_tile_units() -> bool:
+    """Return whether the CPU has AMX; True where this torch cannot tell."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: True)())
 
 
 def attend_from_neighborhoods(

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from sk_transformers import SKFormerBackbone, SKFormerModel, SKViTBackbone, SKViTModel
+from sk_transformers.models import attention
 from sk_transformers.models.configuration_checks import ATTENTION_MIXER_NAMES, SPATIAL_MIXER_NAMES
 from sk_transformers.models.token_mixers import ATTENTION_MIXERS, SPATIAL_MIXERS
 
@@ -286,6 +287,25 @@ def test_half_precision(name, dtype):
     logits = model(pixel_values.to(dtype)).logits
     assert logits.dtype == dtype
     torch.testing.assert_close(logits.float(), expected, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("has_tile_units", [False, True])
+def test_training_in_bfloat16_on_either_kind_of_cpu(has_tile_units, monkeypatch):
+    """Gradients are those of float32, and the kernel runs where the CPU has units for it."""
+    kernel_runs = []
+    fused = attention.fused_attention
+    monkeypatch.setattr(attention, "has_tile_units", lambda: has_tile_units)
+    monkeypatch.setattr(attention, "fused_attention", lambda *args: kernel_runs.append(1) or fused(*args))
+    model = small_model("skvit").train()
+    pixel_values, labels = images(model), torch.tensor([0, 1])
+    key = model.get_submodule("skvit.layers.0.mixer").key
+    model(pixel_values, labels=labels).loss.backward()
+    expected, key.grad = key.grad, None
+    kernel_runs.clear()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(pixel_values, labels=labels).loss.backward()
+    assert bool(kernel_runs) == has_tile_units
+    torch.testing.assert_close(key.grad, expected, rtol=0.1, atol=0.1 * expected.abs().max().item())
 
 
 @pytest.mark.slow
