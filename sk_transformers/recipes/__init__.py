@@ -24,4 +24,4 @@ def summary(file: Path) -> str:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"), key=lambda file: file.stem)}

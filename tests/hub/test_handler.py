@@ -25,6 +25,8 @@ from ..support.small_models import small_model
 MAX_BYTES, MAX_PIXELS, MAX_IMAGES = 32 * 2**20, 50_000_000, 64
 LABELS = {0: "ant", 1: "bee", 2: "cicada", 3: "damselfly", 4: "earwig", 5: "flea", 6: "gnat"}
 
+pytestmark = pytest.mark.slow  # a server is started in a process of its own
+
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory):
@@ -100,7 +102,6 @@ def same(answers, expected):
     return labels and [a["score"] for a in answers] == pytest.approx([e["score"] for e in expected], rel=1e-5)
 
 
-@pytest.mark.slow
 def test_an_image_in_any_form_is_answered_as_by_the_pipeline(ask, expected):
     content = encoded(picture())
     text = base64_text(content)
@@ -132,7 +133,6 @@ def client(endpoint, monkeypatch):
     return InferenceClient(model=endpoint)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("function", [None, "softmax", "sigmoid", "none"])
 @pytest.mark.parametrize("top_k", [None, 2])
 def test_the_hubs_own_client_is_answered(client, repo, tmp_path, function, top_k):
@@ -175,7 +175,6 @@ def test_a_batch_is_answered_image_by_image(ask):
     assert len(ask(json={"inputs": texts[:1]}).json()[0]) == 5  # a list stays one
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "image, kind, options",
     [
@@ -232,7 +231,6 @@ def assert_refused(response, message, kind="ValueError"):
     assert "\n" not in answer["error"] and len(answer["error"]) < 200
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("name", WRONG_IMAGES)
 def test_wrong_images_are_refused_in_a_sentence(name, ask):

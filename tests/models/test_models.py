@@ -264,6 +264,7 @@ def test_attention_implementations_agree(name):
     torch.testing.assert_close(logits["sdpa"], logits["eager"], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["skvit-small-data", "vit-small-data", "vit", "cskaformer", "window-former"])
 @torch.no_grad()
 def test_flex_attention(name):
