@@ -29,6 +29,7 @@ MIXER_OF_TENSOR = {  # the first that a layer has
     "mixer.key_bias": "conv_static_key",
     "mixer.key": "static_key",
     "mixer.k_proj.weight": "attention",
+    "mixer.attention_bias.bias": "static_map",
     "mixer.depthwise.weight": "separable_conv",
     "mixer.matrix": "random",
 }

@@ -26,7 +26,7 @@ from .export import check_exportable, complete_auto_map, make_readable
 FLOAT_MODEL, QUANTIZED_MODEL, REPORT = "onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/export.json"
 TOLERANCE = 1e-4  # of logits, beside torch's
 OPSET = 20
-KEPT_FOR_A_GRID = ("static_key", "conv_static_key", "random")  # mixers that are resized with the image
+KEPT_FOR_A_GRID = ("static_key", "conv_static_key", "static_map", "random")  # mixers that are resized with the image
 OTHER_THAN_WEIGHTS = ("_name_or_path", "architectures", "auto_map", "dtype", "transformers_version")
 
 
@@ -118,7 +118,11 @@ def smallest_image(config: PretrainedConfig) -> tuple[int, int]:
     """
     if config.model_type == "skvit":
         return size_pair("image_size", config.image_size)
-    mixers = set(config.token_mixers) & set(KEPT_FOR_A_GRID)
+    mixers = {
+        mixer
+        for mixer, bias in zip(config.token_mixers, config.attention_biases)
+        if mixer in KEPT_FOR_A_GRID or bias is not None
+    }
     if config.static_key_resolution == "window" and mixers - {"random"}:
         raise ValueError(
             "static_key_resolution='window' cuts a map into a number of windows that an ONNX graph cannot vary:"

@@ -1,4 +1,4 @@
-"""What the attention mixers share: their heads and masks, and the choice of a kernel for `softmax(logits) @ value`.
+"""What the attention mixers share: their heads and windows, and the choice of a kernel for `softmax(logits) @ value`.
 
 The reference runs where it is asked for and where the weights are, which exist in it only; else the fastest kernel that
 fits.
@@ -165,14 +165,6 @@ def with_bias_as_channel(
     return query, torch.cat([key, F.pad(bias.unsqueeze(2), (0, 7))], dim=2).to(query.dtype)
 
 
-def hide_diagonal(mask: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
-    """Return the mask that keeps tokens from attending to themselves, `(1, 1, tokens, tokens)`, added to `mask`."""
-    count = like.shape[2]
-    # The lowest number and not -inf, so that a lone token still attends to something.
-    diagonal = torch.eye(count, dtype=like.dtype, device=like.device)[None, None] * torch.finfo(like.dtype).min
-    return diagonal if mask is None else mask + diagonal
-
-
 def mix_windows(
     mixer: Any,
     hidden_states: torch.Tensor,
@@ -186,7 +178,8 @@ def mix_windows(
     """
     window = mixer.grid_size
     windows = window_partition(hidden_states, grid_size, window)
-    mask = window_padding_mask(grid_size, window, len(hidden_states), windows)
+    is_padded = grid_size[0] % window[0] or grid_size[1] % window[1]
+    mask = window_padding_mask(grid_size, window, len(hidden_states), windows) if is_padded else None
     # Not by a call, whose hooks would see windows first and images then.
     mixed, weights = mixer.forward(windows, None, output_attentions, implementation, mask)
     return window_reverse(mixed, grid_size, window), weights

@@ -17,6 +17,7 @@ class AttentionOptions:
         mask_diagonal: keep a token from attending to its own position (locality self-attention, arXiv 2112.13492).
         learned_temperature: train the scale of the logits, as a logarithm that starts at `head_dim ** -0.5` (same
             source).
+        attention_bias: a trained bias of the logits: None, `"full"` or `"relative"` (see `attention_bias.py`).
         static_key_resolution: what static keys do on another grid than `grid_size`: `"interpolate"` resizes them,
             `"window"` cuts the map into windows of the trained grid.
         initializer_range: standard deviation of the keys of CSKA before training.
@@ -35,6 +36,7 @@ class AttentionOptions:
     output_bias: bool = True
     mask_diagonal: bool = False
     learned_temperature: bool = False
+    attention_bias: str | None = None
     static_key_resolution: str = "interpolate"
     initializer_range: float = 0.02
 

@@ -3,12 +3,13 @@
 from difflib import get_close_matches
 from typing import Any
 
-ATTENTION_MIXER_NAMES = ("static_key", "conv_static_key", "attention")
+ATTENTION_MIXER_NAMES = ("static_key", "conv_static_key", "static_map", "attention")
 SPATIAL_MIXER_NAMES = ("separable_conv", "pooling", "identity", "random")
 TOKEN_MIXER_NAMES = ATTENTION_MIXER_NAMES + SPATIAL_MIXER_NAMES
+ATTENTION_BIASES = (None, "full", "relative")
 
 
-def check_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
+def check_choice(what: str, value: object, choices: tuple[str | None, ...]) -> None:
     """Raise unless `value` is one of `choices`; the nearest ones are suggested."""
     if value in choices:
         return
@@ -23,6 +24,22 @@ def check_mixers(what: str, names: list[str], count: int, counted: str) -> None:
         raise ValueError(f"{what} names {len(names)} token mixers, expected {count}: one for each of the {counted}.")
     for name in names:
         check_choice("token mixer", name, TOKEN_MIXER_NAMES)
+
+
+def biases_of_mixers(attention_bias: Any, mixers: list[str], counted: str) -> list[str | None]:
+    """Return the kind of the attention bias of each mixer; a single kind is that of all mixers that attend.
+
+    Raises:
+        ValueError: if a kind is unknown, or one of several is for a mixer that does not attend.
+    """
+    biases = one_for_each("attention_bias", attention_bias, len(mixers), counted)
+    for bias, mixer in zip(biases, mixers):
+        check_choice("attention_bias", bias, ATTENTION_BIASES)
+        if isinstance(attention_bias, list | tuple) and bias is not None and mixer in SPATIAL_MIXER_NAMES:
+            raise ValueError(
+                f"attention_bias is {bias!r} for the token mixer {mixer!r}, which does not attend: use None."
+            )
+    return [bias if mixer in ATTENTION_MIXER_NAMES else None for bias, mixer in zip(biases, mixers)]
 
 
 def check_at_least(lowest: float, **values: Any) -> None:

@@ -7,6 +7,7 @@ from transformers.configuration_utils import PretrainedConfig
 
 from .configuration_checks import (
     SPATIAL_MIXER_NAMES,
+    biases_of_mixers,
     check_at_least,
     check_choice,
     check_mixers,
@@ -28,9 +29,12 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
             positions: 7 and 4, or 3 and 2 where images are small.
         depths: layers of each of the four stages.
         hidden_sizes: channels of each stage.
-        token_mixers: mixer of each stage: `"static_key"` (SKA), `"conv_static_key"` (CSKA), `"attention"`,
-            `"separable_conv"`, `"pooling"`, `"identity"`, `"random"`.
+        token_mixers: mixer of each stage: `"static_key"` (SKA), `"conv_static_key"` (CSKA), `"static_map"`,
+            `"attention"`, `"separable_conv"`, `"pooling"`, `"identity"`, `"random"`.
         head_dim: channels of a head, one number or one for each stage; it divides the widths of stages that attend.
+        attention_bias: a trained bias of the logits, one for all stages that attend or a list with one for each: None,
+            `"full"`, a number for each pair of tokens, or `"relative"`, one for each distance on the grid (Swin,
+            BEiT); see `attention_bias.py`. A static map has a full one where it is None.
         query_projection: False makes a token its own query, in the stages with static keys.
         mlp_ratio: channels inside an MLP over those outside, in the layers and in the head.
         norm: the norm of the layers: `"layer"`, over the channels of a token, or `"group"`, a group norm of one
@@ -62,6 +66,7 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 320, 512),
         token_mixers: list[str] | tuple[str, ...] = ("separable_conv", "static_key", "static_key", "attention"),
         head_dim: int | list[int] | tuple[int, ...] = 32,
+        attention_bias: str | list[str | None] | None = None,
         query_projection: bool = True,
         mlp_ratio: float = 4,
         norm: str = "layer",
@@ -84,6 +89,7 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         self.hidden_sizes = list(hidden_sizes)
         self.token_mixers = one_for_each("token_mixers", token_mixers, NUM_STAGES, "stages")
         self.head_dim = head_dim
+        self.attention_bias = attention_bias
         self.query_projection = query_projection
         self.mlp_ratio = mlp_ratio
         if "layer_norm_scope" in kwargs:  # what configurations of version 0.1 call it
@@ -112,6 +118,7 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
             for value in one_for_each(name, getattr(self, name), NUM_STAGES, "stages"):
                 check_at_least(1, **{name: value})
         check_mixers("token_mixers", self.token_mixers, NUM_STAGES, "stages")
+        biases_of_mixers(self.attention_bias, self.token_mixers, "stages")
         check_rate(drop_path_rate=self.drop_path_rate, head_dropout=self.head_dropout)
         check_choice("norm", self.norm, ("layer", "group"))
         check_choice("static_key_resolution", self.static_key_resolution, ("interpolate", "window"))
@@ -145,6 +152,11 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
     def stem_padding(self) -> int:
         """Zeros around the image, with which a map is as large as its image over the stride."""
         return (self.stem_kernel_size - self.stem_stride + 1) // 2
+
+    @property
+    def attention_biases(self) -> list[str | None]:
+        """The kind of the attention bias of each stage."""
+        return biases_of_mixers(self.attention_bias, self.token_mixers, "stages")
 
     @property
     def grid_sizes(self) -> list[tuple[int, int]]:

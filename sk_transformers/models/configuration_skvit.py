@@ -7,6 +7,7 @@ from transformers.configuration_utils import PretrainedConfig
 
 from .configuration_checks import (
     SPATIAL_MIXER_NAMES,
+    biases_of_mixers,
     check_at_least,
     check_choice,
     check_mixers,
@@ -29,8 +30,11 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         head_dim: channels of a head, `hidden_size // num_attention_heads` when None.
         intermediate_size: channels inside the MLP.
         token_mixer: the mixer of all layers, or a list with one for each: `"static_key"` (SKA),
-            `"conv_static_key"` (CSKA), `"attention"`, and, with `pooling="mean"`, `"separable_conv"`, `"pooling"`,
-            `"identity"`, `"random"`.
+            `"conv_static_key"` (CSKA), `"static_map"`, `"attention"`, and, with `pooling="mean"`, `"separable_conv"`,
+            `"pooling"`, `"identity"`, `"random"`.
+        attention_bias: a trained bias of the logits, one for all layers that attend or a list with one for each: None,
+            `"full"`, a number for each pair of tokens, or `"relative"`, one for each distance on the grid (Swin,
+            BEiT); see `attention_bias.py`. A static map has a full one where it is None.
         query_projection: False makes a token its own query, in the layers with static keys.
         qkv_bias: whether the query, key and value projections have biases.
         mask_diagonal: keep tokens from attending to themselves (locality self-attention, arXiv 2112.13492).
@@ -67,6 +71,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         head_dim: int | None = None,
         intermediate_size: int = 3072,
         token_mixer: str | list[str] = "static_key",
+        attention_bias: str | list[str | None] | None = None,
         query_projection: bool = True,
         qkv_bias: bool = True,
         mask_diagonal: bool = False,
@@ -95,6 +100,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         self.head_dim = head_dim
         self.intermediate_size = intermediate_size
         self.token_mixer = token_mixer
+        self.attention_bias = attention_bias
         self.query_projection = query_projection
         self.qkv_bias = qkv_bias
         self.mask_diagonal = mask_diagonal
@@ -135,6 +141,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
                 f" network has {self.num_class_tokens}: use pooling='cls' without a distillation token."
             )
         check_mixers("token_mixer", self.token_mixers, self.num_hidden_layers, "layers")
+        biases_of_mixers(self.attention_bias, self.token_mixers, "layers")
         for image, patch in zip(size_pair("image_size", self.image_size), size_pair("patch_size", self.patch_size)):
             if image % patch:
                 raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}.")
@@ -162,6 +169,11 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
     def token_mixers(self) -> list[str]:
         """The mixer of each layer."""
         return one_for_each("token_mixer", self.token_mixer, self.num_hidden_layers, "layers")
+
+    @property
+    def attention_biases(self) -> list[str | None]:
+        """The kind of the attention bias of each layer."""
+        return biases_of_mixers(self.attention_bias, self.token_mixers, "layers")
 
     @property
     def num_class_tokens(self) -> int:

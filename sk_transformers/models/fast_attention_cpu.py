@@ -51,14 +51,14 @@ def tiled_conv_static_key_attention(
     mask: torch.Tensor | None,
     grid_size: tuple[int, int],
 ) -> torch.Tensor:
-    """Return `softmax(neighborhoods(query) @ key.T + bias + mask) @ value`, differentiable in all but the mask.
+    """Return `softmax(neighborhoods(query) @ key.T + bias + mask) @ value`, differentiable in all of them.
 
     Args:
         query: `(batch, heads, height * width, e)`, on the grid `(height, width)`.
         key: `(heads, keys, 9 e)`.
         value: `(batch, heads, keys, d)`.
         bias: `(heads, keys)`.
-        mask: additive, broadcastable to `(batch, heads, height * width, keys)`.
+        mask: additive, `(batch or 1, heads or 1, height * width or 1, keys)`.
 
     Returns:
         `(batch, height * width, heads, d)`.
@@ -113,12 +113,14 @@ def tiled_attention_backward(
     bias: torch.Tensor,
     mask: torch.Tensor | None,
     grid_size: Sequence[int],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the gradients of `query`, `key`, `value` and `bias`, given that of the output."""
-    heads = key.shape[0]
-    query_gradient, key_gradient, value_gradient, bias_gradient = empty_gradients(query, key, value, bias)
-    key_gradient.zero_()
-    bias_gradient.zero_()
+    mask_needs_gradient: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the gradients of `query`, `key`, `value`, `bias` and `mask`, if it needs one, given that of the output."""
+    heads, kept_mask = key.shape[0], mask if mask_needs_gradient else None
+    gradients = empty_gradients(query, key, value, bias, kept_mask)
+    query_gradient, key_gradient, value_gradient, bias_gradient, mask_gradient = gradients
+    for total in (key_gradient, bias_gradient, mask_gradient):
+        total.zero_()
     # The gradient of a numerator, and of the denominator that is the last column.
     sums_gradient = torch.cat([gradient, -(gradient * output).sum(dim=3, keepdim=True)], dim=3).div_(denominators)
     logits_memory, keys_memory, neighbors_memory = (query.new_empty(0) for _ in range(3))
@@ -132,6 +134,9 @@ def tiled_attention_backward(
         logits_gradient = logits_memory.resize_(tile.exponentials.shape)
         torch.bmm(tile.values.mT, tile_gradient, out=logits_gradient)
         logits_gradient *= tile.exponentials
+        if mask_needs_gradient:
+            total = mask_tile(mask_gradient, tile.images, tile.rows).mT
+            total += logits_gradient.unflatten(0, (-1, heads)).sum_to_size(total.shape)
         keys_gradient = keys_memory.resize_(tile.keys.shape)
         torch.bmm(logits_gradient, tile.neighbors[:, tile.rows], out=keys_gradient)
         add_over_images(key_gradient, keys_gradient)
@@ -144,7 +149,7 @@ def tiled_attention_backward(
             add_over_images(bias_gradient, (values_gradient * tile.values).sum(dim=1))
             values_gradient = values_gradient[:, :-1].unflatten(0, (-1, heads))
             torch.mul(values_gradient, tile.exp_bias, out=value_gradient[tile.images].mT)
-    return query_gradient, key_gradient, value_gradient, bias_gradient
+    return gradients
 
 
 @tiled_attention_backward.register_fake
@@ -158,16 +163,19 @@ def _(
     bias: torch.Tensor,
     mask: torch.Tensor | None,
     grid_size: Sequence[int],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    return empty_gradients(query, key, value, bias)
+    mask_needs_gradient: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    return empty_gradients(query, key, value, bias, mask if mask_needs_gradient else None)
 
 
 def empty_gradients(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     # Queries and values lie in memory as projections of tokens do, (batch, tokens, heads, d).
     query_gradient, value_gradient = (x.new_empty(x.transpose(1, 2).shape).transpose(1, 2) for x in (query, value))
-    return query_gradient, key.new_empty(key.shape), value_gradient, bias.new_empty(bias.shape)
+    # Logits are made (keys, queries), and the mask's gradient is summed that way.
+    mask_gradient = query.new_empty(0) if mask is None else mask.new_empty(mask.mT.shape).mT
+    return query_gradient, key.new_empty(key.shape), value_gradient, bias.new_empty(bias.shape), mask_gradient
 
 
 def add_over_images(total: torch.Tensor, parts: torch.Tensor) -> None:
@@ -182,7 +190,11 @@ def _save_for_backward(ctx: Any, inputs: tuple, output: tuple[torch.Tensor, torc
 
 
 def _backward(ctx: Any, gradient: torch.Tensor, _: None) -> tuple[torch.Tensor | None, ...]:
-    return *tiled_attention_backward(gradient, *ctx.saved_tensors, ctx.grid_size), None, None
+    mask_needs_gradient = ctx.needs_input_grad[4]
+    *gradients, mask_gradient = tiled_attention_backward(
+        gradient, *ctx.saved_tensors, ctx.grid_size, mask_needs_gradient
+    )
+    return *gradients, mask_gradient if mask_needs_gradient else None, None
 
 
 tiled_attention.register_autograd(_backward, setup_context=_save_for_backward)
@@ -249,7 +261,7 @@ def tile_size(heads: int, queries: int, keys: int, bytes_per_logit: int) -> tupl
 
 
 def mask_tile(mask: torch.Tensor, images: slice, rows: slice) -> torch.Tensor:
-    """The part of a mask, broadcastable to `(batch, 1, queries, keys)`, for a tile."""
+    """The part of a mask, `(batch or 1, heads or 1, queries or 1, keys)`, for a tile."""
     mask = mask if mask.shape[0] == 1 else mask[images]
     return mask if mask.shape[2] == 1 else mask[:, :, rows]
 

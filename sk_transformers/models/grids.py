@@ -1,7 +1,7 @@
 """Tokens that lie on a grid: as maps, in windows, with their neighborhoods, and resized to another grid.
 
-All but `ResizedKeys` are pure functions of shapes. Grids and windows are `(height, width)`; tokens are ordered row by
-row, with class tokens, if there are any, before the positions.
+All but `GridCache` and `ResizedKeys` are pure functions of shapes. Grids and windows are `(height, width)`; tokens are
+ordered row by row, with class tokens, if there are any, before the positions.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 KERNEL_SIZE = 3  # of the convolution in CSKA
-MAX_CACHED_GRIDS = 4  # whose resized keys a layer remembers in evaluation; each is as large as its grid
+MAX_CACHED_GRIDS = 4  # whose resized keys or biases a layer remembers in evaluation
 
 
 def tokens_to_maps(tokens: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
@@ -99,44 +99,60 @@ def resize_grid(
     return resized.reshape(rows.shape[0], -1, *rows.shape[2:])
 
 
-class ResizedKeys(nn.Module):
-    """Static keys on grids other than their own.
+class GridCache(nn.Module):
+    """What is made of parameters for a grid: in evaluation once for each, until a parameter changes.
 
-    In training they are resized each time, so that gradients reach the parameters; in evaluation once for each grid,
-    until a parameter changes. It is a module, without a state, to hear of `train()`, `to()` and their like.
+    In training it is made each time, so that gradients reach the parameters. It is a module, and has no state of its
+    own, to hear of `train()`, `to()` and their like.
     """
+
+    def __init__(self):
+        super().__init__()
+        self.cache: dict[tuple[int, int], tuple[list, list[torch.Tensor]]] = {}  # by grid: versions, and what was made
+
+    def remember(
+        self,
+        parameters: list[nn.Parameter],
+        grid_size: tuple[int, int],
+        make: Callable[[], list[torch.Tensor]],
+    ) -> list[torch.Tensor]:
+        """Return what `make` makes of the parameters for the grid `(height, width)`."""
+        needs_grad = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters)
+        if self.training or needs_grad or torch.compiler.is_compiling() or any(p.is_inference() for p in parameters):
+            return make()
+        version = [(id(p), p.data_ptr(), p._version, p.dtype, p.device) for p in parameters]
+        cached_version, made = self.cache.pop(grid_size, (None, []))
+        if cached_version != version:
+            # A tensor made in inference mode could not be used outside it later.
+            with torch.inference_mode(False), torch.no_grad():
+                made = make()
+        self.cache[grid_size] = (version, made)  # the latest is last
+        if len(self.cache) > MAX_CACHED_GRIDS:
+            self.cache.pop(next(iter(self.cache)))
+        return made
+
+    def train(self, mode: bool = True) -> "GridCache":
+        self.cache.clear()
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "GridCache":
+        self.cache.clear()
+        return super()._apply(fn, recurse)
+
+
+class ResizedKeys(GridCache):
+    """Static keys on grids other than their own."""
 
     def __init__(self, grid_size: tuple[int, int], num_class_tokens: int):
         super().__init__()
         self.grid_size = grid_size
         self.num_class_tokens = num_class_tokens
-        self.cache: dict[tuple[int, int], tuple[list, list[torch.Tensor]]] = {}  # by grid: versions and resized keys
 
     def forward(self, keys: list[nn.Parameter], grid_size: tuple[int, int]) -> list[torch.Tensor]:
         """Return the keys, `(heads, [class tokens +] height * width, ...)`, on the grid `(height, width)`."""
         if grid_size == self.grid_size:
             return list(keys)
-        needs_grad = torch.is_grad_enabled() and any(key.requires_grad for key in keys)
-        if self.training or needs_grad or torch.compiler.is_compiling() or any(key.is_inference() for key in keys):
-            return self.resize(keys, grid_size)
-        version = [(id(key), key.data_ptr(), key._version, key.dtype, key.device) for key in keys]
-        cached_version, resized = self.cache.pop(grid_size, (None, []))
-        if cached_version != version:
-            # A tensor made in inference mode could not be used outside it later.
-            with torch.inference_mode(False), torch.no_grad():
-                resized = self.resize(keys, grid_size)
-        self.cache[grid_size] = (version, resized)  # the latest is last
-        if len(self.cache) > MAX_CACHED_GRIDS:
-            self.cache.pop(next(iter(self.cache)))
-        return resized
+        return self.remember(keys, grid_size, lambda: self.resize(keys, grid_size))
 
     def resize(self, keys: list[nn.Parameter], grid_size: tuple[int, int]) -> list[torch.Tensor]:
         return [resize_grid(key, self.grid_size, grid_size, self.num_class_tokens) for key in keys]
-
-    def train(self, mode: bool = True) -> "ResizedKeys":
-        self.cache.clear()
-        return super().train(mode)
-
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "ResizedKeys":
-        self.cache.clear()
-        return super()._apply(fn, recurse)

@@ -93,6 +93,7 @@ class SKFormerLayer(GradientCheckpointingLayer):
             head_dim=head_dim,
             query_projection=config.query_projection or not token_mixer.endswith("static_key"),
             output_bias=False,
+            attention_bias=config.attention_biases[stage],
             static_key_resolution=config.static_key_resolution,
             initializer_range=config.initializer_range,
         )

@@ -134,7 +134,7 @@ def build_layer_scale(config: SKViTConfig) -> nn.Module:
 class SKViTLayer(GradientCheckpointingLayer):
     """A pre-norm layer: `x + mixer(norm(x))`, then `x + mlp(norm(x))`."""
 
-    def __init__(self, config: SKViTConfig, token_mixer: str, drop_path_rate: float):
+    def __init__(self, config: SKViTConfig, token_mixer: str, attention_bias: str | None, drop_path_rate: float):
         super().__init__()
         self.config = config
         self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -148,6 +148,7 @@ class SKViTLayer(GradientCheckpointingLayer):
             qkv_bias=config.qkv_bias,
             mask_diagonal=config.mask_diagonal,
             learned_temperature=config.learned_temperature,
+            attention_bias=attention_bias,
             initializer_range=config.initializer_range,
         )
         self.mixer = build_token_mixer(token_mixer, options)
@@ -185,7 +186,9 @@ class SKViTModel(SKViTPreTrainedModel):
         super().__init__(config)
         self.embeddings = SKViTEmbeddings(config)
         rates = drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
-        self.layers = nn.ModuleList(SKViTLayer(config, mixer, rate) for mixer, rate in zip(config.token_mixers, rates))
+        self.layers = nn.ModuleList(
+            SKViTLayer(config, *layer) for layer in zip(config.token_mixers, config.attention_biases, rates)
+        )
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 

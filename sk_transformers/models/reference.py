@@ -6,6 +6,10 @@ Source: "Static Key Attention in Vision", Hu, Zhou, Rostami, arXiv 2412.07049. W
 
     SKA    out = softmax(q @ K.T * d**-0.5) @ v
     CSKA   out = softmax((conv3x3(q) with the weight K + b) * d**-0.5) @ v
+
+Without a source in the paper: a bias `B` of the logits that is a parameter, added to those of either as a mask, and
+
+    map    out = softmax(B) @ v
 """
 
 import torch
@@ -29,6 +33,13 @@ def conv_static_key_attention(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return CSKA's output and weights, as above; the key is `(heads, N, 9 d)`, the bias `(heads, N)`."""
     return softmax_attention(conv_static_key_logits(query, key, bias, grid_size) * scaling, value)
+
+
+def static_map(
+    bias: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a static map's output and weights, as above; the bias is `(heads, N, N)`."""
+    return softmax_attention(bias.expand(len(value), -1, -1, -1), value, mask)
 
 
 def static_key_logits(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:

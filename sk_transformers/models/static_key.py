@@ -24,12 +24,12 @@ from .attention import (
     attend,
     attend_from_neighborhoods,
     check_tokens,
-    hide_diagonal,
     mix_windows,
     scale,
     split_heads,
     wants_reference,
 )
+from .attention_bias import build_attention_bias, logit_mask
 from .attention_options import AttentionOptions
 from .grids import KERNEL_SIZE, ResizedKeys
 from .reference import conv_static_key_logits, softmax_attention, static_key_logits
@@ -47,6 +47,7 @@ class SelfAttention(nn.Module):
         self.v_proj = nn.Linear(width, inner_size, bias=bias)
         self.o_proj = nn.Linear(inner_size, width, bias=options.output_bias)
         self.temperature = nn.Parameter(torch.empty(1)) if options.learned_temperature else None
+        self.attention_bias = build_attention_bias(options)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -71,13 +72,13 @@ class SelfAttention(nn.Module):
         Raises:
             ValueError: if the tokens are not as many as the grid and the class tokens say.
         """
-        options = self.options
-        check_tokens(self, hidden_states, grid_size or self.grid_size)
+        options, grid_size = self.options, grid_size or self.grid_size
+        check_tokens(self, hidden_states, grid_size)
         query = split_heads(self.q_proj(hidden_states), options.num_heads)  # (batch, heads, tokens, head_dim)
         key = split_heads(self.k_proj(hidden_states), options.num_heads)
         value = split_heads(self.v_proj(hidden_states), options.num_heads)
         query, scaling = scale(query, self.temperature)
-        mask = hide_diagonal(mask, value) if options.mask_diagonal else mask
+        mask = logit_mask(self, mask, grid_size, value)
         output, weights = attend(self, query, key, value, scaling, mask, implementation, output_attentions)
         return self.o_proj(output.flatten(2)), weights
 
@@ -95,6 +96,7 @@ class StaticKeyAttention(nn.Module):
         self.temperature = nn.Parameter(torch.empty(1)) if options.learned_temperature else None
         self.key = nn.Parameter(torch.empty(options.num_heads, options.num_positions, options.head_dim))
         self.resized_keys = ResizedKeys(options.grid_size, options.num_class_tokens)
+        self.attention_bias = build_attention_bias(options)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -123,7 +125,7 @@ class StaticKeyAttention(nn.Module):
         value = split_heads(self.v_proj(hidden_states), options.num_heads)
         (key,) = self.resized_keys(self.static_keys(), grid_size)  # (heads, tokens, head_dim): there is no image in it
         query, scaling = scale(query, self.temperature)
-        mask = hide_diagonal(mask, value) if options.mask_diagonal else mask
+        mask = logit_mask(self, mask, grid_size, value)
         output, weights = attend(self, query, key, value, scaling, mask, implementation, output_attentions)
         return self.o_proj(output.flatten(2)), weights
 
@@ -149,6 +151,7 @@ class ConvStaticKeyAttention(nn.Module):
         self.class_key = nn.Parameter(torch.empty(*rows, options.head_dim)) if has_class else None
         self.temperature = nn.Parameter(torch.empty(1)) if options.learned_temperature and has_class else None
         self.resized_keys = ResizedKeys(options.grid_size, options.num_class_tokens)
+        self.attention_bias = build_attention_bias(options)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -179,7 +182,7 @@ class ConvStaticKeyAttention(nn.Module):
         query = split_heads(self.q_proj(hidden_states), options.num_heads)  # (batch, heads, tokens, head_dim)
         value = split_heads(self.v_proj(hidden_states), options.num_heads)
         key, key_bias, *class_key = self.resized_keys(self.static_keys(), grid_size)
-        mask = hide_diagonal(mask, value) if options.mask_diagonal else mask
+        mask = logit_mask(self, mask, grid_size, value)
         first = options.num_class_tokens
         grid_query = query[:, :, first:]
         class_query, class_scaling = scale(query[:, :, :first], self.temperature)

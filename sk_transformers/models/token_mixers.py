@@ -1,4 +1,4 @@
-"""Every token mixer by name, and those that are neither attention nor static keys.
+"""Every token mixer by name, and those that do not attend.
 
 A mixer takes tokens `(batch, [class tokens +] height * width, hidden_size)` and the grid `(height, width)` that they
 lie on, and returns the mixed tokens and its attention weights, or None if it has none. To add one: write the class, put
@@ -18,6 +18,7 @@ from .fast_mlp import linear_act
 from .grids import maps_to_tokens, resize_grid, tokens_to_maps
 from .layers import StarReLU
 from .static_key import ConvStaticKeyAttention, SelfAttention, StaticKeyAttention
+from .static_map import StaticMap
 
 
 class SeparableConvolution(nn.Module):
@@ -88,6 +89,7 @@ ATTENTION_MIXERS = {
     "attention": SelfAttention,
     "static_key": StaticKeyAttention,
     "conv_static_key": ConvStaticKeyAttention,
+    "static_map": StaticMap,
 }
 SPATIAL_MIXERS = {
     "separable_conv": SeparableConvolution,

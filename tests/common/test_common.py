@@ -33,11 +33,13 @@ NAMES = (
     "skvit",
     "cskvit-small-data",
     "deit",
+    "bias-vit",
     "spatial-vit",
     "skaformer",
     "cskaformer",
     "map-norm-former",
     "window-former",
+    "bias-former",
 )
 SKVIT = (SKViTModel, SKViTForImageClassification, SKViTBackbone)
 SKFORMER = (SKFormerModel, SKFormerForImageClassification, SKFormerBackbone)

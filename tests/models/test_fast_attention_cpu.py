@@ -54,7 +54,8 @@ def expected_of(query, key, value, bias, mask, grid_size):
 
 def assert_same(given, rtol=1e-10):
     """Results and all gradients."""
-    leaves = [given[name].requires_grad_() for name in INPUTS]
+    names = [*INPUTS, "mask"] if given["mask"] is not None else INPUTS
+    leaves = [given[name].requires_grad_() for name in names]
     output, expected = tiled_conv_static_key_attention(**given), expected_of(**given)
     torch.testing.assert_close(output, expected, rtol=rtol, atol=rtol)
     cotangent = torch.randn_like(expected)
@@ -82,7 +83,7 @@ shapes = st.fixed_dictionaries(
 @pytest.mark.slow
 @given(
     shapes=shapes,
-    mask=st.sampled_from(["none", "keys", "images", "all"]),
+    mask=st.sampled_from(["none", "keys", "images", "heads", "all"]),
     tile_bytes=st.sampled_from([1, 500, 10**7]),
     batch_bytes=st.sampled_from([1, 3000, 10**7]),
     min_tile_queries=st.integers(1, 9),
@@ -91,8 +92,11 @@ shapes = st.fixed_dictionaries(
 def test_any_shape_in_any_tiles(shapes, mask, tile_bytes, batch_bytes, min_tile_queries):
     inputs = draw(**shapes)
     batch, _, queries, _ = inputs["query"].shape
-    keys = inputs["key"].shape[1]
-    mask_shapes = {"keys": (1, 1, 1, keys), "images": (batch, 1, 1, keys), "all": (batch, 1, queries, keys)}
+    heads, keys, _ = inputs["key"].shape
+    mask_shapes = {
+        "keys": (1, 1, 1, keys), "images": (batch, 1, 1, keys), "heads": (1, heads, queries, keys),
+        "all": (batch, heads, queries, keys),
+    }  # fmt: skip
     if mask in mask_shapes:
         inputs["mask"] = torch.randn(mask_shapes[mask], dtype=torch.float64)
     with pytest.MonkeyPatch.context() as patch:
@@ -103,12 +107,14 @@ def test_any_shape_in_any_tiles(shapes, mask, tile_bytes, batch_bytes, min_tile_
 
 
 @pytest.mark.parametrize("scale", [1.0, 50.0], ids=["bounded", "shifted"])
-def test_gradcheck(scale):
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradcheck(scale, masked):
     inputs = draw(batch=2, heads=2, grid=(2, 3), extra_keys=1, scale=scale)
     assert (logit_bound(inputs["query"], inputs["key"], inputs["bias"]) < SAFE_LOGIT) == (scale == 1)
     inputs["value"] = inputs["value"] * 3
     leaves = [inputs[name].requires_grad_() for name in INPUTS]
-    assert torch.autograd.gradcheck(lambda *given: tiled_conv_static_key_attention(*given, None, (2, 3)), leaves)
+    mask = torch.randn(1, 2, 6, 7, dtype=torch.float64, requires_grad=True) if masked else None
+    assert torch.autograd.gradcheck(lambda *given: tiled_conv_static_key_attention(*given, (2, 3)), [*leaves, mask])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -25,6 +25,15 @@ VITS = {
     "layer-scale-vit": {"token_mixer": "attention", "layer_scale_init_value": 0.1},
     "skvit-mean": {"token_mixer": "static_key", "pooling": "mean"},
     "skvit-no-query": {"token_mixer": ["static_key", "conv_static_key"], "query_projection": False},
+    "bias-vit": {
+        "token_mixer": ["static_map", "attention", "static_key", "conv_static_key"],
+        "attention_bias": [None, "relative", "full", "relative"],
+    },
+    "bias-vit-small-data": {
+        "token_mixer": ["static_map", "conv_static_key"],
+        "attention_bias": ["relative", "full"],
+        **SMALL_DATA,
+    },
     "spatial-vit": {"token_mixer": ["separable_conv", "pooling", "identity", "random"], "pooling": "mean"},
 }
 FORMERS = {
@@ -37,6 +46,11 @@ FORMERS = {
     },
     "window-former": {
         "token_mixers": ["pooling", "conv_static_key", "static_key", "random"],
+        "static_key_resolution": "window",
+    },
+    "bias-former": {
+        "token_mixers": ["static_map", "static_key", "static_map", "conv_static_key"],
+        "attention_bias": ["relative", "relative", "full", "full"],
         "static_key_resolution": "window",
     },
     "no-query-former": {"token_mixers": ["separable_conv", "identity", "static_key", "conv_static_key"],
