@@ -9,7 +9,7 @@ last digit (tests/test_complexity.py), and fvcore does to the rounding of its ow
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
+from transformers import AutoModel, AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 
 from .models.configuration_checks import size_pair
 
@@ -19,8 +19,10 @@ def count_parameters(config: PretrainedConfig) -> int:
     return _on_meta(config).num_parameters()
 
 
-def count_macs(config: PretrainedConfig, image_size: int | tuple[int, int] | None = None) -> int:
-    """Return the multiply-adds of the image classifier with this configuration, for one image.
+def count_macs(
+    config: PretrainedConfig, image_size: int | tuple[int, int] | None = None, has_classifier: bool = True
+) -> int:
+    """Return the multiply-adds of the network with this configuration, for one image.
 
     Attention runs in its plain formulation, which computes what fused kernels compute. Resizing static keys or
     positions to another image size is not counted: in evaluation it happens once and not for each image.
@@ -28,9 +30,10 @@ def count_macs(config: PretrainedConfig, image_size: int | tuple[int, int] | Non
     Args:
         config: of an SKViT or SKFormer.
         image_size: pixels, one number or `(height, width)`; None is the configuration's.
+        has_classifier: whether the network is an image classifier, or what is below its classifier.
     """
     height, width = size_pair("image_size", image_size or config.image_size)
-    model = _on_meta(config)
+    model = _on_meta(config, has_classifier)
     options = {"interpolate_pos_encoding": True} if config.model_type == "skvit" else {}
     pixel_values = torch.empty(1, config.num_channels, height, width, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -38,6 +41,7 @@ def count_macs(config: PretrainedConfig, image_size: int | tuple[int, int] | Non
     return counter.get_total_flops() // 2
 
 
-def _on_meta(config: PretrainedConfig) -> PreTrainedModel:
+def _on_meta(config: PretrainedConfig, has_classifier: bool = True) -> PreTrainedModel:
+    auto_class = AutoModelForImageClassification if has_classifier else AutoModel
     with torch.device("meta"):
-        return AutoModelForImageClassification.from_config(config, attn_implementation="eager").eval()
+        return auto_class.from_config(config, attn_implementation="eager").eval()

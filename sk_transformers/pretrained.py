@@ -162,7 +162,10 @@ def resize(
         for own, parameter in new.named_parameters(recurse=False):
             weights = getattr(old, own).detach()
             if weights.shape != parameter.shape:
-                state[f"{name}.{own}"] = resize_grid(weights, old.grid_size, new.grid_size, new.num_class_tokens)
+                interpolation = getattr(new, "position_interpolation", "auto")
+                state[f"{name}.{own}"] = resize_grid(
+                    weights, old.grid_size, new.grid_size, new.num_class_tokens, interpolation
+                )
         for own, buffer in new.named_buffers(recurse=False):
             if getattr(old, own).shape != buffer.shape:
                 raise ValueError(f"image_size: {name}.{own} is made for one image size and cannot be resized.")

@@ -1,9 +1,10 @@
 """Other people's checkpoints as ours: tensors renamed and reshaped, never changed.
 
-reading         a source: a file, timm by name, a transformers folder
+reading         a source: a file, or with from_timm and from_transformers a network of theirs
+checkpoint      what is known of it then
 names           its tensors under our names
 configuration   the configuration, read off names and shapes
-checking        every tensor used, and the same logits
+checking        every tensor used, and the same outputs
 labels, license      what goes with the weights
 """
 

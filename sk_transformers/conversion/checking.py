@@ -1,4 +1,4 @@
-"""Whether a conversion is exact: every tensor used, none missing, and the source network's logits."""
+"""Whether a conversion is exact: every tensor used, none missing, and the source network's outputs."""
 
 from typing import Any
 
@@ -10,23 +10,28 @@ from ..models.configuration_checks import size_pair
 from ..models.configuration_skformer import SKFormerConfig
 from ..models.configuration_skvit import SKViTConfig
 from ..models.modeling_skformer import SKFormerForImageClassification
-from ..models.modeling_skvit import SKViTForImageClassification
+from ..models.modeling_skvit import SKViTForImageClassification, SKViTModel
+from .checkpoint import Checkpoint
 from .errors import CheckpointError, shorten
+from .from_timm import import_timm
 from .names import TIMM_METAFORMER, TIMM_MIXERS, TIMM_VIT
-from .reading import Checkpoint, import_timm
 
 FORMER_CHECK_SIZE = (64, 96)  # pixels; a MetaFormer without static keys takes any, and float64 convolutions are slow
-TOLERANCE = 1e-9  # of logits in float64, relative to the largest
+TOLERANCE = 1e-9  # of outputs in float64, relative to the largest
 
 
 def build_model(config: PretrainedConfig, tensors: dict[str, torch.Tensor]) -> PreTrainedModel:
-    """Return an image classifier with these tensors, in float64.
+    """Return the network with these tensors, in float64: an image classifier, or none where they have no classifier.
 
     Raises:
         CheckpointError: if tensors are unknown, missing or of another shape; it lists their names.
     """
-    is_former = isinstance(config, SKFormerConfig)
-    network_class: Any = SKFormerForImageClassification if is_former else SKViTForImageClassification
+    network_class: Any = SKViTForImageClassification
+    if isinstance(config, SKFormerConfig):
+        network_class = SKFormerForImageClassification
+    elif not has_classifier(tensors):
+        network_class = SKViTModel
+        tensors = {name.removeprefix("skvit."): tensor for name, tensor in tensors.items()}
     with torch.device("meta"):
         model = network_class(config)
     expected = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
@@ -48,9 +53,16 @@ def build_model(config: PretrainedConfig, tensors: dict[str, torch.Tensor]) -> P
     return model.eval()
 
 
+def has_classifier(tensors: dict[str, torch.Tensor]) -> bool:
+    """Return whether any of the tensors, under our names, is a classifier's."""
+    return any(name.startswith("classifier.") for name in tensors)
+
+
 @torch.no_grad()
 def largest_difference(model: PreTrainedModel, network: nn.Module) -> float:
-    """Return the largest difference of any logit of a random image between two networks in float64.
+    """Return the largest difference of any output for a random image between two networks in float64.
+
+    The outputs are the logits, or without a classifier the last hidden states and what is pooled of them.
 
     Raises:
         CheckpointError: if it is more than rounding, so that the source network does something that its tensors do
@@ -61,15 +73,31 @@ def largest_difference(model: PreTrainedModel, network: nn.Module) -> float:
     height, width = FORMER_CHECK_SIZE if is_former else size_pair("image_size", config.image_size)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(1, config.num_channels, height, width, generator=generator, dtype=torch.float64)
-    logits, expected = model(images).logits, network(images)
-    expected = getattr(expected, "logits", expected)
-    difference = (logits - expected).abs().max().item()
-    if not difference <= TOLERANCE * max(1.0, expected.abs().max().item()):
+    found, expected = outputs_of(model, images), outputs_of(network, images)
+    differences = [(found[name] - expected[name]).abs().max().item() for name in expected]
+    largest = max(output.abs().max().item() for output in expected.values())
+    if not max(differences) <= TOLERANCE * max(1.0, largest):
         raise CheckpointError(
-            f"All tensors fit, but the logits differ from the source network's by {difference:.2g}: it does something"
-            " that its tensors do not show, and SKViT and SKFormer cannot."
+            f"All tensors fit, but the outputs differ from the source network's by {max(differences):.2g}: it does"
+            " something that its tensors do not show, and SKViT and SKFormer cannot."
         )
-    return difference
+    return max(differences)
+
+
+def outputs_of(network: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return what is compared of a network of ours, transformers' or timm's, by our names for it."""
+    if isinstance(network, PreTrainedModel):
+        outputs = network(images)
+        names = ("logits",) if "logits" in outputs else ("last_hidden_state", "pooler_output")
+        return {name: outputs[name] for name in names if outputs.get(name) is not None}
+    features: Any = network
+    if features.num_classes:
+        return {"logits": features(images)}
+    hidden_states = features.forward_features(images)
+    return {
+        "last_hidden_state": hidden_states,
+        "pooler_output": features.forward_head(hidden_states, pre_logits=True),
+    }
 
 
 def runnable(source: Checkpoint, config: PretrainedConfig) -> tuple[nn.Module | None, str]:

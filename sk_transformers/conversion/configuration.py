@@ -292,11 +292,12 @@ class ViTReader(ShapeReader):
             "image_size": self.image_size(patch_size),
             "patch_size": simplified(patch_size),
             "num_channels": num_channels,
-            "hidden_size": self.shape("skvit.embeddings.position_embeddings")[2],
+            "hidden_size": self.shape(f"{layers[0]}.layernorm_before.weight")[0],
             "num_hidden_layers": depth,
             "num_attention_heads": self.num_heads(layers, head_dim),
             "head_dim": head_dim,
             "intermediate_size": self.shape(f"{layers[0]}.mlp.fc1.weight")[0],
+            "gated_mlp": f"{layers[0]}.mlp.gate.weight" in self.shapes,
             "token_mixer": mixers[0] if len(set(mixers)) == 1 else mixers,
             "query_projection": self.query_projection(static_layers),
             "qkv_bias": self.has("mixer.v_proj.bias"),
@@ -305,11 +306,17 @@ class ViTReader(ShapeReader):
             "mask_diagonal": learned_temperature,
             "shifted_patch_tokenization": self.is_shifted,
             "layer_scale_init_value": LAYER_SCALE_INIT_VALUE if self.has("mixer_scale.scale") else None,
-            "pooling": "cls" if self.has("embeddings.cls_token") else "mean",
+            "class_token": self.has("embeddings.cls_token"),
+            "num_register_tokens": self.shapes.get("skvit.embeddings.register_tokens", (1, 0))[1],
+            "pooling": self.known.get("pooling", "cls" if self.has("embeddings.cls_token") else "mean"),
             "distillation_token": self.has("embeddings.distillation_token"),
             "distillation_head": self.has("distillation_classifier.weight"),
-            "num_labels": self.num_labels(),
+            **({"num_labels": self.num_labels()} if self.has_classifier else {}),
         }
+
+    @property
+    def has_classifier(self) -> bool:
+        return any(name.startswith("classifier.") for name in self.shapes)
 
     @property
     def is_shifted(self) -> bool:

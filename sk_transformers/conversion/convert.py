@@ -12,10 +12,10 @@ from ..files import check_free
 from ..hub.cards.card import LICENSE, OriginFacts, TrainingFacts, create_card
 from ..hub.export import export
 from ..image_processing import image_processor_for
-from .checking import build_model, largest_difference, runnable
+from .checking import build_model, has_classifier, largest_difference, runnable
 from .configuration import Hints, add_missing_cls_position, infer_config
 from .errors import shorten
-from .labels import choose_labels
+from .labels import choose_labels, no_labels
 from .license import choose_license
 from .names import convert_state_dict
 from .reading import read_source
@@ -29,9 +29,9 @@ class Conversion:
         source: as the user gave it, and whose names its tensors have.
         model: the network that was written.
         tensors, parameters: how many were read, frozen ones too; all were used, or there would be no conversion.
-        difference: of the logits from the source network's in float64; None if nothing could run it.
+        difference: of the outputs from the source network's in float64; None if nothing could run it.
         runs_in: the library that ran the source network, or why none did.
-        left_out: tensors that the source has and its own network does not use.
+        left_out: tensors that the source has and the network does not, by the reason why.
         assumed: what was taken for granted about the network.
         labels: where the labels come from.
         license: of the weights.
@@ -44,7 +44,7 @@ class Conversion:
     parameters: int
     difference: float | None
     runs_in: str
-    left_out: list[str]
+    left_out: dict[str, list[str]]
     assumed: list[str]
     labels: str
     license: str
@@ -54,7 +54,8 @@ class Conversion:
         config = self.model.config
         mixers = [(mixer, len(list(same))) for mixer, same in groupby(config.token_mixers)]
         unit = "stages" if config.model_type == "skformer" else "layers"
-        logits = (
+        is_classifier = hasattr(self.model, "classifier")
+        outputs = (
             f"not compared: {self.runs_in}"
             if self.difference is None
             else f"differ by at most {self.difference:.1e} from the source network's, run by {self.runs_in} in float64"
@@ -66,14 +67,10 @@ class Conversion:
             ("image size", f"{config.image_size} pixels"),
             ("tensors", f"{self.tensors} read, {self.tensors} used, none left over, none missing"),
             ("parameters", f"{self.parameters:,} read, {used:,} used"),
-            ("logits", logits),
-            *(
-                ("left out", f"{names}, which {self.runs_in} leaves out too")
-                for names in [shorten(self.left_out)]
-                if names
-            ),
+            ("logits" if is_classifier else "features", outputs),
+            *(("left out", f"{shorten(names)}, {reason}") for reason, names in self.left_out.items()),
             *(("assumed", assumption) for assumption in self.assumed),
-            ("labels", f"{config.num_labels}, {self.labels}"),
+            ("labels", f"{config.num_labels}, {self.labels}" if is_classifier else self.labels),
             ("license", self.license),
             ("written", f"{self.folder}, {self.model.dtype}"),
         ]
@@ -97,7 +94,7 @@ def convert(
     """Turn a checkpoint into a repo folder; nothing is written unless the whole checkpoint was understood.
 
     Args:
-        source: a checkpoint file, `timm:NAME`, or a folder or Hub id of transformers' ViT or DeiT.
+        source: a checkpoint file, `timm:NAME`, or a folder or Hub id of transformers.
         output_dir: where to write; it must not exist, or be empty.
         use_ema: take a file's averaged weights.
         random: take timm's network with fresh weights instead of pretrained ones.
@@ -117,7 +114,11 @@ def convert(
     hints = Hints(image_size, patch_size, head_dim, None if token_mixers is None else list(token_mixers))
     tensors = add_missing_cls_position(tensors, read.settings, hints)
     config, assumed = infer_config(tensors, read.settings, hints)
-    id2label, labels_from = choose_labels(len(config.id2label or ()), labels, read.id2label)
+    assumed = [*read.assumed, *assumed]
+    if has_classifier(tensors):
+        id2label, labels_from = choose_labels(len(config.id2label or ()), labels, read.id2label)
+    else:
+        id2label, labels_from = no_labels(source, labels), "none: it makes features of images, and has no classifier"
     if id2label is not None:
         config.id2label = id2label
         config.label2id = {label: index for index, label in id2label.items()}
@@ -131,7 +132,10 @@ def convert(
         assumed.append("images normalized as ImageNet's and not cropped; preprocessor_config.json says how")
     image_processor = read.image_processor or image_processor_for(config.image_size, read.data_config)
     names_of = f"in the names of {read.code_base.title}"
-    training = None if random else TrainingFacts({"Converted from": f"{_public_name(source)}, {names_of}"})
+    facts = {"Converted from": f"{_public_name(source)}, {names_of}"}
+    if read.left_out:
+        facts["Left out"] = "; ".join(f"{shorten(names)}, {reason}" for reason, names in read.left_out.items())
+    training = None if random else TrainingFacts(facts)
     origin = OriginFacts(license=license, base_model=None if random else read.hub_id)
     card = create_card(model, output_dir.name, training, origin=origin)
     return Conversion(

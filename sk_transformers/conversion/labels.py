@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from .errors import CheckpointError
-from .reading import import_timm
+from .from_timm import import_timm
 
 
 def read_labels(path: str | Path) -> dict[int, str]:
@@ -72,3 +72,9 @@ def choose_labels(
     if of_source is not None:
         return of_source, "the source"
     return imagenet_labels(num_labels) or (None, "not known: --labels FILE names them")
+
+
+def no_labels(source: str, file: str | Path | None) -> None:
+    """Raise CheckpointError if a file names the classes of a source without a classifier."""
+    if file is not None:
+        raise CheckpointError(f"--labels {file} names classes, but {source} has no classifier: leave it out.")

@@ -1,8 +1,8 @@
 """Under which license converted weights are: that of their source."""
 
 from ..hub.licenses import check_license
+from .checkpoint import Checkpoint
 from .errors import CheckpointError
-from .reading import Checkpoint
 
 
 def choose_license(source: Checkpoint, override: str | None) -> str:

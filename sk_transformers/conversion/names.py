@@ -83,18 +83,34 @@ TIMM_VIT_RULES = (
     (r"^head\.", "classifier."),
     (r"^head_dist\.", "distillation_classifier."),
 )
-TRANSFORMERS_VIT_RULES = (
-    (r"^(vit|deit)\.", "skvit."),
+TRANSFORMERS_LAYER_RULES = (
     (r"^(embeddings|encoder|layers|layernorm)\.", r"skvit.\1."),  # saved without a head
-    (r"\.encoder\.layer\.", ".layers."),  # transformers' names before 5.23, from here on
-    (r"\.attention\.attention\.query\.", ".mixer.q_proj."),
+    (r"\.encoder\.layer\.", ".layers."),
+    (r"\.attention\.attention\.query\.", ".mixer.q_proj."),  # transformers' names before 5.23, from here on
     (r"\.attention\.attention\.key\.", ".mixer.k_proj."),
     (r"\.attention\.attention\.value\.", ".mixer.v_proj."),
     (r"\.attention\.output\.dense\.", ".mixer.o_proj."),
     (r"\.intermediate\.dense\.", ".mlp.fc1."),
     (r"\.output\.dense\.", ".mlp.fc2."),
     (r"\.attention\.", ".mixer."),
+)
+TRANSFORMERS_VIT_RULES = (
+    (r"^(vit|deit)\.", "skvit."),
+    *TRANSFORMERS_LAYER_RULES,
     (r"^cls_classifier\.", "classifier."),
+)
+TRANSFORMERS_DINOV2_RULES = (
+    (r"^(dinov2|dinov2_with_registers)\.", "skvit."),
+    *TRANSFORMERS_LAYER_RULES,
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.layer_scale1\.lambda1$", ".mixer_scale.scale"),
+    (r"\.layer_scale2\.lambda1$", ".mlp_scale.scale"),
+    (r"\.mlp\.gate_proj\.", ".mlp.gate."),
+    (r"\.mlp\.up_proj\.", ".mlp.fc1."),
+    (r"\.mlp\.down_proj\.", ".mlp.fc2."),
+    (r"\.mlp\.weights_in\.", ".mlp.gate_fc1."),  # before 5.23
+    (r"\.mlp\.weights_out\.", ".mlp.fc2."),
 )
 
 
@@ -140,10 +156,15 @@ TIMM_VIT = CodeBase(
 )
 # Without a signature: a file of its tensors alone tells neither the heads nor the epsilon, its folder does.
 TRANSFORMERS_VIT = CodeBase("transformers' ViT", (), TRANSFORMERS_VIT_RULES)
+TRANSFORMERS_DINOV2 = CodeBase("transformers' DINOv2", (), TRANSFORMERS_DINOV2_RULES)
 RECOGNIZED = (METAFORMER, TIMM_METAFORMER, SMALL_VIT, TIMM_VIT)
 
 TIMM_MIXERS = {"SepConv": "separable_conv", "Attention": "attention", "Pooling": "pooling", "Identity": "identity"}
-FUSED_PROJECTIONS = {"qkv": ("q_proj", "k_proj", "v_proj"), "qv": ("q_proj", "v_proj")}
+FUSED_PROJECTIONS = {
+    "qkv": ("q_proj", "k_proj", "v_proj"),
+    "qv": ("q_proj", "v_proj"),
+    "gate_fc1": ("gate", "fc1"),
+}
 
 
 def convert_state_dict(

@@ -6,6 +6,7 @@ from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PretrainedConfig
 
 from .configuration_checks import (
+    INTERPOLATION_NAMES,
     SPATIAL_MIXER_NAMES,
     biases_of_mixers,
     check_at_least,
@@ -16,13 +17,18 @@ from .configuration_checks import (
     size_pair,
 )
 
+CLASS_TOKEN_POOLINGS = ("cls", "cls_mean")
+
 
 class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
     """The shape of an SKViT network. The defaults are SKViT-Base at 224 pixels.
 
     Args:
         image_size: pixels, one number or `(height, width)`, that positions and static keys are made for.
-        patch_size: pixels of a patch, one number or `(height, width)`; it divides `image_size`.
+        strict_image_size: whether images of another size are refused where `interpolate_pos_encoding` is not given.
+            False takes them, of any size, and leaves out what makes no whole patch at the right and at the bottom, as
+            DINOv2 does.
+        patch_size: pixels of a patch, one number or `(height, width)`; it divides `image_size` where that is strict.
         num_channels: channels of the image.
         hidden_size: channels of the tokens.
         num_hidden_layers: number of layers.
@@ -40,10 +46,17 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         mask_diagonal: keep tokens from attending to themselves (locality self-attention, arXiv 2112.13492).
         learned_temperature: train the scale of the logits (same source).
         shifted_patch_tokenization: see patches together with the image shifted by a pixel four ways (same source).
-        pooling: what the classifier reads: `"cls"`, a class token, or `"mean"`, the mean of the tokens.
+        pooling: what the classifier reads: `"cls"`, the class token; `"mean"`, the mean of the patches' tokens; or
+            `"cls_mean"`, both, one after the other (DINOv2).
+        class_token: whether there is a class token; None where the pooling reads one.
+        num_register_tokens: tokens after the class tokens that the network keeps notes in and nothing reads (arXiv
+            2309.16588). They have no positions.
+        position_interpolation: how positions are resized to another grid: `"bicubic"`, `"bicubic_antialias"`,
+            `"bilinear_antialias"`, or `"auto"`, bicubic and antialiased where it shrinks.
         distillation_token: add a second class token, which learns from a teacher (DeiT, arXiv 2012.12877).
         distillation_head: give that token a classifier of its own; the logits are then the mean of both.
         hidden_act: activation of the MLP.
+        gated_mlp: let a second projection gate the MLP (arXiv 2002.05202): SwiGLU with `hidden_act="silu"`.
         layer_scale_init_value: train a factor for each channel of the residual branches, from this value on (layer
             scale, arXiv 2103.17239); None for no such factors.
         drop_path_rate: stochastic depth of the last layer; it grows linearly from 0.
@@ -63,6 +76,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
     def __init__(
         self,
         image_size: int | list[int] | tuple[int, int] = 224,
+        strict_image_size: bool = True,
         patch_size: int | list[int] | tuple[int, int] = 16,
         num_channels: int = 3,
         hidden_size: int = 768,
@@ -78,9 +92,13 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         learned_temperature: bool = False,
         shifted_patch_tokenization: bool = False,
         pooling: str = "cls",
+        class_token: bool | None = None,
+        num_register_tokens: int = 0,
+        position_interpolation: str = "auto",
         distillation_token: bool = False,
         distillation_head: bool = False,
         hidden_act: str = "gelu",
+        gated_mlp: bool = False,
         layer_scale_init_value: float | None = None,
         drop_path_rate: float = 0.0,
         layer_norm_eps: float = 1e-6,
@@ -92,6 +110,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         **kwargs: Any,
     ):
         self.image_size = image_size
+        self.strict_image_size = strict_image_size
         self.patch_size = patch_size
         self.num_channels = num_channels
         self.hidden_size = hidden_size
@@ -107,9 +126,13 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         self.learned_temperature = learned_temperature
         self.shifted_patch_tokenization = shifted_patch_tokenization
         self.pooling = pooling
+        self.class_token = pooling in CLASS_TOKEN_POOLINGS if class_token is None else class_token
+        self.num_register_tokens = num_register_tokens
+        self.position_interpolation = position_interpolation
         self.distillation_token = distillation_token
         self.distillation_head = distillation_head
         self.hidden_act = hidden_act
+        self.gated_mlp = gated_mlp
         self.layer_scale_init_value = layer_scale_init_value
         self.drop_path_rate = drop_path_rate
         self.layer_norm_eps = layer_norm_eps
@@ -130,20 +153,28 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         check_rate(drop_path_rate=self.drop_path_rate)
         if self.layer_scale_init_value is not None:
             check_at_least(0, layer_scale_init_value=self.layer_scale_init_value)
-        check_choice("pooling", self.pooling, ("cls", "mean"))
-        if self.distillation_token and self.pooling != "cls":
+        check_at_least(0, num_register_tokens=self.num_register_tokens)
+        check_choice("pooling", self.pooling, (*CLASS_TOKEN_POOLINGS, "mean"))
+        check_choice("position_interpolation", self.position_interpolation, INTERPOLATION_NAMES)
+        if self.pooling in CLASS_TOKEN_POOLINGS and not self.class_token:
+            raise ValueError(f"pooling={self.pooling!r} reads a class token, but class_token is False: use 'mean'.")
+        if self.distillation_token and not self.class_token:
             raise ValueError(f"distillation_token needs a class token, but pooling is {self.pooling!r}: use 'cls'.")
         if self.distillation_head and not self.distillation_token:
             raise ValueError("distillation_head classifies the distillation token: set distillation_token too.")
-        if not self.reshape_hidden_states and self.num_class_tokens != 1:
+        if self.distillation_head and self.pooling != "cls":
+            raise ValueError(f"distillation_head goes with pooling='cls', but pooling is {self.pooling!r}.")
+        if not self.reshape_hidden_states and self.num_prefix_tokens != 1:
             raise ValueError(
                 f"reshape_hidden_states=False is for heads that expect one class token before the patches, and this"
-                f" network has {self.num_class_tokens}: use pooling='cls' without a distillation token."
+                f" network has {self.num_prefix_tokens} tokens there: use pooling='cls' without a distillation token or"
+                " registers."
             )
         check_mixers("token_mixer", self.token_mixers, self.num_hidden_layers, "layers")
         biases_of_mixers(self.attention_bias, self.token_mixers, "layers")
+        whole_patches = self.strict_image_size or self.shifted_patch_tokenization
         for image, patch in zip(size_pair("image_size", self.image_size), size_pair("patch_size", self.patch_size)):
-            if image % patch:
+            if image < patch or (image % patch and whole_patches):
                 raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}.")
         if self.head_dim is not None:
             check_at_least(1, head_dim=self.head_dim)
@@ -159,10 +190,10 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
                 f" {self.head_dim} are {heads_width} channels, and hidden_size is {self.hidden_size}."
             )
         spatial = sorted(set(self.token_mixers) & set(SPATIAL_MIXER_NAMES))
-        if self.pooling == "cls" and spatial:
+        if self.num_prefix_tokens and spatial:
             raise ValueError(
                 f"token mixer {spatial[0]!r} works on the grid of patches and cannot feed a class token:"
-                " use pooling='mean'."
+                " use pooling='mean', without registers."
             )
 
     @property
@@ -177,8 +208,18 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
 
     @property
     def num_class_tokens(self) -> int:
-        """Tokens before those of the patches: the class token and the distillation token, if they are there."""
-        return (self.pooling == "cls") + self.distillation_token
+        """Tokens with a position before those of the patches: the class token and the distillation token."""
+        return self.class_token + self.distillation_token
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """All tokens before those of the patches: class tokens first, then registers."""
+        return self.num_class_tokens + self.num_register_tokens
+
+    @property
+    def pooled_size(self) -> int:
+        """Channels of what the classifier reads."""
+        return self.hidden_size * (2 if self.pooling == "cls_mean" else 1)
 
     @property
     def grid_size(self) -> tuple[int, int]:

@@ -81,20 +81,31 @@ def sum_neighborhoods(neighbors: torch.Tensor, grid_size: Sequence[int]) -> torc
 
 
 def resize_grid(
-    rows: torch.Tensor, grid_size: tuple[int, int], new_grid_size: tuple[int, int], num_class_tokens: int = 0
+    rows: torch.Tensor,
+    grid_size: tuple[int, int],
+    new_grid_size: tuple[int, int],
+    num_class_tokens: int = 0,
+    interpolation: str = "auto",
 ) -> torch.Tensor:
-    """Resize what has one row for each position of a grid: bicubic, antialiased where it shrinks.
+    """Resize what has one row for each position of a grid.
 
     `(leading, [class tokens +] height * width, ...)` becomes `(leading, [class tokens +] new_height * new_width,
     ...)`; the class tokens' rows stay as they are.
+
+    Args:
+        interpolation: `"bicubic"`, `"bicubic_antialias"` (whose filter is another one where nothing shrinks, too),
+            `"bilinear_antialias"`, or `"auto"`: bicubic, antialiased where it shrinks.
     """
     # bfloat16 and float16 would round the interpolation weights too.
     flat = rows.flatten(2) if rows.dim() > 2 else rows.unsqueeze(2)
     flat = flat if rows.dtype == torch.float64 else flat.float()
     class_rows, grid_rows = flat[:, :num_class_tokens], flat[:, num_class_tokens:]
     maps = grid_rows.transpose(1, 2).unflatten(2, grid_size)
-    shrinks = new_grid_size[0] < grid_size[0] or new_grid_size[1] < grid_size[1]
-    maps = F.interpolate(maps, size=new_grid_size, mode="bicubic", antialias=shrinks)
+    if interpolation == "auto":
+        shrinks = new_grid_size[0] < grid_size[0] or new_grid_size[1] < grid_size[1]
+        interpolation = "bicubic_antialias" if shrinks else "bicubic"
+    mode, _, antialias = interpolation.partition("_")
+    maps = F.interpolate(maps, size=new_grid_size, mode=mode, antialias=bool(antialias))
     resized = torch.cat([class_rows, maps.flatten(2).transpose(1, 2)], dim=1).to(rows.dtype)
     return resized.reshape(rows.shape[0], -1, *rows.shape[2:])
 

@@ -48,6 +48,23 @@ class MLP(nn.Module):
         return self.fc2(self.activation(self.fc1(hidden_states)))
 
 
+class GatedMLP(nn.Module):
+    """`fc2(activation(gate(x)) * fc1(x))`, of tokens `(batch, tokens, hidden_size)`; SwiGLU with the activation SiLU.
+
+    Source: "GLU Variants Improve Transformer", Shazeer, arXiv 2002.05202.
+    """
+
+    def __init__(self, hidden_size: int, inner_size: int, activation: nn.Module, bias: bool):
+        super().__init__()
+        self.gate = nn.Linear(hidden_size, inner_size, bias=bias)
+        self.activation = activation
+        self.fc1 = nn.Linear(hidden_size, inner_size, bias=bias)
+        self.fc2 = nn.Linear(inner_size, hidden_size, bias=bias)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.gate(hidden_states)) * self.fc1(hidden_states))
+
+
 class LayerScale(nn.Module):
     """A trained factor for each channel of a residual branch, all equal to `initial_value` before training.
 

@@ -19,7 +19,7 @@ from .attention_options import AttentionOptions
 from .configuration_checks import size_pair
 from .configuration_skvit import SKViTConfig
 from .grids import resize_grid, tokens_to_maps
-from .layers import MLP, DropPath, LayerScale, drop_path_rates
+from .layers import MLP, DropPath, GatedMLP, LayerScale, drop_path_rates
 from .modeling_common import (
     StaticKeyPreTrainedModel,
     check_pixel_values,
@@ -63,20 +63,24 @@ class SKViTShiftedPatchEmbeddings(nn.Module):
 
 
 class SKViTEmbeddings(nn.Module):
-    """Patches, the class and distillation tokens if there are any, and learned positions."""
+    """Patches, the class, distillation and register tokens if there are any, and learned positions."""
 
     def __init__(self, config: SKViTConfig):
         super().__init__()
         self.image_size = size_pair("image_size", config.image_size)
+        self.strict_image_size = config.strict_image_size
         self.patch_size = size_pair("patch_size", config.patch_size)
         self.grid_size = config.grid_size
+        self.position_interpolation = config.position_interpolation
         self.num_channels = config.num_channels
         self.num_class_tokens = config.num_class_tokens
         shifted = config.shifted_patch_tokenization
         self.patch_embeddings = (SKViTShiftedPatchEmbeddings if shifted else SKViTPatchEmbeddings)(config)
         one_token = (1, 1, config.hidden_size)
-        self.cls_token = nn.Parameter(torch.empty(one_token)) if config.pooling == "cls" else None
+        self.cls_token = nn.Parameter(torch.empty(one_token)) if config.class_token else None
         self.distillation_token = nn.Parameter(torch.empty(one_token)) if config.distillation_token else None
+        registers = torch.empty(1, config.num_register_tokens, config.hidden_size)
+        self.register_tokens = nn.Parameter(registers) if config.num_register_tokens else None
         positions = self.grid_size[0] * self.grid_size[1] + self.num_class_tokens
         self.position_embeddings = nn.Parameter(torch.empty(1, positions, config.hidden_size))
         self.initializer_range = config.initializer_range
@@ -84,36 +88,47 @@ class SKViTEmbeddings(nn.Module):
 
     def reset_parameters(self) -> None:
         init.trunc_normal_(self.position_embeddings, std=self.initializer_range)
-        for token in self._class_tokens():
+        for token in [*self._class_tokens(), *([] if self.register_tokens is None else [self.register_tokens])]:
             init.trunc_normal_(token, std=self.initializer_range)
 
     def _class_tokens(self) -> list[nn.Parameter]:
         return [token for token in (self.cls_token, self.distillation_token) if token is not None]
 
-    def forward(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False) -> torch.Tensor:
-        """Return the tokens `(batch, [class tokens +] rows * columns, hidden_size)`."""
+    def forward(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool | None = None) -> torch.Tensor:
+        """Return the tokens `(batch, [class tokens + registers +] rows * columns, hidden_size)`."""
         check_pixel_values(pixel_values, self.patch_embeddings.projection.weight, self.num_channels)
         self._check_size(pixel_values.shape[2], pixel_values.shape[3], interpolate_pos_encoding)
         grid_size = patch_grid(pixel_values, self.patch_size)
         tokens = self.patch_embeddings(pixel_values)
         class_tokens = [token.expand(tokens.shape[0], -1, -1).to(tokens.dtype) for token in self._class_tokens()]
-        tokens = torch.cat([*class_tokens, tokens], dim=1)
-        positions = self.position_embeddings
-        if grid_size != self.grid_size:
-            positions = resize_grid(positions, self.grid_size, grid_size, self.num_class_tokens)
-        return tokens + positions.to(tokens.dtype)
+        tokens = torch.cat([*class_tokens, tokens], dim=1) + self._positions(grid_size).to(tokens.dtype)
+        if self.register_tokens is None:
+            return tokens
+        registers = self.register_tokens.expand(tokens.shape[0], -1, -1).to(tokens.dtype)
+        first = self.num_class_tokens
+        return torch.cat([tokens[:, :first], registers, tokens[:, first:]], dim=1)
 
-    def _check_size(self, height: int, width: int, interpolate_pos_encoding: bool) -> None:
+    def _positions(self, grid_size: tuple[int, int]) -> torch.Tensor:
+        """Return the positions of class tokens and of a grid, `(1, [class tokens +] rows * columns, hidden_size)`."""
+        positions = self.position_embeddings
+        if grid_size == self.grid_size:
+            return positions
+        return resize_grid(positions, self.grid_size, grid_size, self.num_class_tokens, self.position_interpolation)
+
+    def _check_size(self, height: int, width: int, interpolate_pos_encoding: bool | None) -> None:
         patch_height, patch_width = self.patch_size
         if (height, width) == self.image_size:
             return
+        if interpolate_pos_encoding is None:
+            interpolate_pos_encoding = not self.strict_image_size
         if not interpolate_pos_encoding:
             raise ValueError(
                 f"pixel_values are {height}x{width} pixels, but this model was made for {self.image_size[0]}x"
                 f"{self.image_size[1]}: resize the images, or pass interpolate_pos_encoding=True to resize its"
                 " positions and static keys."
             )
-        if height < patch_height or width < patch_width or height % patch_height or width % patch_width:
+        is_cut = height % patch_height or width % patch_width
+        if height < patch_height or width < patch_width or (is_cut and self.strict_image_size):
             raise ValueError(
                 f"pixel_values are {height}x{width} pixels, expected a multiple of the patch size"
                 f" {patch_height}x{patch_width}: resize or pad the images."
@@ -143,7 +158,7 @@ class SKViTLayer(GradientCheckpointingLayer):
             config.grid_size,
             config.num_attention_heads,
             cast(int, config.head_dim),
-            num_class_tokens=config.num_class_tokens,
+            num_class_tokens=config.num_prefix_tokens,
             query_projection=config.query_projection or not token_mixer.endswith("static_key"),
             qkv_bias=config.qkv_bias,
             mask_diagonal=config.mask_diagonal,
@@ -154,7 +169,8 @@ class SKViTLayer(GradientCheckpointingLayer):
         self.mixer = build_token_mixer(token_mixer, options)
         self.mixer_scale = build_layer_scale(config)
         self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = MLP(config.hidden_size, config.intermediate_size, ACT2FN[config.hidden_act], bias=True)
+        mlp_class = GatedMLP if config.gated_mlp else MLP
+        self.mlp = mlp_class(config.hidden_size, config.intermediate_size, ACT2FN[config.hidden_act], bias=True)
         self.mlp_scale = build_layer_scale(config)
         self.drop_path = DropPath(drop_path_rate)
 
@@ -198,7 +214,7 @@ class SKViTModel(SKViTPreTrainedModel):
     def forward(
         self,
         pixel_values: torch.Tensor,
-        interpolate_pos_encoding: bool = False,
+        interpolate_pos_encoding: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -208,15 +224,15 @@ class SKViTModel(SKViTPreTrainedModel):
         Args:
             pixel_values: `(batch, channels, height, width)`, normalized, in the dtype of the weights.
             interpolate_pos_encoding: take images of another size than `image_size`, any multiple of the patch size,
-                by resizing positions and static keys.
+                by resizing positions and static keys; None as `strict_image_size` says.
             output_attentions: return the weights of every layer that attends, `(batch, heads, tokens, tokens)`. They
                 exist in the plain formulation only, which then runs whatever the attention implementation.
             output_hidden_states: return the tokens before the first layer and after each.
             return_dict: False returns a plain tuple.
 
         Returns:
-            `last_hidden_state`, `(batch, tokens, hidden_size)`, normalized, class tokens first if there are any;
-            `pooler_output`, `(batch, hidden_size)`: the class token or the mean of the tokens.
+            `last_hidden_state`, `(batch, tokens, hidden_size)`, normalized, class tokens and registers first if there
+            are any; `pooler_output`, `(batch, pooled_size)`: what `pooling` says.
 
         Raises:
             ValueError: if the images have another size, channel count or dtype than the network takes.
@@ -235,18 +251,25 @@ class SKViTModel(SKViTPreTrainedModel):
             all_attentions += () if weights is None else (weights,)
 
         hidden_states = self.layernorm(hidden_states)
-        pooled = hidden_states[:, 0] if self.config.pooling == "cls" else hidden_states.mean(dim=1)
         outputs = BaseModelOutputWithPooling(
             last_hidden_state=hidden_states,
-            pooler_output=pooled,
+            pooler_output=pool(hidden_states, self.config),
             hidden_states=all_hidden_states,
             attentions=all_attentions if output_attentions else None,
         )
         return outputs if return_dict else outputs.to_tuple()
 
 
+def pool(tokens: torch.Tensor, config: SKViTConfig) -> torch.Tensor:
+    """Return what is read of tokens `(batch, tokens, hidden_size)`: the first, the patches' mean, or both."""
+    if config.pooling == "cls":
+        return tokens[:, 0]
+    mean = tokens[:, config.num_prefix_tokens :].mean(dim=1)
+    return mean if config.pooling == "mean" else torch.cat([tokens[:, 0], mean], dim=1)
+
+
 def build_classifier(config: SKViTConfig) -> nn.Module:
-    return nn.Linear(config.hidden_size, config.num_labels) if config.num_labels else nn.Identity()
+    return nn.Linear(config.pooled_size, config.num_labels) if config.num_labels else nn.Identity()
 
 
 class SKViTForImageClassification(SKViTPreTrainedModel):
@@ -264,7 +287,7 @@ class SKViTForImageClassification(SKViTPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
-        interpolate_pos_encoding: bool = False,
+        interpolate_pos_encoding: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -338,7 +361,7 @@ class SKViTBackbone(BackboneMixin, SKViTPreTrainedModel):
         if self.config.apply_layernorm:
             tokens = self.skvit.layernorm(tokens)
         if self.config.reshape_hidden_states:
-            return tokens_to_maps(tokens[:, self.config.num_class_tokens :], grid_size)
+            return tokens_to_maps(tokens[:, self.config.num_prefix_tokens :], grid_size)
         return tokens
 
 

@@ -68,7 +68,7 @@ class SmallModel:
             layers = [(mixer, config.grid_size, config.num_attention_heads) for mixer in config.token_mixers]
             self.num_steps = config.num_hidden_layers
             self.hidden_shape = (
-                config.grid_size[0] * config.grid_size[1] + config.num_class_tokens,
+                config.grid_size[0] * config.grid_size[1] + config.num_prefix_tokens,
                 config.hidden_size,
             )
         else:
@@ -81,7 +81,7 @@ class SmallModel:
         self.num_attentions = len(attending)
         if attending:
             _, (height, width), self.num_attention_heads = attending[0]
-            self.seq_length = height * width + getattr(config, "num_class_tokens", 0)
+            self.seq_length = height * width + getattr(config, "num_prefix_tokens", 0)
 
     def get_config(self) -> PretrainedConfig:
         return small_config(self.name)

@@ -32,16 +32,14 @@ def labelled_model(name):
     return small_model(name, num_labels=3, id2label=LABELS, label2id={v: k for k, v in LABELS.items()})
 
 
-def load_elsewhere(repo, work):
-    """What `load_repo.py` found: its report and its tensors."""
+def load_elsewhere(repo, work, script="load_repo.py"):
+    """What a script beside this file found in a process of its own: its report and its tensors."""
     work.mkdir(parents=True)
     environment = {
         **os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(work / "home"), "HF_MODULES_CACHE": str(work / "modules"),
     }  # fmt: skip
-    script = Path(__file__).with_name("load_repo.py")
-    done = subprocess.run(
-        [sys.executable, script, repo, work], env=environment, cwd=work, capture_output=True, text=True, timeout=600
-    )
+    command = [sys.executable, Path(__file__).with_name(script), repo, work]
+    done = subprocess.run(command, env=environment, cwd=work, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads((work / "report.json").read_text()), load_file(work / "outputs.safetensors")
 

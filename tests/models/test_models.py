@@ -52,9 +52,9 @@ def test_outputs(name):
 def test_vit_shapes(name):
     model = SKViTModel(small_config(name)).eval()
     outputs = model(images(model), output_hidden_states=True)
-    tokens = 16 + model.config.num_class_tokens
+    tokens = 16 + model.config.num_prefix_tokens
     assert outputs.last_hidden_state.shape == (2, tokens, 16)
-    assert outputs.pooler_output.shape == (2, 16)
+    assert outputs.pooler_output.shape == (2, model.config.pooled_size)
     assert [h.shape for h in outputs.hidden_states] == [(2, tokens, 16)] * (model.config.num_hidden_layers + 1)
     torch.testing.assert_close(model.layernorm(outputs.hidden_states[-1]), outputs.last_hidden_state)
 

@@ -4,7 +4,10 @@ The names are spelled out here anew, and not taken from the converter's rules, s
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -52,6 +55,22 @@ def drawn(network: nn.Module, seed: int = 0) -> nn.Module:
         fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
         parameter.copy_(noise * 0.3 + 0.8 if parameter.dim() == 1 else noise * fan_in**-0.5)
     return network
+
+
+@contextmanager
+def interpolation_in_float64() -> Iterator[None]:
+    """Let other libraries, which resize positions in float32 whatever their dtype, do so in float64.
+
+    Their positions are to be numbers that float32 holds, see `drawn_in_float32`.
+    """
+    interpolate = nn.functional.interpolate
+    with patch("torch.nn.functional.interpolate", lambda maps, **options: interpolate(maps.double(), **options)):
+        yield
+
+
+def drawn_in_float32(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Return what `drawn` does, in float64 too, with weights that float32 holds as they are."""
+    return drawn(network, seed).float().double()
 
 
 @torch.no_grad()

@@ -23,6 +23,10 @@ VITS = {
     "deit": {"token_mixer": "attention", "distillation_token": True, "distillation_head": True},
     "cskvit-deit": {"token_mixer": ["static_key", "conv_static_key"], "distillation_token": True},
     "layer-scale-vit": {"token_mixer": "attention", "layer_scale_init_value": 0.1},
+    "dinov2": {
+        "token_mixer": ["attention", "static_key"], "num_register_tokens": 2, "pooling": "cls_mean", "gated_mlp": True,
+        "layer_scale_init_value": 0.1,
+    },
     "skvit-mean": {"token_mixer": "static_key", "pooling": "mean"},
     "skvit-no-query": {"token_mixer": ["static_key", "conv_static_key"], "query_projection": False},
     "bias-vit": {
@@ -35,7 +39,7 @@ VITS = {
         **SMALL_DATA,
     },
     "spatial-vit": {"token_mixer": ["separable_conv", "pooling", "identity", "random"], "pooling": "mean"},
-}
+}  # fmt: skip
 FORMERS = {
     "skaformer": {},
     "cskaformer": {"token_mixers": ["separable_conv", "conv_static_key", "attention", "attention"]},

@@ -121,7 +121,7 @@ def create_card(
         parameters=millions(parameters),
         key_parameters=millions(in_keys, parameters) if in_keys else None,
         weights_size=f"{file_size(parameters * model.dtype.itemsize)} ({str(model.dtype).removeprefix('torch.')})",
-        macs=multiply_adds(count_macs(config)),
+        macs=multiply_adds(count_macs(config, has_classifier=is_classifier)),
         image_size=f"{height} x {width}",
         classes=name_classes(config) if is_classifier else None,
         limits=limits(config),
@@ -216,7 +216,8 @@ def limits(config: PretrainedConfig) -> list[str]:
     rows = "A static key has a row for each position of the map that it was made for. " if has_static_keys else ""
     if config.model_type == "skvit":
         what = "positions and static keys are" if has_static_keys else "positions are"
-        how = f"With `interpolate_pos_encoding=True` it takes other sizes, and {what} resized like an image."
+        when = "With `interpolate_pos_encoding=True` it" if config.strict_image_size else "It"
+        how = f"{when} takes other sizes, and {what} resized like an image."
     elif not has_static_keys:
         how = "It takes other sizes as they are."
     elif config.static_key_resolution == "window":

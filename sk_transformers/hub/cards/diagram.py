@@ -87,9 +87,10 @@ def _layers(model: PreTrainedModel) -> list[tuple[str, str, str, str]]:
     config, mixers = model.config, _static_mixers(model)
     patch = "{} x {}".format(*size_pair("patch_size", config.patch_size))
     tokens = "{} x {}".format(*config.grid_size)
-    if config.num_class_tokens:
-        tokens = f"({tokens} + {config.num_class_tokens})"
+    if config.num_prefix_tokens:
+        tokens = f"({tokens} + {config.num_prefix_tokens})"
     what = [f"patches of {patch}", "the class token", "the distillation token"][: 1 + config.num_class_tokens]
+    what += [f"{config.num_register_tokens} registers"] if config.num_register_tokens else []
     rows = [("tokens", tokens.strip("()"), "", " and ".join(what))]
     first_static = 0
     for mixer, first, last in _runs(config.token_mixers):

@@ -1,0 +1,150 @@
+"""Networks of transformers' as sources: what each architecture is called there, and what its configuration says."""
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+
+from ..errors import first_line
+from ..hub.licenses import license_on_card
+from .checkpoint import Checkpoint
+from .errors import CheckpointError, shorten
+from .names import TRANSFORMERS_DINOV2, TRANSFORMERS_VIT, CodeBase
+
+LEFT_OUT_THERE = "which transformers leaves out too"
+OF_PRETRAINING = "which masked pretraining alone uses"
+POOLER = "a pooler that SKViT does not have: its pooled output is the class token itself"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One of transformers' that is read.
+
+    Args:
+        code_base: its names.
+        settings: from its configuration, and whether it is a classifier, to fields of ours.
+        left_out: beginnings of names of tensors, without the prefix of the base model, and why they are not converted.
+    """
+
+    code_base: CodeBase
+    settings: Callable[[Any, bool], dict[str, Any]]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def vit_settings(config: Any, is_classifier: bool) -> dict[str, Any]:
+    """Return the fields that every ViT of transformers tells in the same words."""
+    if getattr(config, "pruned_heads", None):
+        raise CheckpointError(
+            "The source has pruned attention heads, and SKViT has as many heads in every layer: convert it unpruned."
+        )
+    return {
+        "image_size": config.image_size,
+        "head_dim": getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        "hidden_act": config.hidden_act,
+        "layer_norm_eps": config.layer_norm_eps,
+        "position_interpolation": "bicubic",
+    }
+
+
+def dinov2_settings(config: Any, is_classifier: bool) -> dict[str, Any]:
+    has_registers = config.model_type == "dinov2_with_registers"
+    return {
+        **vit_settings(config, is_classifier),
+        "strict_image_size": False,
+        "position_interpolation": "bicubic_antialias" if has_registers else "bicubic",
+        "hidden_act": "silu" if config.use_swiglu_ffn else config.hidden_act,
+        "pooling": "cls_mean" if is_classifier else "cls",
+        "apply_layernorm": config.apply_layernorm,
+    }
+
+
+ARCHITECTURES = {  # by model type
+    "vit": Architecture(TRANSFORMERS_VIT, vit_settings, {"pooler.": POOLER, "embeddings.mask_token": OF_PRETRAINING}),
+    "deit": Architecture(TRANSFORMERS_VIT, vit_settings, {"pooler.": POOLER, "embeddings.mask_token": OF_PRETRAINING}),
+    "dinov2": Architecture(TRANSFORMERS_DINOV2, dinov2_settings, {"embeddings.mask_token": OF_PRETRAINING}),
+    "dinov2_with_registers": Architecture(
+        TRANSFORMERS_DINOV2, dinov2_settings, {"embeddings.mask_token": OF_PRETRAINING}
+    ),
+}  # fmt: skip
+
+
+def read_transformers(name: str) -> Checkpoint:
+    """Return a network of transformers', of any release: its own loader knows the names of older ones.
+
+    Raises:
+        CheckpointError: if there is none, or none that is read, or it cannot be loaded.
+    """
+    try:
+        config: Any = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{name} is not a checkpoint file, and transformers finds no model there ({first_line(error)})."
+        ) from error
+    architecture = ARCHITECTURES.get(config.model_type)
+    if architecture is None:
+        raise CheckpointError(
+            f"{name} is a {config.model_type!r} of transformers', expected one of {', '.join(ARCHITECTURES)}."
+        )
+    is_classifier = any("ForImageClassification" in name for name in config.architectures or ())
+    model, unexpected = load(name, AutoModelForImageClassification if is_classifier else AutoModel)
+    state_dict, left_out = leave_out(model, architecture.left_out)
+    if unexpected:
+        left_out[LEFT_OUT_THERE] = sorted(unexpected)
+    if getattr(model, "pooler", None) is not None and POOLER in left_out:
+        model.pooler = None  # what it makes of the class token is not compared
+    id2label: Any = config.id2label
+    has_names = is_classifier and id2label is not None and id2label.get(0) != "LABEL_0"
+    return Checkpoint(
+        name,
+        architecture.code_base,
+        state_dict,
+        architecture.settings(config, is_classifier),
+        network=model,
+        runs_in="transformers",
+        image_processor=load_image_processor(name),
+        id2label=id2label if has_names else None,
+        left_out=left_out,
+        license=license_on_card(name),
+        hub_id=None if Path(name).exists() else name,
+    )
+
+
+def load(name: str, auto_class: Any) -> tuple[Any, set[str]]:
+    """Return the network of a folder or Hub id, and the names of tensors that it does not use."""
+    try:
+        model, loading = auto_class.from_pretrained(name, dtype="auto", output_loading_info=True)
+    except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"transformers could not load {name} ({first_line(error)}).") from error
+    missing = {key for key in loading["missing_keys"] if "pooler." not in key}  # an optional part, and left out
+    if missing:
+        raise CheckpointError(
+            f"{name} lacks tensors of a {type(model).__name__}: {shorten(missing)}. Restore them, or correct"
+            " architectures in its config.json."
+        )
+    return model, set(loading["unexpected_keys"])
+
+
+def leave_out(model: Any, reasons: dict[str, str]) -> tuple[dict[str, torch.Tensor], dict[str, list[str]]]:
+    """Return the tensors that are converted, and the names of the others by the reason."""
+    kept, left_out = {}, {}
+    for name, tensor in model.state_dict().items():
+        inside = name.removeprefix(f"{model.base_model_prefix}.")
+        reason = next((why for beginning, why in reasons.items() if inside.startswith(beginning)), None)
+        if reason is None:
+            kept[name] = tensor
+        else:
+            left_out.setdefault(reason, []).append(name)
+    return kept, left_out
+
+
+def load_image_processor(name: str) -> Any:
+    """Return the image processor of a folder or Hub id; None if it has none."""
+    try:
+        return AutoImageProcessor.from_pretrained(name)
+    except (OSError, ValueError):
+        return None
