@@ -135,6 +135,15 @@ def class_names(config: PretrainedConfig) -> list[str]:
     return [str(id2label[index]) for index in range(len(id2label))]
 
 
+def class_probabilities(logits: torch.Tensor, config: PretrainedConfig) -> torch.Tensor:
+    """Return the probabilities of classes, `(..., classes)`, as transformers' pipeline and the endpoint handler do.
+
+    Softmax, or of several labels an image, and of a single class, a sigmoid of each.
+    """
+    several_labels = config.problem_type == "multi_label_classification" or config.num_labels == 1
+    return logits.sigmoid() if several_labels else logits.softmax(dim=-1)
+
+
 def check_only_the_head_is_fresh(name: str, model: PreTrainedModel, report: dict[str, Any]) -> None:
     """Raise ValueError if pretrained weights of the backbone were dropped, as an overridden configuration does."""
     fresh = [*report["missing_keys"], *(key if isinstance(key, str) else key[0] for key in report["mismatched_keys"])]

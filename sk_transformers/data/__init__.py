@@ -4,6 +4,8 @@ options       what a command line says of data
 listing       the files of a folder: which are images, and what is left out
 folders       which folders are splits and which are classes
 tables        labels in tables beside images
+labels        labels as numbers of classes, and how images are held out by class
+multi_label   the same where an image has several
 parquet       the parquet files of a folder
 builtin       data sets that need no download
 fingerprint   what a run's data is known by

@@ -1,6 +1,6 @@
 """Classes of unlike sizes: their weights in the loss, and how often their images are drawn."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -9,13 +9,16 @@ import yaml
 from .listing import name_labels
 
 
-def read_class_weights(source: str, labels: list[str], counts: list[int] | None) -> torch.Tensor:
+def read_class_weights(
+    source: str, labels: list[str], counts: list[int] | None, balanced: Callable[[list[int]], torch.Tensor]
+) -> torch.Tensor:
     """Return the weight of each class in the loss, `(classes,)`.
 
     Args:
         source: `balanced`, or a YAML or JSON file with a weight for each class by its name.
         labels: the classes, in order.
         counts: how many training images each has, None if a stream does not tell.
+        balanced: the weights that these counts come to.
 
     Raises:
         ValueError: if the file does not hold a positive weight for each of the classes, and nothing else.
@@ -23,7 +26,7 @@ def read_class_weights(source: str, labels: list[str], counts: list[int] | None)
     if source == "balanced":
         if counts is None:
             raise ValueError("--class_weights balanced: a stream does not tell the sizes of classes, give a file.")
-        return balanced_weights(counts)
+        return balanced(counts)
     try:
         text = Path(source).read_text(encoding="utf-8")
         weights = yaml.load(text, yaml.BaseLoader)  # nosec B506: it makes text of everything, such as classes 007 and no
@@ -53,3 +56,12 @@ def balanced_weights(counts: Sequence[int]) -> torch.Tensor:
     images = torch.tensor(counts, dtype=torch.float64)
     weights = images.sum() / ((images > 0).sum() * images)
     return torch.where(images > 0, weights, 0.0).float()
+
+
+def positive_weights(counts: Sequence[int], images: int) -> torch.Tensor:
+    """Return how many images lack each class for each one that has it, `(classes,)`; 1 of a class without any.
+
+    They are the `pos_weight` of binary cross-entropy by which having a class weighs as much as lacking it.
+    """
+    having = torch.tensor(counts, dtype=torch.float64)
+    return torch.where(having > 0, (images - having) / having, 1.0).float()

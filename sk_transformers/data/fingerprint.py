@@ -10,7 +10,11 @@ Fingerprint = dict[str, Any]
 
 
 def make_fingerprint(
-    labels: list[str], images: dict[str, list[int] | None], files: str, division: str | None
+    labels: list[str],
+    images: dict[str, list[int] | None],
+    files: str,
+    division: str | None,
+    problem_type: str = "single_label",
 ) -> Fingerprint:
     """Return what identifies data.
 
@@ -19,8 +23,9 @@ def make_fingerprint(
         images: of each split, how many images each class has; None of a stream.
         files: digest of names and sizes.
         division: how validation images were held out; None if they have a split of their own.
+        problem_type: whether an image has one label or several.
     """
-    return {"labels": labels, "images": images, "files": files, "division": division}
+    return {"labels": labels, "images": images, "files": files, "division": division, "problem_type": problem_type}
 
 
 def digest(lines: Iterable[str]) -> str:
@@ -34,6 +39,9 @@ def digest(lines: Iterable[str]) -> str:
 def describe_change(before: Fingerprint, now: Fingerprint) -> str | None:
     """Return how the data differs from what it was, None if it does not."""
     old, new = before["labels"], now["labels"]
+    problem_types = [fingerprint.get("problem_type", "single_label") for fingerprint in (before, now)]
+    if problem_types[0] != problem_types[1]:
+        return f"--problem_type was {problem_types[0]}, and is {problem_types[1]}"
     gone, came = [label for label in old if label not in new], [label for label in new if label not in old]
     changes = [f"{name_labels(labels)} {what}" for labels, what in ((gone, "gone"), (came, "new")) if labels]
     if changes:
@@ -46,5 +54,6 @@ def describe_change(before: Fingerprint, now: Fingerprint) -> str | None:
         had = before["images"].get(split)
         if had != counts and had is not None and counts is not None:
             differing = [f"{label!r} {a} -> {b}" for label, a, b in zip(new, had, counts) if a != b]
-            return f"{split} had {sum(had)} images and has {sum(counts)} ({name_some(differing)})"
+            what = "images" if problem_types[1] == "single_label" else "labels"
+            return f"{split} had {sum(had)} {what} and has {sum(counts)} ({name_some(differing)})"
     return None if before["files"] == now["files"] else "files have other names, sizes or labels"

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .labels import ONE_LABEL, Labeling
 from .listing import Folder, ImageFile, LeftOut, describe_left_out
 from .tables import TABLE_NAMES, TABLE_SUFFIXES, FileNames, LabelTable, open_label_table
 
@@ -56,11 +57,17 @@ class Split:
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What the user says of tables: path and columns, None for what is to be found."""
+    """What the user says of tables: path and columns, None for what is to be found; and how labels are read."""
 
     path: str | None = None
     file_column: str | None = None
     label_column: str | None = None
+    labeling: Labeling = ONE_LABEL
+
+    @property
+    def says_where(self) -> bool:
+        """Whether a table or a column is named."""
+        return (self.path, self.file_column, self.label_column) != (None, None, None)
 
 
 def read_splits(tree: Folder, asked: TableOptions, named_splits: Iterable[str] = ()) -> dict[str, Split]:
@@ -218,9 +225,9 @@ def find_tables(folder: Folder, of_any_name: bool = False) -> list[Path]:
 def open_first(paths: Iterable[str | Path], folder: Folder, asked: TableOptions) -> LabelTable | None:
     """Return the first of the tables that holds labels of a folder's images; None if the folder's folders tell them."""
     names = FileNames(folder.all_images(), below=folder.name)
-    may_lack_labels = folder.has_folders_of_images() and asked == TableOptions()
+    may_lack_labels = folder.has_folders_of_images() and not asked.says_where
     for path in paths:
-        labels = open_label_table(path, names, asked.file_column, asked.label_column, may_lack_labels)
+        labels = open_label_table(path, names, asked.file_column, asked.label_column, asked.labeling, may_lack_labels)
         if labels is not None:
             return labels
     return None
@@ -236,7 +243,10 @@ def read_rows(labels: LabelTable, folder: Folder, rows: Iterable[int] | None = N
     """
     images = folder.all_images()
     files = FileNames(images, below=folder.name)
-    split = Split(table=labels)
+    unused = (
+        LeftOut(name, f"a column of {labels.path.name} that is not 0 or 1", False) for name in labels.unused_columns
+    )
+    split = Split(left_out=list(unused), table=labels)
     label_of: dict[ImageFile, str] = {}
     listed: set[ImageFile] = set()
     for row in range(len(labels.files)) if rows is None else rows:

@@ -66,6 +66,7 @@ class TrainImages(torch.utils.data.Dataset):
 
     def __init__(self, data: Dataset, transform: Transform, skip: bool = False) -> None:
         self.data, self.transform, self.skip = data, transform, skip
+        self.classes = classes_of_lists(data)
 
     def __getitems__(self, draws: list[Draw]) -> list[dict[str, Any]]:
         rows = self.data[[draw.row_index for draw in draws]]
@@ -79,7 +80,8 @@ class TrainImages(torch.utils.data.Dataset):
             image = read_or_skip(row["image"], self.skip)
             if image is not None:
                 seed_sample(draw.seed)
-                return {"pixel_values": self.transform(image), "label": row["label"], "unreadable": unreadable}
+                label = to_target(row["label"], self.classes)
+                return {"pixel_values": self.transform(image), "label": label, "unreadable": unreadable}
             row = self.data[(draw.row_index + unreadable + 1) % len(self.data)]
         raise DataError("not one training image can be read.")
 
@@ -89,6 +91,7 @@ class EvalImages(torch.utils.data.Dataset):
 
     def __init__(self, data: Dataset, transform: Transform, skip: bool = False) -> None:
         self.data, self.transform, self.skip = data, transform, skip
+        self.classes = classes_of_lists(data)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -96,9 +99,35 @@ class EvalImages(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.data[index]
         image = read_or_skip(row["image"], self.skip)
+        label = UNREADABLE if image is None else row["label"]
         if image is None:
-            return {"pixel_values": self.transform(PILImage.new("RGB", (32, 32))), "label": UNREADABLE}
-        return {"pixel_values": self.transform(image), "label": row["label"]}
+            image = PILImage.new("RGB", (32, 32))
+        return {"pixel_values": self.transform(image), "label": to_target(label, self.classes)}
+
+
+def classes_of_lists(data: Dataset) -> int | None:
+    """Return how many classes the lists in the label column are of; None if a label is a number."""
+    kind: Any = data.features["label"]
+    return len(kind.feature.names) if hasattr(kind, "feature") else None
+
+
+def to_target(label: Any, classes: int | None) -> torch.Tensor:
+    """Return a label as what a network is to say: its number, or of a list `(classes,)` ones and zeros.
+
+    `UNREADABLE` stays what it is, as often as there are classes.
+    """
+    if classes is None:
+        return torch.tensor(label)
+    if label == UNREADABLE:
+        return torch.full((classes,), float(UNREADABLE))
+    target = torch.zeros(classes)
+    target[label] = 1
+    return target
+
+
+def is_readable(targets: torch.Tensor) -> torch.Tensor:
+    """Return of targets `(images,)` or `(images, classes)` which `(images,)` are of images that could be read."""
+    return (targets != UNREADABLE).reshape(len(targets), -1).all(dim=1)
 
 
 class EpochBatches(torch.utils.data.Sampler):
@@ -290,13 +319,15 @@ def eval_loader(
 
 
 def collate(examples: list[dict[str, Any] | None]) -> dict[str, torch.Tensor] | None:
-    """Return `pixel_values` `(batch, channels, height, width)`, `labels` `(batch,)` and how many were `unreadable`."""
+    """Return `pixel_values` `(batch, channels, height, width)`, `labels` `(batch,)` or, of several labels an image,
+    `(batch, classes)`, and how many were `unreadable`.
+    """
     images = [example for example in examples if example is not None]
     if not images:
         return None
     return {
         "pixel_values": torch.stack([image["pixel_values"] for image in images]),
-        "labels": torch.tensor([image["label"] for image in images]),
+        "labels": torch.stack([torch.as_tensor(image["label"]) for image in images]),
         "unreadable": torch.tensor(sum(image.get("unreadable", 0) for image in images)),
     }
 

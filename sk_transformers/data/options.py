@@ -22,6 +22,9 @@ class DataOptions:
     )
     image_column: str | None = option(None, "column of the images in parquet or on the Hub [the first of images]")
     label_column: str | None = option(None, "column of the classes [label, labels, fine_label, target, ...]")
+    problem_type: Literal["single_label", "multi_label"] = option(
+        "single_label", "multi_label: an image has several labels, or none", choices=["single_label", "multi_label"]
+    )
     file_column: str | None = option(None, "column of a table that names the images [the one that does]")
     train_val_split: float = option(
         0.2, "fraction of the training images held out where no other split is for validation", type=proper_fraction

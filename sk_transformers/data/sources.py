@@ -1,7 +1,6 @@
 """Data sets by name: built in, folders of images, parquet files and the Hub."""
 
 import glob
-import math
 import os
 import re
 from collections.abc import Iterable
@@ -12,7 +11,6 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import pyarrow as pa
 from datasets import (
-    ClassLabel,
     Dataset,
     Features,
     Image,
@@ -20,27 +18,38 @@ from datasets import (
     load_dataset,
     load_dataset_builder,
 )
-from datasets.utils.stratify import stratified_shuffle_split_generate_indices
 
 from ..errors import first_line
 from .builtin import BUILT_IN
 from .fingerprint import Fingerprint, digest, make_fingerprint
 from .folders import EXPECTED, SPLIT_KINDS, TableOptions, read_splits, split_kind
+from .labels import (
+    ONE_LABEL,
+    Labeling,
+    count_classes,
+    count_without_class,
+    label_numbers,
+    number_labels,
+    stream_labels,
+)
 from .listing import Folder, LeftOut, check_faults, count, describe_left_out, list_folder, name_labels
+from .multi_label import SEVERAL_LABELS
 from .options import DataOptions
 from .parquet import find_parquet_splits
-from .tables import LABEL_COLUMNS, TABLE_SUFFIXES, as_text, check_one_label
+from .tables import LABEL_COLUMNS, TABLE_SUFFIXES
 
 Data = TypeVar("Data", Dataset, IterableDataset)
 STREAM_SHARDS = 128  # of a folder, which processes and workers share
+LABELINGS = {"single_label": ONE_LABEL, "multi_label": SEVERAL_LABELS}  # by --problem_type
 
 
 @dataclass
 class ImageData:
     """Training and validation images with columns `image`, not decoded, and `label`; and the names of the classes.
 
-    `train` is a stream if it was asked for; `train_images` is None if a stream does not tell its length. `revision` is
-    the commit of a Hub dataset. `account` says how much there is and what is left out.
+    A label is the number of a class, or a list of them where `problem_type` is `multi_label`. `train` is a stream if it
+    was asked for; `train_images` is None if a stream does not tell its length. `revision` is the commit of a Hub
+    dataset. `account` says how much there is and what is left out.
     """
 
     name: str
@@ -51,6 +60,7 @@ class ImageData:
     revision: str | None = None
     account: str = ""
     fingerprint: Fingerprint = field(default_factory=dict)
+    problem_type: str = "single_label"
 
     @property
     def id2label(self) -> dict[int, str]:
@@ -84,7 +94,9 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
         ValueError: if there is no such data, split or column, or it has no labels, or labels outside their range, or
             files that are not images; the message says which.
     """
-    name = options.dataset
+    name, labeling = options.dataset, LABELINGS[options.problem_type]
+    if streaming and labeling is not ONE_LABEL:
+        raise ValueError("--streaming reads one label an image, and --problem_type is multi_label: leave it out.")
     source = find_source(options)
     if streaming and isinstance(source, BuiltIn):
         raise ValueError(f"--streaming: {name} is small and in memory; leave the flag out.")
@@ -101,10 +113,10 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
     left_out: list[LeftOut] = []
     if streaming:
         train = source.stream(train_name)
-        labels = _stream_labels(name, train)
+        labels = stream_labels(name, train)
     else:
-        train = _without_missing(name, source.load(train_name), options.skip_unreadable, left_out)
-        train, labels = _with_class_labels(name, train)
+        train = _without_missing(name, source.load(train_name), labeling, options.skip_unreadable, left_out)
+        train, labels = number_labels(name, train, labeling)
     if len(labels) < min_labels:
         raise ValueError(f"{name} has one class, {labels[0]!r}: expected at least two to tell apart.")
     if validation_name is None and not hold_out:
@@ -112,15 +124,17 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
         validation = train
     elif validation_name is None:
         assert isinstance(train, Dataset)
-        train, validation = _divide(name, train, labels, options.train_val_split, options.split_seed)
+        rows = labeling.hold_out(name, train, labels, options.train_val_split, options.split_seed)
+        train, validation = (train.select(part) for part in rows)
     else:
-        validation = _without_missing(name, source.load(validation_name), options.skip_unreadable, left_out)
-        validation = _number_labels(name, validation, labels)
+        validation = _without_missing(name, source.load(validation_name), labeling, options.skip_unreadable, left_out)
+        validation, _ = number_labels(name, validation, labeling, labels)
 
     splits = [train_name] if validation_name is None else [train_name, validation_name]
     train_images = source.length(train_name) if isinstance(train, IterableDataset) else len(train)
     held_out = len(validation) if validation is not train else 0
-    account = describe(source, splits, len(labels), train_images, held_out, left_out)
+    no_class = sum(count_without_class(part) for part in ([train] if validation is train else [train, validation]))
+    account = describe(source, splits, len(labels), train_images, held_out, no_class, left_out)
     most = options.max_train_samples
     if most is not None and not (train_images and train_images <= most):
         is_stream = isinstance(train, IterableDataset)
@@ -129,22 +143,36 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
     if options.max_eval_samples is not None:
         validation = _choose(validation, options.max_eval_samples, options.split_seed)
     counts = {
-        "train": count_classes(train["label"][:], len(labels)) if isinstance(train, Dataset) else None,
-        "validation": count_classes(validation["label"][:], len(labels)),
+        "train": count_classes(label_numbers(train), len(labels)) if isinstance(train, Dataset) else None,
+        "validation": count_classes(label_numbers(validation), len(labels)),
     }
     division = f"{options.train_val_split:g} held out by --split_seed {options.split_seed}"
     fingerprint = make_fingerprint(
-        labels, counts, source.digest(splits), "a split of their own" if validation_name else division
+        labels,
+        counts,
+        source.digest(splits),
+        "a split of their own" if validation_name else division,
+        options.problem_type,
     )
-    return ImageData(name, train, validation, labels, train_images, source.revision, account, fingerprint)
+    return ImageData(
+        name, train, validation, labels, train_images, source.revision, account, fingerprint, options.problem_type
+    )
 
 
 def describe(
-    source: "Source", splits: list[str], classes: int, train: int | None, validation: int, left_out: list[LeftOut]
+    source: "Source",
+    splits: list[str],
+    classes: int,
+    train: int | None,
+    validation: int,
+    no_class: int,
+    left_out: list[LeftOut],
 ) -> str:
     """Return one line of account: how many images, classes and splits there are, and what is left out and why."""
     images = "a stream of images" if train is None else count(train + validation, "image")
     line = f"{source.name}: {images} of {count(classes, 'class', 'classes')}"
+    if no_class:
+        line += f", {no_class} of none"
     if validation:
         other = "held out" if len(splits) == 1 else splits[1]
         line += f"; {splits[0]} {'' if train is None else f'{train}, '}{other} {validation}"
@@ -248,7 +276,8 @@ class ImageFolder:
 
     def __init__(self, name: str, tree: Folder, options: DataOptions, table: str | None = None) -> None:
         self.name, self.skip = name, options.skip_unreadable
-        asked = TableOptions(table, options.file_column, options.label_column)
+        self.labeling = LABELINGS[options.problem_type]
+        asked = TableOptions(table, options.file_column, options.label_column, self.labeling)
         named_splits = [split for split in (options.train_split, options.validation_split) if split is not None]
         splits = read_splits(tree, asked, named_splits)
         if options.image_column is not None:
@@ -261,10 +290,15 @@ class ImageFolder:
         self.unlabeled = [split for split in splits if split not in self.splits]
         if not self.splits:
             raise ValueError(f"{name} has {count(len(tree.all_images()), 'image')} and no labels: {EXPECTED}.")
+        if self.labeling is not ONE_LABEL and any(split.table is None for split in self.splits.values()):
+            raise ValueError(
+                f"--problem_type multi_label: the folders of {name} are classes, which give an image one label each:"
+                " give a table with the labels of each image as --dataset, or leave the option out."
+            )
         self.split_names = list(self.splits)
 
     def load(self, split: str) -> Dataset:
-        content = self.splits[split]
+        content, labeling = self.splits[split], self.labeling
         if not self.skip:
             check_faults(self.name, content.left_out)
         if content.empty_classes:
@@ -276,12 +310,12 @@ class ImageFolder:
             raise ValueError(
                 f"{self.name} has no image that can be used in {split}: {describe_left_out(content.left_out)}."
             )
-        labels = sorted(set(content.labels))
-        numbers = {label: number for number, label in enumerate(labels)}
-        features = Features({"image": Image(decode=False), "label": ClassLabel(names=labels)})
+        labels = sorted(set(labeling.names(content.labels)))
+        numbers = labeling.encode(content.labels, {label: number for number, label in enumerate(labels)})
+        features = Features({"image": Image(decode=False), "label": labeling.feature(labels)})
         paths = pa.array([image.path for image in content.images], pa.string())
         images = pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), paths], ["bytes", "path"])
-        column = pa.array([numbers[label] for label in content.labels], pa.int64())
+        column = pa.array(numbers, features.arrow_schema.field("label").type)
         return Dataset(pa.table({"image": images, "label": column}).cast(features.arrow_schema))
 
     def stream(self, split: str) -> IterableDataset:
@@ -398,7 +432,7 @@ def pick_split(name: str, there: list[str], asked: str | None, option: str, kind
     raise ValueError(f"{option} {asked}: {name} has {', '.join(there)}.")
 
 
-def _without_missing(name: str, data: Dataset, skip: bool, left_out: list[LeftOut]) -> Dataset:
+def _without_missing(name: str, data: Dataset, labeling: Labeling, skip: bool, left_out: list[LeftOut]) -> Dataset:
     """Return the rows that have both an image and a label; the others are added to `left_out`.
 
     Raises:
@@ -406,8 +440,11 @@ def _without_missing(name: str, data: Dataset, skip: bool, left_out: list[LeftOu
     """
     if not len(data):
         raise ValueError(f"{name} has no rows.")
-    is_null = {name: column.is_null().to_numpy() for name, column in flat_columns(data).items()}
+    columns = flat_columns(data)
+    is_null = {name: column.is_null().to_numpy() for name, column in columns.items()}
     no_image, no_label = is_null["image.bytes"] & is_null["image.path"], is_null["label"]
+    if labeling.empty_is_missing and pa.types.is_string(columns["label"].type):
+        no_label |= columns["label"].to_numpy() == ""
     missing = [
         LeftOut(f"row {row}", f"without {what}")
         for what, mask in (("an image", no_image), ("a label", no_label))
@@ -426,89 +463,6 @@ def flat_columns(data: Dataset) -> dict[str, Any]:
     table: Any = data.with_format("arrow")[:]
     table = table.flatten()
     return dict(zip(table.column_names, table.columns))
-
-
-def _with_class_labels(name: str, data: Dataset) -> tuple[Dataset, list[str]]:
-    """Return the data with labels that are numbers of classes, and the names of these."""
-    kind = data.features["label"]
-    if isinstance(kind, ClassLabel):
-        check_labels_in_range(name, data["label"][:], kind.names)
-        return data, kind.names
-    texts = [as_text(label) for label in data["label"][:]]
-    check_one_label(name, texts)
-    labels = sorted(set(texts))
-    return _set_labels(data, texts, labels), labels
-
-
-def _number_labels(name: str, data: Dataset, labels: list[str]) -> Dataset:
-    """Return the data with positions in the training labels, by name: a split may lack a class, or order them anew."""
-    kind = data.features["label"]
-    if isinstance(kind, ClassLabel):
-        check_labels_in_range(name, data["label"][:], kind.names)
-        if kind.names == labels:
-            return data
-    texts = [kind.names[label] if isinstance(kind, ClassLabel) else as_text(label) for label in data["label"][:]]
-    check_one_label(name, texts)
-    unknown = sorted(set(texts) - set(labels))
-    if unknown:
-        raise ValueError(f"{name} has label {unknown[0]!r} for validation, which no training image has.")
-    return _set_labels(data, texts, labels)
-
-
-def _set_labels(data: Dataset, texts: list[str], labels: list[str]) -> Dataset:
-    positions = {label: position for position, label in enumerate(labels)}
-    numbers = [positions[text] for text in texts]
-    return data.remove_columns("label").add_column("label", numbers).cast_column("label", ClassLabel(names=labels))
-
-
-def _stream_labels(name: str, stream: IterableDataset) -> list[str]:
-    kind = (stream.features or {})["label"]
-    if not isinstance(kind, ClassLabel):
-        raise ValueError(
-            f"--streaming: the labels of {name} are {kind} without names of classes, which only"
-            " reading all of it would tell: leave the flag out, or store the column as a ClassLabel."
-        )
-    return kind.names
-
-
-def check_labels_in_range(name: str, numbers: Iterable[int], labels: list[str]) -> None:
-    """Raise ValueError if a label is none of the classes."""
-    wrong = [number for number in numbers if not 0 <= number < len(labels)]
-    if wrong:
-        means = ", which stands for an image without a label" if wrong[0] == -1 else ""
-        raise ValueError(
-            f"{name} has {count(len(wrong), 'image')} with label {wrong[0]}{means}: expected 0 ({labels[0]}) to"
-            f" {len(labels) - 1} ({labels[-1]})."
-        )
-
-
-def count_classes(numbers: Iterable[int], classes: int) -> list[int]:
-    """Return how many images each class has."""
-    return np.bincount(np.asarray(numbers, dtype=np.int64), minlength=classes).tolist()
-
-
-def _divide(name: str, data: Dataset, labels: list[str], part: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Return training and validation images, a fraction of each class held out."""
-    counts = count_classes(data["label"][:], len(labels))
-    small = [label for label, images in zip(labels, counts) if images == 1]
-    advice = "add images, choose another --train_val_split, or give a validation split"
-    if small:
-        raise ValueError(
-            f"{name} has one image of class {name_labels(small)}, which cannot be both trained on and"
-            f" held out: {advice}."
-        )
-    present = sum(images > 0 for images in counts)
-    held_out = math.ceil(len(data) * part)
-    if not present <= held_out <= len(data) - present:
-        raise ValueError(
-            f"{name} has {len(data)} images of {present} classes, and holding out {part:g} of them leaves some class"
-            f" without images: {advice}."
-        )
-    # The division of `Dataset.train_test_split`, which reads a label at a time: a minute for 100,000 images.
-    rng, kept = np.random.default_rng(seed), math.floor(len(data) * (1 - part))
-    indices = stratified_shuffle_split_generate_indices(np.asarray(data["label"][:]), kept, held_out, rng=rng)
-    train, validation = next(iter(indices))
-    return data.select(train), data.select(validation)
 
 
 def _choose(data: Dataset, images: int, seed: int) -> Dataset:

@@ -4,14 +4,15 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from ..errors import first_line
+from .labels import Labeling, as_text
 from .listing import ImageFile, to_nfc
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -21,7 +22,10 @@ FILE_COLUMN = "file_name"  # that of `datasets`; other columns are told by what 
 ROWS_TO_TRY = 200  # of a column, when looking for the one that names images
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
-Table = dict[str, list[Any]]  # columns by name: text, lists of text, or None where a cell is empty
+# What a column of a class each may hold, one for each image
+INDICATORS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+
+Table = dict[str, list[Any]]  # columns by name: text, lists of text, or None where a cell is null
 
 
 def read_table(path: str | Path) -> Table:
@@ -52,7 +56,7 @@ def _read_csv(path: Path) -> Table:
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(names):
             raise ValueError(f"row {number} has {len(row)} fields, and the header {len(names)}.")
-    columns = {name: [cell.strip() or None for cell in cells] for name, *cells in zip(names, *rows[1:])}
+    columns = {name: [cell.strip() for cell in cells] for name, *cells in zip(names, *rows[1:])}
     columns.pop("", None)  # the numbers of rows, as pandas writes them
     return columns
 
@@ -85,34 +89,30 @@ def _read_parquet(path: Path) -> Table:
     return {name: [as_text(cell) for cell in cells] for name, cells in pq.read_table(path).to_pydict().items()}
 
 
-def as_text(cell: Any) -> Any:
-    """Return a cell as text; a whole number that missing cells turned into a float is whole again."""
-    if isinstance(cell, list):
-        return [as_text(part) for part in cell]
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    return None if cell is None or cell == "" or cell != cell else str(cell)
-
-
 # Which column is what
 
 
 @dataclass
 class LabelTable:
-    """A table's columns of labels and of what it calls the images; and `splits`, if it has one called so."""
+    """What a table calls the images, the label or labels of each, and its column `split`, if it has one.
+
+    `unused_columns` are those that are no classes, where there is a column for each class.
+    """
 
     path: Path
     files: list[Any]
     labels: list[Any]
     splits: list[Any] | None
-    label_column: str
-
-    def __str__(self) -> str:
-        return f"column {self.label_column} of {self.path.name}"
+    unused_columns: list[str] = field(default_factory=list)
 
 
 def open_label_table(
-    path: str | Path, files: "FileNames", file_column: str | None, label_column: str | None, may_lack_labels: bool
+    path: str | Path,
+    files: "FileNames",
+    file_column: str | None,
+    label_column: str | None,
+    labeling: Labeling,
+    may_lack_labels: bool,
 ) -> LabelTable | None:
     """Return the labels in a table.
 
@@ -120,7 +120,9 @@ def open_label_table(
         path: the table.
         files: the images there are.
         file_column: `--file_column`; where None, the one most of whose cells are names of images.
-        label_column: `--label_column`; where None, one of `LABEL_COLUMNS`, or the only one beside the images'.
+        label_column: `--label_column`; where None, one of `LABEL_COLUMNS`, or the only one beside the images', or those
+            that have 0 or 1 for each image, each a class.
+        labeling: one label an image, or several.
         may_lack_labels: whether the table may be of something else, such as captions: then None is returned.
 
     Raises:
@@ -130,14 +132,19 @@ def open_label_table(
     try:
         table = read_table(path)
         file_column = _file_column(path, table, files, file_column)
-        label_column = _label_column(path, table, file_column, label_column, may_lack_labels)
+        label_columns = _label_columns(path, table, file_column, label_column, may_lack_labels)
     except ValueError:
         if may_lack_labels:
             return None
         raise
-    check_one_label(f"{path}, column {label_column},", table[label_column])
     splits = next((cells for name, cells in table.items() if name.lower() == "split"), None)
-    return LabelTable(path, table[file_column], table[label_column], splits, label_column)
+    if len(label_columns) == 1:
+        labels = labeling.read(f"{path}, column {label_columns[0]},", table[label_columns[0]])
+        return LabelTable(path, table[file_column], labels, splits)
+    rows = zip(*(table[name] for name in label_columns))
+    lists = [[name for name, cell in zip(label_columns, row) if INDICATORS[cell.lower()]] for row in rows]
+    unused = [name for name in table if name not in (file_column, *label_columns) and table[name] is not splits]
+    return LabelTable(path, table[file_column], labeling.read(str(path), lists), splits, unused)
 
 
 def _file_column(path: Path, table: Table, files: "FileNames", asked: str | None) -> str:
@@ -156,16 +163,20 @@ def _file_column(path: Path, table: Table, files: "FileNames", asked: str | None
     return best
 
 
-def _label_column(path: Path, table: Table, file_column: str, asked: str | None, may_lack_labels: bool) -> str:
+def _label_columns(path: Path, table: Table, file_column: str, asked: str | None, may_lack_labels: bool) -> list[str]:
+    """Return the column of labels, or those of a class each."""
     if asked is not None:
-        return _check_column(path, table, "--label_column", asked)
+        return [_check_column(path, table, "--label_column", asked)]
     others = [name for name in table if name != file_column]
     usual = [name for name in LABEL_COLUMNS if name in others]
     if usual:
-        return usual[0]
+        return usual[:1]
     # Beside class folders it may be one of captions, few of which are the same.
     if len(others) == 1 and not (may_lack_labels and 2 * len(set(table[others[0]])) > len(table[others[0]])):
-        return others[0]
+        return others
+    classes = [name for name in others if all(str(cell).lower() in INDICATORS for cell in table[name])]
+    if len(classes) > 1 and not may_lack_labels:
+        return classes
     raise ValueError(f"{path} has columns {', '.join(table)}: name the one of labels with --label_column.")
 
 
@@ -173,16 +184,6 @@ def _check_column(path: Path, table: Table, option: str, name: str) -> str:
     if name not in table:
         raise ValueError(f"{option} {name}: {path} has columns {', '.join(table)}.")
     return name
-
-
-def check_one_label(where: str, labels: Iterable[Any]) -> None:
-    """Raise ValueError if one of the labels is a list."""
-    lists = [label for label in labels if isinstance(label, list)]
-    if lists:
-        raise ValueError(
-            f"{where} has several labels an image, such as {lists[0]}: expected one class for each image; choose"
-            " another --label_column."
-        )
 
 
 # Which image is meant

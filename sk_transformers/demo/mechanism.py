@@ -140,11 +140,13 @@ def read(network: Network, image: Image.Image) -> Reading:
     finally:
         for hook in hooks:
             hook.remove()
-    probabilities = outputs.logits[0].float().softmax(dim=0).tolist()
+    logits, config = outputs.logits[0].float(), network.model.config
+    several_labels = config.problem_type == "multi_label_classification"
+    probabilities = (logits.sigmoid() if several_labels else logits.softmax(dim=0)).tolist()
     layers = [
         read_layer(mixer, weights[0], computed_keys) for mixer, weights in zip(network.mixers, outputs.attentions)
     ]
-    labels: dict[Any, str] = network.model.config.id2label or {}
+    labels: dict[Any, str] = config.id2label or {}
     return Reading({labels[i]: p for i, p in enumerate(probabilities)}, as_seen(network, pixel_values[0]), layers)
 
 

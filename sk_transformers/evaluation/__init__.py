@@ -2,11 +2,14 @@
 
 options           the options of evaluations and predictions, with their defaults and rules
 run               an evaluation from options to a folder of figures and plots
-predictions       what a model says of every image, and the figures made of it
-metrics           top-k accuracy
+problems          what a classifier is asked: one label an image, or several
+predictions       what a model says of every image, and what a problem is
+single_label      figures of one label an image
+multi_label       figures of several labels an image
+metrics           top-k accuracy, and scores that count each class alike
 robustness        accuracy under common corruptions
 fonts             fonts for the names of classes
-plots             confusion, reliability and robustness
+plots             confusion, classes, reliability and robustness
 onnx              the same for exports to ONNX
 predict_files     classes or features of image files that have no labels
 prediction_table  their table, written so that a stopped run can go on

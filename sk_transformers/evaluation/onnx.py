@@ -17,6 +17,7 @@ from ..hub.onnx_export import FLOAT_MODEL, QUANTIZED_MODEL, export_onnx, load_on
 from ..pretrained import class_names, load_classifier
 from ..registration import is_ours
 from .predictions import map_labels
+from .problems import choose_problem
 
 BATCH_SIZE = 128
 FILES = (FLOAT_MODEL, QUANTIZED_MODEL)
@@ -36,12 +37,18 @@ def run_export(
         FileExistsError: if the folder holds something else already.
     """
     transformers_logging.disable_progress_bar()
+    if data_options is not None and data_options.problem_type != "single_label":
+        raise ValueError(
+            "--dataset: the check of an export counts right first answers, which --problem_type multi_label does not"
+            " have; leave the data out, and evaluate the model by sk-transformers evaluate."
+        )
     data = None if data_options is None else load_data(data_options)
     network, processor = load_classifier(model)
     if not is_ours(network):
         raise ValueError(f"model {model} is a {type(network).__name__}, expected one of this package's networks.")
     measure = None
     if data is not None and data_options is not None:
+        choose_problem(data.problem_type, model, network.config)
         label_map = map_labels(data.labels, class_names(network.config))
         loader = eval_loader(
             data.validation,

@@ -1,6 +1,8 @@
 """Pictures of an evaluation."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import torch
@@ -8,8 +10,10 @@ from matplotlib.figure import Figure
 
 from ..files import save_figure
 from .fonts import fonts_for
+from .multi_label import MultiLabelPredictions
 from .predictions import CALIBRATION_BINS, Predictions
 from .robustness import baseline_top1
+from .single_label import SingleLabelPredictions
 
 matplotlib.use("agg")
 MAX_NAMED_CLASSES = 40  # more names than that cannot be read
@@ -17,7 +21,50 @@ MAX_NUMBERED_CLASSES = 20  # nor more numbers
 MAX_CELLS = 1000  # a side, about as many as there are pixels
 
 
-def plot_confusion(predictions: Predictions, class_names: list[str], file: Path) -> None:
+def plot_single_label(
+    predictions: SingleLabelPredictions, figures: dict[str, Any], class_names: list[str], folder: Path
+) -> None:
+    """Draw `confusion.png` and `reliability.png` of an evaluation and its figures."""
+    plot_confusion(predictions, class_names, folder / "confusion.png")
+    file = folder / "reliability.png"
+    plot_reliability(predictions.confidence, predictions.correct, figures["calibration_error"], file)
+
+
+def plot_multi_label(
+    predictions: MultiLabelPredictions, figures: dict[str, Any], class_names: list[str], folder: Path
+) -> None:
+    """Draw `classes.png` and `reliability.png`, which is of all probabilities, of an evaluation and its figures."""
+    plot_classes(figures["per_class"], figures["mean_average_precision"], folder / "classes.png")
+    probabilities, labels = predictions.probabilities.flatten(), predictions.labels.flatten()
+    plot_reliability(probabilities, labels, figures["calibration_error"], folder / "reliability.png")
+
+
+PLOTS: dict[type[Predictions], Callable[[Any, dict[str, Any], list[str], Path], None]] = {
+    SingleLabelPredictions: plot_single_label,
+    MultiLabelPredictions: plot_multi_label,
+}  # of an evaluation, by what was predicted
+
+
+def plot_classes(per_class: dict[str, dict[str, Any]], average: float, file: Path) -> None:
+    """Draw the average precision of each class, best first, from `per_class` and the mean of an evaluation."""
+    names = sorted(per_class, key=lambda name: -per_class[name]["average_precision"])
+    are_named = len(names) <= MAX_NAMED_CLASSES
+    figure = Figure(figsize=(7, 1.6 + 0.24 * min(len(names), MAX_NAMED_CLASSES)), layout="constrained")
+    axes = figure.subplots()
+    height = 0.8 if are_named else 1.0
+    axes.barh(range(len(names)), [per_class[name]["average_precision"] for name in names], height, color="tab:blue")
+    axes.axvline(average, color="gray", linestyle="--", linewidth=1, label=f"mean, {average:.3f}")
+    if are_named:
+        labels = [f"{name} ({per_class[name]['images']})" for name in names]
+        axes.set_yticks(range(len(names)), labels, fontfamily=fonts_for(labels))
+    axes.invert_yaxis()
+    unit = "class (images)" if are_named else f"{len(names)} classes"
+    axes.set(xlabel="average precision", ylabel=unit, xlim=(0, 1), title="Average precision by class")
+    figure.legend(loc="outside lower center", frameon=False)
+    save_figure(figure, file)
+
+
+def plot_confusion(predictions: SingleLabelPredictions, class_names: list[str], file: Path) -> None:
     """Draw which fraction of each class's images (rows) was taken for each class (columns)."""
     merged = -(-len(class_names) // MAX_CELLS)  # classes to a row
     count = -(-len(class_names) // merged)
@@ -43,11 +90,11 @@ def plot_confusion(predictions: Predictions, class_names: list[str], file: Path)
     save_figure(figure, file)
 
 
-def plot_reliability(predictions: Predictions, calibration_error: float, file: Path) -> None:
-    """Draw how often predictions of a confidence are right, and how many of them there are."""
-    bins = (predictions.confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+def plot_reliability(confidence: torch.Tensor, correct: torch.Tensor, calibration_error: float, file: Path) -> None:
+    """Draw how often predictions `(predictions,)` of a confidence are right, and how many of them there are."""
+    bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
     counts = bins.bincount(minlength=CALIBRATION_BINS).float()
-    accuracy = torch.zeros(CALIBRATION_BINS).index_add_(0, bins, predictions.correct.float()) / counts
+    accuracy = torch.zeros(CALIBRATION_BINS).index_add_(0, bins, correct.float()) / counts
     centers = (torch.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
 
     figure = Figure(figsize=(5, 5.6), layout="constrained")
@@ -56,7 +103,7 @@ def plot_reliability(predictions: Predictions, calibration_error: float, file: P
     top.bar(centers, accuracy.nan_to_num(0), width=0.9 / CALIBRATION_BINS, color="tab:blue", label="measured")
     top.set(ylabel="accuracy", ylim=(0, 1), title=f"Reliability: calibration error {calibration_error:.3f}")
     bottom.bar(centers, counts, width=0.9 / CALIBRATION_BINS, color="tab:gray")
-    bottom.set(xlabel="confidence", ylabel="images", xlim=(0, 1))
+    bottom.set(xlabel="confidence", ylabel="predictions", xlim=(0, 1))
     figure.legend(loc="outside lower center", ncols=2, frameon=False)  # inside, it would cover bars
     save_figure(figure, file)
 

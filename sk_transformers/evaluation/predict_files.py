@@ -21,7 +21,7 @@ from ..data.transforms import Transform, eval_transform
 from ..devices import use_all_cores
 from ..errors import first_line
 from ..files import check_free
-from ..pretrained import load_base_model, load_classifier
+from ..pretrained import class_probabilities, load_base_model, load_classifier
 from .options import PredictionOptions
 from .prediction_table import CHUNK, PredictionTable
 
@@ -170,8 +170,7 @@ def top_classes(network: nn.Module, pixel_values: torch.Tensor, top_k: int) -> l
     """Return the `top_k` likeliest classes of each image with their scores, as the pipeline and the handler do."""
     config: Any = network.config
     logits = network(pixel_values=pixel_values).logits.float()
-    several_labels = config.problem_type == "multi_label_classification" or config.num_labels == 1
-    best = (logits.sigmoid() if several_labels else logits.softmax(dim=-1)).topk(min(top_k, logits.shape[-1]))
+    best = class_probabilities(logits, config).topk(min(top_k, logits.shape[-1]))
     rows = []
     for labels, scores in zip(best.indices.tolist(), best.values.tolist()):
         row: Row = {}

@@ -11,7 +11,8 @@ from rich.table import Table
 from torch import nn
 
 from ..data.corruptions import COMMON_CORRUPTIONS, GROUP_OF, CorruptingTransform
-from .predictions import accuracy, predict
+from .predictions import predict
+from .single_label import SINGLE_LABEL, accuracy
 
 
 def corrupted_accuracy(
@@ -41,7 +42,7 @@ def corrupted_accuracy(
         top1[corruption] = []
         for severity in severities:
             transform.set_condition(corruption, severity)
-            top1[corruption].append(accuracy(predict(accelerator, model, loader, label_map))["top1"])
+            top1[corruption].append(accuracy(predict(accelerator, model, loader, SINGLE_LABEL, label_map))["top1"])
             report()
     return top1
 

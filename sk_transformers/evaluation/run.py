@@ -24,8 +24,9 @@ from ..files import check_free, write_json
 from ..pretrained import class_names, load_classifier
 from ..provenance import provenance
 from .options import EvaluationOptions
-from .plots import plot_confusion, plot_reliability, plot_robustness
-from .predictions import Predictions, map_labels, predict, summarize
+from .plots import PLOTS, plot_robustness
+from .predictions import map_labels, predict
+from .problems import choose_problem
 from .robustness import check_same_images, corrupted_accuracy, load_baseline, summarize_robustness
 
 
@@ -33,8 +34,9 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
     """Evaluate a model as the options say.
 
     Returns:
-        The folder, with `evaluation.json`, `confusion.png`, `reliability.png` and, under corruptions,
-        `robustness.png`; and the figures. No folder on processes that are not the main one.
+        The folder, with `evaluation.json`, `reliability.png`, `confusion.png` or, of several labels an image,
+        `classes.png`, and under corruptions `robustness.png`; and the figures. No folder on processes that are
+        not the main one.
 
     Raises:
         ValueError: if model, data or baseline cannot be loaded or do not fit each other.
@@ -46,6 +48,8 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
     )
     check_free(folder)
     if options.corruptions is not None:
+        if data_options.problem_type != "single_label":
+            raise ValueError("--corruptions measures top-1 accuracy, which --problem_type multi_label does not have.")
         library_version()  # or the error would come after the first pass
         options = replace(options, corruptions=choose_corruptions(options.corruptions))
     transformers_logging.disable_progress_bar()
@@ -56,21 +60,21 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
         Console(stderr=True).print(data.account, markup=False, highlight=False, soft_wrap=True)
     images = data.split("train" if options.split == "all" else options.split)
     model, processor = load_classifier(options.model)
-    names = class_names(model.config)
+    names, problem = class_names(model.config), choose_problem(data.problem_type, options.model, model.config)
     label_map = map_labels(data.labels, names)
     baseline = None
     if options.baseline is not None:
         baseline = load_baseline(options.baseline, options.corruptions or [], options.severities, seen_size(processor))
 
     model, loader = accelerator.prepare(model, make_loader(options, data_options, images, eval_transform(processor)))
-    predictions = predict(accelerator, model, loader, label_map)
-    figures = summarize(predictions, names)
+    predictions = predict(accelerator, model, loader, problem, label_map)
+    figures = problem.summarize(predictions, names)
     record = {
         "model": options.model,
         "dataset": data_options.dataset,
         "dataset_revision": data.revision,
         "split": options.split,
-        "labels_sha256": labels_digest(predictions, names),
+        "labels_sha256": labels_digest(problem.names_of_labels(predictions, names)),
         **figures,
         **provenance(),
     }
@@ -79,8 +83,7 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(record, folder / "evaluation.json")
-        plot_confusion(predictions, names, folder / "confusion.png")
-        plot_reliability(predictions, figures["calibration_error"], folder / "reliability.png")
+        PLOTS[problem.predictions](predictions, figures, names, folder)
     if options.corruptions is not None:
         figures["robustness"] = record["robustness"] = evaluate_robustness(
             options, data_options, accelerator, model, processor, images, label_map, figures["top1"], baseline
@@ -140,10 +143,9 @@ def seen_size(processor: BaseImageProcessor) -> list[int]:
     return list(seen_image(processor, Image.new("RGB", (64, 64))).shape[:2])
 
 
-def labels_digest(predictions: Predictions, class_names: list[str]) -> str:
+def labels_digest(names_of_labels: list[str]) -> str:
     """Return what two evaluations of the same images share, wherever these lie and however the model orders classes."""
-    names = "\n".join(class_names[label] for label in predictions.labels.tolist())
-    return hashlib.sha256(names.encode()).hexdigest()
+    return hashlib.sha256("\n".join(names_of_labels).encode()).hexdigest()
 
 
 def model_title(model: str) -> str:

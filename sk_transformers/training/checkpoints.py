@@ -22,7 +22,8 @@ class RunState:
     """How far a run is, and what it measured: saved with every checkpoint."""
 
     step: int = 0  # optimizer steps
-    best_top1: float = -1.0
+    best_metric: str = "top1"  # a figure of the evaluations, which chooses the best weights
+    best_score: float = -1.0
     best_step: int = 0
     evaluations_since_best: int = 0
     seconds: float = 0.0  # of all processes that worked on the run one after the other
@@ -32,13 +33,18 @@ class RunState:
     batches: dict[str, int] = field(default_factory=dict)  # what the next batch depends on, beside the step
     data: dict[str, Any] = field(default_factory=dict)  # its fingerprint
 
-    def add_evaluation(self, entry: dict[str, float], top1: float) -> None:
-        """Note the figures of an evaluation, and whether its accuracy is the best so far."""
+    def add_evaluation(self, entry: dict[str, float]) -> None:
+        """Note the figures of an evaluation, and whether it is the best so far; that of averaged weights counts."""
+        score = entry.get(f"ema_{self.best_metric}", entry[self.best_metric])
         self.history.append(entry)
         self.epoch_losses, self.unreadable = [], 0
         self.evaluations_since_best += 1
-        if top1 > self.best_top1:
-            self.best_top1, self.best_step, self.evaluations_since_best = top1, self.step, 0
+        if score > self.best_score:
+            self.best_score, self.best_step, self.evaluations_since_best = score, self.step, 0
+
+    def forget_best(self) -> None:
+        """Let the next evaluation be the best so far, whatever came before."""
+        self.best_score, self.best_step, self.evaluations_since_best = -1.0, 0, 0
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
@@ -84,7 +90,10 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path, ema: nn.Module |
 def read_state(checkpoint: Path) -> RunState:
     """Return how far the run was at a checkpoint; ValueError if it is not one."""
     try:
-        return RunState(**json.loads((checkpoint / STATE).read_text()))
+        saved = json.loads((checkpoint / STATE).read_text())
+        if "best_top1" in saved:  # of 0.1
+            saved["best_score"] = saved.pop("best_top1")
+        return RunState(**saved)
     except (OSError, TypeError, ValueError) as error:
         raise ValueError(
             f"{checkpoint} is not a checkpoint of sk-transformers train: {STATE} cannot be read."
@@ -124,7 +133,7 @@ def bring_best_checkpoint(accelerator: Accelerator, run: Path, checkpoint: Path,
     best = checkpoint_folder(checkpoint.parent, state.best_step)
     here = checkpoint_folder(run, state.best_step)
     if not best.is_dir():
-        state.best_top1, state.best_step, state.evaluations_since_best = -1.0, 0, 0
+        state.forget_best()
     elif accelerator.is_main_process and not here.exists():
         partial = here.with_name(f".{here.name}.partial")
         shutil.copytree(best, partial, dirs_exist_ok=True)

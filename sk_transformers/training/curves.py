@@ -7,14 +7,16 @@ from matplotlib.figure import Figure
 from ..files import save_figure
 
 
-def plot_curves(history: list[dict[str, float]], file: Path) -> None:
-    """Loss, accuracy and learning rate against epochs, side by side, as PNG."""
+def plot_curves(history: list[dict[str, float]], titles: dict[str, str], file: Path) -> None:
+    """Draw loss, the figures that have `titles` and learning rate against epochs, side by side."""
+    scores = {title: name for name, title in titles.items()}
+    best, best_title = next(iter(titles.items()))
     epochs = [entry["epoch"] for entry in history]
     figure = Figure(figsize=(11, 3.2), layout="constrained")
-    losses, accuracies, rates = figure.subplots(1, 3)
+    losses, qualities, rates = figure.subplots(1, 3)
     for axes, title, curves in (
         (losses, "loss", {"training": "train_loss", "validation": "loss", "averaged weights": "ema_loss"}),
-        (accuracies, "accuracy", {"top-1": "top1", "top-5": "top5", "top-1, averaged weights": "ema_top1"}),
+        (qualities, "validation", {**scores, f"{best_title}, averaged weights": f"ema_{best}"}),
         (rates, "learning rate", {"at the end of the epoch": "learning_rate"}),
     ):
         for label, name in curves.items():

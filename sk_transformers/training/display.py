@@ -46,14 +46,15 @@ def announce(setup: Setup, state: RunState) -> None:
     )
 
 
-def say_epoch(accelerator: Accelerator, entry: dict[str, float]) -> None:
-    """Print the line of an evaluation."""
-    averaged = f"  averaged {entry['ema_top1']:.2%}" if "ema_top1" in entry else ""
-    top5 = f"  top-5 {entry['top5']:.2%}" if "top5" in entry else ""
+def say_epoch(accelerator: Accelerator, entry: dict[str, float], titles: dict[str, str]) -> None:
+    """Print the line of an evaluation: loss, and the figures that have `titles`, of averaged weights the first only."""
+    figures = "".join(f"  {title} {entry[name]:.2%}" for name, title in titles.items() if name in entry)
+    best = f"ema_{next(iter(titles))}"
+    averaged = f"  averaged {entry[best]:.2%}" if best in entry else ""
     counts = [entry.get("unreadable"), entry.get("unreadable_validation")]
     unreadable = f"  unreadable images {counts[0]}, in validation {counts[1]}" if any(counts) else ""
     say(
         accelerator,
         f"epoch {entry['epoch']:5.1f}  train loss {entry['train_loss']:.4f}  loss {entry['loss']:.4f}"
-        f"  top-1 {entry['top1']:.2%}{averaged}{top5}{unreadable}",
+        f"{figures}{averaged}{unreadable}",
     )

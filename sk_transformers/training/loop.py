@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from transformers.utils import logging as transformers_logging
 
 from ..data.seeds import STEP, seed_of, seed_step
-from ..evaluation.predictions import accuracy, predict
+from ..evaluation.predictions import predict
 from .checkpoints import (
     RunState,
     bring_best_checkpoint,
@@ -64,7 +64,7 @@ def train(options: TrainOptions) -> Path:
 def start(setup: Setup, run: Path, checkpoint: Path | None) -> RunState:
     """Return where the run is: at its start, or at a checkpoint, which is loaded."""
     if checkpoint is None:
-        return RunState(batches=setup.batch_order, data=setup.data.fingerprint)
+        return RunState(batches=setup.batch_order, data=setup.data.fingerprint, best_metric=setup.problem.best)
     state = read_state(checkpoint)
     may_change = setup.options.run.resume_on_changed_data
     is_same = check_same_data(checkpoint, state.data, setup.data.fingerprint, may_change)
@@ -75,7 +75,7 @@ def start(setup: Setup, run: Path, checkpoint: Path | None) -> RunState:
     if is_same:
         bring_best_checkpoint(setup.accelerator, run, checkpoint, state)
     else:  # what was best is no measure of the data there is now
-        state.best_top1, state.best_step, state.evaluations_since_best = -1.0, 0, 0
+        state.forget_best()
     return state
 
 
@@ -224,10 +224,11 @@ def describe_bad_loss(run: Path, loss: float, step: int, learning_rate: float) -
 def evaluate_epoch(setup: Setup, state: RunState) -> None:
     """Measure the model, and its average if there is one; the average is what counts then, and what is exported."""
     metrics = {"train_loss": sum(state.epoch_losses) / len(state.epoch_losses)}
-    predictions = predict(setup.accelerator, setup.model, setup.eval_loader)
-    metrics |= accuracy(predictions)
+    problem = setup.problem
+    predictions = predict(setup.accelerator, setup.model, setup.eval_loader, problem)
+    metrics |= problem.measure(predictions)
     if setup.averaged_model is not None:
-        averaged = accuracy(predict(setup.accelerator, setup.averaged_model, setup.eval_loader))
+        averaged = problem.measure(predict(setup.accelerator, setup.averaged_model, setup.eval_loader, problem))
         metrics |= {f"ema_{name}": value for name, value in averaged.items()}
     if setup.options.data.skip_unreadable:
         metrics |= {"unreadable": state.unreadable, "unreadable_validation": predictions.unreadable}
@@ -237,6 +238,6 @@ def evaluate_epoch(setup: Setup, state: RunState) -> None:
         "learning_rate": setup.optimizer.param_groups[0]["lr"],
         **metrics,
     }
-    state.add_evaluation(entry, top1=metrics.get("ema_top1", metrics["top1"]))
+    state.add_evaluation(entry)
     setup.accelerator.log({f"eval_{name}": value for name, value in metrics.items()}, step=state.step)
-    say_epoch(setup.accelerator, entry)
+    say_epoch(setup.accelerator, entry, problem.titles)

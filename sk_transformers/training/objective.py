@@ -1,4 +1,6 @@
-"""What training minimizes: cross-entropy with soft or hard labels, and the distance to a teacher."""
+"""What training minimizes: cross-entropy, with soft or hard labels or of each class, and the distance to a teacher."""
+
+from collections.abc import Callable
 
 import torch
 from timm.data import Mixup
@@ -64,10 +66,38 @@ class Teacher(nn.Module):
         return self.model(pixel_values=(pixels - self.own_mean) / self.own_std).logits[:, self.classes]
 
 
+LabelLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, float], torch.Tensor]
+
+
+def cross_entropy(
+    logits: torch.Tensor, targets: torch.Tensor, class_weights: torch.Tensor | None, smoothing: float
+) -> torch.Tensor:
+    """Return the mean cross-entropy of logits `(batch, classes)` and classes `(batch,)` or fractions of them
+    `(batch, classes)`.
+    """
+    # Not its own mean, which divides by the weights that happen to be in the batch.
+    losses = F.cross_entropy(logits, targets, class_weights, reduction="none", label_smoothing=smoothing)
+    return losses.mean()
+
+
+def binary_cross_entropy(
+    logits: torch.Tensor, targets: torch.Tensor, class_weights: torch.Tensor | None, smoothing: float
+) -> torch.Tensor:
+    """Return the mean binary cross-entropy of logits and targets `(batch, classes)`; labels are not smoothed.
+
+    The weight of a class is that of the images that have it.
+    """
+    return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=class_weights)
+
+
+LABEL_LOSSES: dict[str, LabelLoss] = {"single_label": cross_entropy, "multi_label": binary_cross_entropy}
+
+
 class Objective:
     """The loss of a batch.
 
     Args:
+        label_loss: of logits, targets, weights of classes and a fraction by which labels are smoothed.
         mixup: mixes images and labels, None to leave them.
         label_smoothing: fraction of a label spread over all classes; Mixup spreads its labels itself.
         teacher: gives soft targets, None for labels alone.
@@ -78,6 +108,7 @@ class Objective:
 
     def __init__(
         self,
+        label_loss: LabelLoss = cross_entropy,
         mixup: Mixup | None = None,
         label_smoothing: float = 0.0,
         teacher: nn.Module | None = None,
@@ -85,19 +116,18 @@ class Objective:
         temperature: float = 1.0,
         class_weights: torch.Tensor | None = None,
     ) -> None:
-        self.class_weights = class_weights
+        self.label_loss, self.class_weights = label_loss, class_weights
         self.mixup, self.label_smoothing, self.teacher = mixup, label_smoothing, teacher
         self.distillation_weight, self.temperature = distillation_weight, temperature
 
     def __call__(self, model: nn.Module, pixel_values: torch.Tensor, labels: torch.Tensor, mix: bool) -> torch.Tensor:
-        """Return the mean loss, a scalar, of images `(batch, channels, height, width)` and labels `(batch,)`."""
+        """Return the mean loss, a scalar, of images `(batch, channels, height, width)` and their labels."""
         targets, smoothing = labels, self.label_smoothing
         if self.mixup is not None and mix:
             pixel_values, targets = self.mixup(pixel_values, labels)
             smoothing = 0.0
         logits = model(pixel_values=pixel_values).logits.float()
-        # Not its own mean, which divides by the weights that happen to be in the batch.
-        loss = F.cross_entropy(logits, targets, self.class_weights, reduction="none", label_smoothing=smoothing).mean()
+        loss = self.label_loss(logits, targets, self.class_weights, smoothing)
         if self.teacher is None:
             return loss
         soft = self.teacher(pixel_values).float()

@@ -205,12 +205,26 @@ class TrainOptions:
             raise ValueError(
                 f"--repeated_augmentation {repeats}: a stream gives each image once; leave it or --streaming out."
             )
+        if self.data.problem_type == "multi_label":
+            self._check_several_labels()
         if self.streaming.streaming and self.optimization.balanced_sampling:
             raise ValueError("--balanced_sampling: a stream comes in its own order; leave it or --streaming out.")
         if not self.run.output_dir:
             self.run.output_dir = str(Path("runs", f"{Path(self.model.model).name}-{Path(self.data.dataset).name}"))
         if self.model.freeze_backbone and self.lora.lora_rank:
             raise ValueError("--freeze_backbone and --lora_rank are both given: adapters leave the backbone as it is.")
+
+    def _check_several_labels(self) -> None:
+        one_label = {
+            "mixup": self.augmentation.mixup,
+            "cutmix": self.augmentation.cutmix,
+            "label_smoothing": self.optimization.label_smoothing,
+            "balanced_sampling": self.optimization.balanced_sampling,
+            "teacher": self.distillation.teacher,
+        }
+        given = next((name for name, value in one_label.items() if value), None)
+        if given is not None:
+            raise ValueError(f"--{given} is for one label an image, and --problem_type is multi_label: leave it out.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return every option by its name."""

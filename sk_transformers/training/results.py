@@ -27,12 +27,12 @@ def finish(setup: Setup, run: Path, state: RunState) -> None:
     if setup.accelerator.is_main_process:
         record = run_record(setup.options, model, setup.data, state, setup.accelerator)
         write_json(record, run / "metrics.json")
-        plot_curves(state.history, run / "curves.png")
+        plot_curves(state.history, setup.problem.titles, run / "curves.png")
         examples = answered_examples(model, setup)
         card = run_card(model, run.name, record, examples)
         pictures = {"curves.png": run / "curves.png"} | {one["file"]: one["picture"] for one in examples}
         repo = export(model, setup.processor, run / "model", card, pictures)
-        say(setup.accelerator, f"Best top-1 {state.best_top1:.2%}. Ready to push: {repo}")
+        say(setup.accelerator, f"Best {setup.problem.best_title} {state.best_score:.2%}. Ready to push: {repo}")
         options = setup.options.run
         if options.push_to_hub is not None:
             say(setup.accelerator, str(push(run, options.push_to_hub, options.hub_private)))

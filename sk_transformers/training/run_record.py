@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard
 from transformers import PreTrainedModel
 
 from ..data.sources import BUILT_IN, ImageData
-from ..hub.cards.card import LICENSE, OriginFacts, RepoFacts, TrainingFacts, create_card
+from ..hub.cards.card import LICENSE, MEASURED, OriginFacts, RepoFacts, TrainingFacts, create_card
 from ..hub.fingerprint import fingerprint
 from ..hub.licenses import license_on_card
 from ..models.configuration_checks import size_pair
@@ -52,6 +52,7 @@ def run_record(
         "fingerprint": fingerprint(model),
         "seconds_an_image": seconds_an_image(model),
         "threads": torch.get_num_threads(),
+        "best_metric": state.best_metric,
         "best": {**best, **exported},
         "history": state.history,
     }
@@ -73,7 +74,7 @@ def seconds_an_image(model: PreTrainedModel) -> float:
 def run_card(
     model: PreTrainedModel, name: str, record: dict[str, Any], examples: list[dict[str, Any]] | None = None
 ) -> ModelCard:
-    """Return the card of a run's model: how it was trained, its validation accuracy, and examples."""
+    """Return the card of a run's model: how it was trained, what was measured on validation images, and examples."""
     data, best, arguments = record["data"], record["best"], record["arguments"]
     results = [
         EvalResult(
@@ -82,11 +83,11 @@ def run_card(
             dataset_name=Path(data["name"]).name,
             dataset_split="validation",
             dataset_revision=data["revision"],
-            metric_type="accuracy",
+            metric_type=kind,
             metric_name=title,
             metric_value=round(best[key], 4),
         )
-        for key, title in (("top1", "Top-1 accuracy"), ("top5", "Top-5 accuracy"))
+        for key, title, kind in MEASURED
         if key in best
     ]
     name_of_data = KNOWN_DATA.get(data["name"], Path(data["name"]).name)
@@ -111,7 +112,7 @@ def run_card(
             {what: value for what, value in training.items() if value not in (None, "")},
             results,
             recipe={option: without_local_folder(value) for option, value in arguments.items() if value is not None},
-            plots={"curves.png": "Loss, accuracy and learning rate by epoch"},
+            plots={"curves.png": "Loss, figures of validation and learning rate by epoch"},
             speeds={
                 "One image at a time": f"{1000 * record['seconds_an_image']:.3g} ms each on the CPU, in"
                 f" {record['threads']} thread{'s' if record['threads'] > 1 else ''} ({record['hardware']})"

@@ -15,13 +15,15 @@ from torch.utils.data import DataLoader
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..data.balance import read_class_weights
+from ..data.balance import balanced_weights, positive_weights, read_class_weights
 from ..data.loaders import TrainLoader, eval_loader
 from ..data.sources import ImageData, load_data
 from ..data.transforms import eval_transform, make_mixup, train_transform
 from ..devices import use_all_cores
+from ..evaluation.predictions import Problem
+from ..evaluation.problems import PROBLEMS
 from ..pretrained import load_model
-from .objective import Objective, Teacher
+from .objective import LABEL_LOSSES, Objective, Teacher
 from .optimization import Schedule, make_optimizer
 from .options import OptimizationOptions, ScheduleOptions, TrainOptions
 from .trackers import installed_trackers
@@ -41,6 +43,7 @@ class Setup:
     options: TrainOptions
     accelerator: Accelerator
     data: ImageData
+    problem: Problem
     processor: BaseImageProcessor
     model: nn.Module
     model_class: type[PreTrainedModel]
@@ -87,7 +90,9 @@ def set_up(options: TrainOptions) -> Setup:
     epochs = optimization.num_train_epochs + options.schedule.cooldown_epochs
     total_steps = optimization.max_train_steps or round(epochs * steps_per_epoch)
 
-    network, processor = load_model(options.model.model, data.id2label, **options.model.config_fields)
+    problem = PROBLEMS[data.problem_type]
+    fields = {**options.model.config_fields, "problem_type": problem.config_type}
+    network, processor = load_model(options.model.model, data.id2label, **fields)
     model_class, config = type(network), network.config
     if hardware.gradient_checkpointing:
         network.gradient_checkpointing_enable()
@@ -116,6 +121,7 @@ def set_up(options: TrainOptions) -> Setup:
         options=options,
         accelerator=accelerator,
         data=data,
+        problem=problem,
         processor=processor,
         model=model,
         model_class=model_class,
@@ -218,13 +224,19 @@ def make_objective(
     label_smoothing, distillation = options.optimization.label_smoothing, options.distillation
     class_weights = None
     if options.optimization.class_weights is not None:
-        class_weights = read_class_weights(options.optimization.class_weights, data.labels, data.class_counts)
-        class_weights = class_weights.to(accelerator.device)
+        balanced = {
+            "single_label": balanced_weights,
+            "multi_label": lambda counts: positive_weights(counts, data.train_images or 0),
+        }[data.problem_type]
+        class_weights = read_class_weights(
+            options.optimization.class_weights, data.labels, data.class_counts, balanced
+        ).to(accelerator.device)
     teacher = None
     if distillation.teacher is not None:
         teacher = Teacher(distillation.teacher, processor, data.labels, distillation.trust_remote_code)
         teacher.to(accelerator.device)
     return Objective(
+        LABEL_LOSSES[data.problem_type],
         make_mixup(options.augmentation, len(data.labels), label_smoothing),
         label_smoothing,
         teacher,

@@ -18,14 +18,16 @@ from ..support.image_files import load_images, write_files
 def test_balanced_weights_are_those_of_scikit_learn():
     labels = np.repeat([0, 1, 2], [60, 30, 10])
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
-    np.testing.assert_allclose(read_class_weights("balanced", list("abc"), [60, 30, 10]), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        read_class_weights("balanced", list("abc"), [60, 30, 10], balanced_weights), expected, rtol=1e-6
+    )
     assert balanced_weights([2, 0, 2]).tolist() == [1, 0, 1]
 
 
 def test_weights_of_a_file(tmp_path):
     file = tmp_path / "weights.yaml"
     file.write_text("no: 2\n007: 0.5\ncat: 1e1\n")
-    assert read_class_weights(str(file), ["007", "cat", "no"], None).tolist() == [0.5, 10, 2]
+    assert read_class_weights(str(file), ["007", "cat", "no"], None, balanced_weights).tolist() == [0.5, 10, 2]
     for text, sentence in [
         ("cat: 1", "has no weight for '007', 'no'"),
         ("{cat: 1, no: 1, 007: 1, eel: 1}", "has a weight for 'eel', which the data does not have"),
@@ -36,9 +38,9 @@ def test_weights_of_a_file(tmp_path):
     ]:
         file.write_text(text)
         with pytest.raises(ValueError, match=f"--class_weights .*weights.yaml.* ?{sentence}"):
-            read_class_weights(str(file), ["007", "cat", "no"], None)
+            read_class_weights(str(file), ["007", "cat", "no"], None, balanced_weights)
     with pytest.raises(ValueError, match="a stream does not tell the sizes of classes, give a file"):
-        read_class_weights("balanced", ["a", "b"], None)
+        read_class_weights("balanced", ["a", "b"], None, balanced_weights)
 
 
 def test_the_loss_is_weighted_by_class():

@@ -20,8 +20,15 @@ from sk_transformers.data.options import DataOptions
 from sk_transformers.evaluation.metrics import class_scores
 from sk_transformers.evaluation.options import EvaluationOptions
 from sk_transformers.evaluation.plots import plot_confusion, plot_reliability
-from sk_transformers.evaluation.predictions import Predictions, accuracy, map_labels, predict, reduce_logits, summarize
+from sk_transformers.evaluation.predictions import map_labels, predict
 from sk_transformers.evaluation.run import evaluate_model
+from sk_transformers.evaluation.single_label import (
+    SINGLE_LABEL,
+    SingleLabelPredictions,
+    accuracy,
+    reduce_logits,
+    summarize,
+)
 from sk_transformers.hub import export
 from sk_transformers.image_processing import image_processor_for
 
@@ -41,7 +48,9 @@ def logits_and_labels():
 
 def test_figures(logits_and_labels):
     logits, labels = logits_and_labels
-    figures = summarize(Predictions(*reduce_logits(logits, labels), seconds=2.0, measured_images=400), LABELS)
+    figures = summarize(
+        SingleLabelPredictions(**reduce_logits(logits, labels), seconds=2.0, measured_images=400), LABELS
+    )
     rows = list(zip(logits.double(), labels.tolist()))
     ranks = [sorted(range(6), key=lambda index: -logits[index].item()) for logits, _ in rows]
     right = [ranked[0] == label for ranked, (_, label) in zip(ranks, rows)]
@@ -83,8 +92,10 @@ def batches(logits, labels, size=64):
 def test_unreadable_images_count_in_no_figure(logits_and_labels, label_map):
     logits, labels = logits_and_labels
     bad = torch.rand(500) < 0.1
-    with_bad = predict(Accelerator(cpu=True), Echo(), batches(logits, labels.where(~bad, -100)), label_map)
-    without = predict(Accelerator(cpu=True), Echo(), batches(logits[~bad], labels[~bad]), label_map)
+    with_bad = predict(
+        Accelerator(cpu=True), Echo(), batches(logits, labels.where(~bad, -100)), SINGLE_LABEL, label_map
+    )
+    without = predict(Accelerator(cpu=True), Echo(), batches(logits[~bad], labels[~bad]), SINGLE_LABEL, label_map)
     assert with_bad.labels.tolist() == [y if label_map is None else label_map[y] for y in labels[~bad].tolist()]
     figures, expected = summarize(with_bad, LABELS), summarize(without, LABELS)
     assert (figures.pop("unreadable"), expected.pop("unreadable")) == (bad.sum(), 0)
@@ -97,7 +108,7 @@ def test_unreadable_images_count_in_no_figure(logits_and_labels, label_map):
 def test_nothing_to_measure(logits_and_labels):
     logits, labels = logits_and_labels
     with pytest.raises(ValueError, match="none of the 500 images could be read"):
-        predict(Accelerator(cpu=True), Echo(), batches(logits, torch.full_like(labels, -100)))
+        predict(Accelerator(cpu=True), Echo(), batches(logits, torch.full_like(labels, -100)), SINGLE_LABEL)
 
 
 def test_labels_are_matched_by_name():
@@ -111,9 +122,9 @@ def test_labels_are_matched_by_name():
 def test_plots_are_written(logits_and_labels, tmp_path, classes):
     logits, labels = logits_and_labels
     logits = torch.cat([logits, torch.randn(500, classes - 6)], dim=1)
-    predictions = Predictions(*reduce_logits(logits, labels), seconds=2.0, measured_images=400)
+    predictions = SingleLabelPredictions(**reduce_logits(logits, labels), seconds=2.0, measured_images=400)
     plot_confusion(predictions, [f"class {i}" for i in range(classes)], tmp_path / "confusion.png")
-    plot_reliability(predictions, 0.1, tmp_path / "reliability.png")
+    plot_reliability(predictions.confidence, predictions.correct, 0.1, tmp_path / "reliability.png")
     for file in tmp_path.iterdir():
         with Image.open(file) as picture:
             assert min(picture.size) > 400
@@ -207,8 +218,7 @@ def test_scores_of_classes_are_those_of_scikit_learn():
 @pytest.mark.parametrize(("classes", "shown"), [(2, False), (5, False), (6, True)])
 def test_top5_is_of_more_than_five_classes(classes, shown):
     logits, labels = torch.randn(7, classes), torch.randint(classes, (7,))
-    top, confidence, loss, labels = reduce_logits(logits, labels)
-    figures = accuracy(Predictions(top, confidence, loss, labels, 0.0, 0))
+    figures = accuracy(SingleLabelPredictions(**reduce_logits(logits, labels), seconds=0.0, measured_images=0))
     assert ("top5" in figures) == shown
     assert figures["top1"] == pytest.approx((logits.argmax(-1) == labels).float().mean().item())
 

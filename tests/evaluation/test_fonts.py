@@ -10,7 +10,7 @@ from matplotlib import font_manager
 
 from sk_transformers.evaluation.fonts import fonts_for
 from sk_transformers.evaluation.plots import plot_confusion
-from sk_transformers.evaluation.predictions import Predictions
+from sk_transformers.evaluation.single_label import SingleLabelPredictions
 
 CATS = ["\u732b", "\uace0\uc591\uc774", "chat", "\u043a\u043e\u0442"]  # Japanese, Korean, French, Russian
 
@@ -39,7 +39,14 @@ def font(tmp_path, monkeypatch):
 def plot(file):
     """Draw a confusion of the classes, and return what matplotlib warned of."""
     labels = torch.arange(4)
-    predictions = Predictions(labels[:, None], torch.ones(4), torch.zeros(4), labels, 1.0, 0)
+    predictions = SingleLabelPredictions(
+        labels=labels,
+        loss=torch.zeros(4),
+        seconds=1.0,
+        measured_images=0,
+        top=labels[:, None],
+        confidence=torch.ones(4),
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         plot_confusion(predictions, CATS, file)

@@ -52,7 +52,7 @@ class TrainingFacts:
 
     Args:
         summary: printed lines by what they say: `{"Command": ..., "Seed": ..., ...}`.
-        results: accuracies; they go into the metadata and a table.
+        results: what was measured, the first of it what counts; they go into the metadata and a table.
         recipe: the options of the run.
         plots: titles of pictures by their files in the repo.
         speeds: what was measured, as printed lines.
@@ -126,6 +126,7 @@ def create_card(
         classes=name_classes(config) if is_classifier else None,
         limits=limits(config),
         is_hybrid=config.model_type == "skformer",
+        several_labels=config.problem_type == "multi_label_classification",
         pipeline_tag=data.pipeline_tag,
         repo_id=repo.repo_id or f"org/{name}",
         repo=repo,
@@ -228,19 +229,23 @@ def limits(config: PretrainedConfig) -> list[str]:
 
 
 COLUMNS = {
-    "top1": "top-1", "top5": "top-5", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "loss": "loss",
-    "calibration_error": "calibration error",
+    "top1": "top-1", "top5": "top-5", "balanced_accuracy": "balanced accuracy",
+    "mean_average_precision": "mean average precision", "micro_f1": "micro F1", "macro_f1": "macro F1",
+    "exact_match": "exact match", "loss": "loss", "calibration_error": "calibration error",
 }  # fmt: skip
-EVALUATED = (  # an older evaluation has fewer of them, and one of few classes no top-5
+MEASURED = (  # figure, title and type of metric; those of one label an image and those of several have others
     ("top1", "Top-1 accuracy", "accuracy"),
     ("top5", "Top-5 accuracy", "accuracy"),
     ("balanced_accuracy", "Balanced accuracy", "accuracy"),
+    ("mean_average_precision", "Mean average precision", "mean_average_precision"),
+    ("micro_f1", "Micro F1", "f1"),
     ("macro_f1", "Macro F1", "f1"),
+    ("exact_match", "Exact match", "exact_match"),
 )
 
 
 def evaluation_results(evaluation: dict[str, Any]) -> list[EvalResult]:
-    """Return an evaluation's accuracies as metadata."""
+    """Return an evaluation's figures as metadata."""
     dataset = Path(evaluation["dataset"]).name
     return [
         EvalResult(
@@ -252,7 +257,7 @@ def evaluation_results(evaluation: dict[str, Any]) -> list[EvalResult]:
             metric_name=f"{title}, evaluated",
             metric_value=round(evaluation[key], 4),
         )
-        for key, title, kind in EVALUATED
+        for key, title, kind in MEASURED
         if isinstance(evaluation.get(key), float)
     ]
 

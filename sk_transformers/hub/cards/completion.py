@@ -15,13 +15,17 @@ from .card import SECTIONS, RepoFacts, TrainingFacts, create_card
 from .merge import MODEL_INDEX, digest, insert_after, is_metadata, join_card, merge_results, parse_card
 
 EXAMPLES = "examples"  # the folder of a repo
-EVALUATION = {  # what a card takes from an evaluation's record
-    "dataset": str, "split": str, "images": int, "top1": float, "loss": float,
-    "calibration_error": float,
+EVALUATION = {  # what a card takes from an evaluation's record, beside one of the figures that count
+    "dataset": str, "split": str, "images": int, "loss": float, "calibration_error": float,
 }  # fmt: skip
+COUNTING = ("top1", "mean_average_precision")
 MAX_ANSWERS = 3  # to an example
 EXAMPLE_SIZE = 512  # pixels of the longer side; a picture's metadata, with the place it was taken at, stays behind
-PLOTS = {"confusion.png": "Confusion of the classes", "reliability.png": "Reliability of the confidences"}
+PLOTS = {
+    "confusion.png": "Confusion of the classes",
+    "classes.png": "Average precision of the classes",
+    "reliability.png": "Reliability of the confidences",
+}
 
 
 def complete_card(
@@ -105,7 +109,8 @@ def evaluation_of(folder: Path) -> dict[str, Any]:
         PreflightError: if the folder holds none.
     """
     record = read_object(folder / "evaluation.json") if (folder / "evaluation.json").is_file() else {}
-    if not all(isinstance(record.get(name), kind) for name, kind in EVALUATION.items()):
+    is_complete = all(isinstance(record.get(name), kind) for name, kind in EVALUATION.items())
+    if not is_complete or not any(isinstance(record.get(name), float) for name in COUNTING):
         raise PreflightError(
             f"{folder} has no evaluation.json that sk-transformers evaluate wrote: evaluate the model first."
         )
