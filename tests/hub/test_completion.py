@@ -42,6 +42,16 @@ def test_an_evaluation_brings_its_plots_and_not_the_folder_of_its_data(tmp_path)
         evaluation_of(tmp_path / "nothing")
 
 
+def test_the_card_says_how_deep_pictures_are_read_where_the_decoder_is_there(repo_folder, tmp_path):
+    assert "clips a gray picture of 16 bits" in (repo_folder / "README.md").read_text()
+    for file in repo_folder.iterdir():
+        if file.name not in ("model.safetensors", "decoding.py"):
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    for folder in (repo_folder, tmp_path):
+        card = complete_card(folder, "org/tiny", None, {}, [], [])
+        assert ("Give it `decode(file)` instead" in card) == (folder / "decoding.py").is_file()
+
+
 def test_a_completed_card_reads_as_generated_and_keeps_what_was_edited(repo_folder, tmp_path, image):
     example = example_of(image, [{"label": "ant", "score": 0.9}])
     card = parse_card(complete_card(repo_folder, "org/tiny", "v1", {"curves.png": "Curves"}, [], [example]))

@@ -76,6 +76,7 @@ class RepoFacts:
             ...}]}`, for the metadata (`widget`) and a table.
         plots: titles of pictures by their files in the repo.
         has_handler: whether it has `handler.py`, as `export()` gives it to classifiers.
+        has_decoder: whether it has `decoding.py`, which `export()` gives to all.
         onnx: what `onnx/export.json` in it holds.
     """
 
@@ -84,6 +85,7 @@ class RepoFacts:
     examples: list[dict[str, Any]] = field(default_factory=list)
     plots: dict[str, str] = field(default_factory=dict)
     has_handler: bool = True
+    has_decoder: bool = True
     onnx: dict[str, Any] | None = None
 
 

@@ -60,7 +60,13 @@ def complete_card(
                 TrainingFacts({"": ""}),
                 evaluations=evaluations,
                 repo=RepoFacts(
-                    repo_id, tag, examples, plots, (folder / "handler.py").is_file(), onnx=onnx_report(folder)
+                    repo_id,
+                    tag,
+                    examples,
+                    plots,
+                    has_handler=(folder / "handler.py").is_file(),
+                    has_decoder=(folder / "decoding.py").is_file(),
+                    onnx=onnx_report(folder),
                 ),
             )
         )
