@@ -301,6 +301,7 @@ class ViTReader(ShapeReader):
             "token_mixer": mixers[0] if len(set(mixers)) == 1 else mixers,
             "query_projection": self.query_projection(static_layers),
             "qkv_bias": self.has("mixer.v_proj.bias"),
+            "key_bias": self.has("mixer.k_proj.bias") or not self.has("mixer.k_proj.weight"),
             # Locality self-attention is both, and the mask leaves no tensor.
             "learned_temperature": learned_temperature,
             "mask_diagonal": learned_temperature,
@@ -308,11 +309,18 @@ class ViTReader(ShapeReader):
             "layer_scale_init_value": LAYER_SCALE_INIT_VALUE if self.has("mixer_scale.scale") else None,
             "class_token": self.has("embeddings.cls_token"),
             "num_register_tokens": self.shapes.get("skvit.embeddings.register_tokens", (1, 0))[1],
-            "pooling": self.known.get("pooling", "cls" if self.has("embeddings.cls_token") else "mean"),
+            "pooling": self.pooling(),
+            "patch_bias": self.has("patch_embeddings.projection.bias"),
+            "embeddings_layernorm": self.has("embeddings.layernorm.weight"),
             "distillation_token": self.has("embeddings.distillation_token"),
             "distillation_head": self.has("distillation_classifier.weight"),
             **({"num_labels": self.num_labels()} if self.has_classifier else {}),
         }
+
+    def pooling(self) -> str:
+        if self.has("pooler.probe"):
+            return "attention"
+        return self.known.get("pooling", "cls" if self.has("embeddings.cls_token") else "mean")
 
     @property
     def has_classifier(self) -> bool:
@@ -355,6 +363,9 @@ class ViTReader(ShapeReader):
         return (side, side), numbers // side**2
 
     def image_size(self, patch_size: tuple[int, int]) -> int | tuple[int, int]:
+        known = self.known.get("image_size")
+        if known is not None and "skvit.embeddings.position_embeddings" not in self.shapes:
+            return simplified(known)
         positions = self.shape("skvit.embeddings.position_embeddings")[1]
         positions -= self.has("embeddings.cls_token") + self.has("embeddings.distillation_token")
         override = self.hints.image_size or self.known.get("image_size")

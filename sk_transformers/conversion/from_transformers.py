@@ -8,16 +8,31 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    CLIPVisionModel,
+    SiglipVisionModel,
+)
 
 from ..errors import first_line
 from ..hub.licenses import license_on_card
 from .checkpoint import Checkpoint
 from .errors import CheckpointError, shorten
-from .names import TRANSFORMERS_DINOV2, TRANSFORMERS_VIT, CodeBase
+from .names import (
+    TRANSFORMERS_CLIP,
+    TRANSFORMERS_DINOV2,
+    TRANSFORMERS_DINOV3,
+    TRANSFORMERS_SIGLIP,
+    TRANSFORMERS_VIT,
+    CodeBase,
+)
 
 LEFT_OUT_THERE = "which transformers leaves out too"
 OF_PRETRAINING = "which masked pretraining alone uses"
+TEXT_PART = "the text part and what compares it with images"
 POOLER = "a pooler that SKViT does not have: its pooled output is the class token itself"
 
 
@@ -29,11 +44,15 @@ class Architecture:
         code_base: its names.
         settings: from its configuration, and whether it is a classifier, to fields of ours.
         left_out: beginnings of names of tensors, without the prefix of the base model, and why they are not converted.
+        model_class: what loads a network without a classifier.
+        part: the field of its configuration with that of the images' part, if there is another part.
     """
 
     code_base: CodeBase
     settings: Callable[[Any, bool], dict[str, Any]]
     left_out: dict[str, str] = field(default_factory=dict)
+    model_class: Any = AutoModel
+    part: str | None = None
 
 
 def vit_settings(config: Any, is_classifier: bool) -> dict[str, Any]:
@@ -63,14 +82,50 @@ def dinov2_settings(config: Any, is_classifier: bool) -> dict[str, Any]:
     }
 
 
+def dinov3_settings(config: Any, is_classifier: bool) -> dict[str, Any]:
+    expected = {"proj_bias": True, "mlp_bias": True, "value_bias": config.query_bias}
+    for name, value in expected.items():
+        if getattr(config, name) != value:
+            raise CheckpointError(f"The source has {name}={not value}, and SKViT can only do {name}={value} there.")
+    return {
+        **vit_settings(config, is_classifier),
+        "strict_image_size": False,
+        "position_embedding_type": "rotary",
+        "rope_theta": config.rope_theta,
+        "pooling": "cls",
+        "apply_layernorm": config.apply_layernorm,
+    }
+
+
+def clip_settings(config: Any, is_classifier: bool) -> dict[str, Any]:
+    return {**vit_settings(config, is_classifier), "pooling": "cls", "final_norm": "pooled"}
+
+
+def siglip_settings(config: Any, is_classifier: bool) -> dict[str, Any]:
+    whole_patches = config.image_size % config.patch_size == 0
+    pooling = "attention" if config.vision_use_head else "mean"
+    return {**vit_settings(config, is_classifier), "strict_image_size": whole_patches, "pooling": pooling}
+
+
+def ijepa_settings(config: Any, is_classifier: bool) -> dict[str, Any]:
+    return {**vit_settings(config, is_classifier), "pooling": "mean"}
+
+
+CLIP = Architecture(TRANSFORMERS_CLIP, clip_settings, model_class=CLIPVisionModel, part="vision_config")
+SIGLIP = Architecture(TRANSFORMERS_SIGLIP, siglip_settings, model_class=SiglipVisionModel, part="vision_config")
+MASK_TOKEN = {"embeddings.mask_token": OF_PRETRAINING}
 ARCHITECTURES = {  # by model type
-    "vit": Architecture(TRANSFORMERS_VIT, vit_settings, {"pooler.": POOLER, "embeddings.mask_token": OF_PRETRAINING}),
-    "deit": Architecture(TRANSFORMERS_VIT, vit_settings, {"pooler.": POOLER, "embeddings.mask_token": OF_PRETRAINING}),
-    "dinov2": Architecture(TRANSFORMERS_DINOV2, dinov2_settings, {"embeddings.mask_token": OF_PRETRAINING}),
-    "dinov2_with_registers": Architecture(
-        TRANSFORMERS_DINOV2, dinov2_settings, {"embeddings.mask_token": OF_PRETRAINING}
-    ),
-}  # fmt: skip
+    "vit": Architecture(TRANSFORMERS_VIT, vit_settings, {"pooler.": POOLER, **MASK_TOKEN}),
+    "deit": Architecture(TRANSFORMERS_VIT, vit_settings, {"pooler.": POOLER, **MASK_TOKEN}),
+    "dinov2": Architecture(TRANSFORMERS_DINOV2, dinov2_settings, MASK_TOKEN),
+    "dinov2_with_registers": Architecture(TRANSFORMERS_DINOV2, dinov2_settings, MASK_TOKEN),
+    "dinov3_vit": Architecture(TRANSFORMERS_DINOV3, dinov3_settings, MASK_TOKEN),
+    "clip": CLIP,
+    "clip_vision_model": CLIP,
+    "siglip": SIGLIP,
+    "siglip_vision_model": SIGLIP,
+    "ijepa": Architecture(TRANSFORMERS_VIT, ijepa_settings, {"pooler.": POOLER, **MASK_TOKEN}),
+}
 
 
 def read_transformers(name: str) -> Checkpoint:
@@ -91,10 +146,14 @@ def read_transformers(name: str) -> Checkpoint:
             f"{name} is a {config.model_type!r} of transformers', expected one of {', '.join(ARCHITECTURES)}."
         )
     is_classifier = any("ForImageClassification" in name for name in config.architectures or ())
-    model, unexpected = load(name, AutoModelForImageClassification if is_classifier else AutoModel)
+    if is_classifier and architecture.part:
+        raise CheckpointError(
+            f"{name} is a {config.architectures[0]}: of {config.model_type}, the tower alone is read."
+        )
+    model, unexpected = load(name, AutoModelForImageClassification if is_classifier else architecture.model_class)
     state_dict, left_out = leave_out(model, architecture.left_out)
     if unexpected:
-        left_out[LEFT_OUT_THERE] = sorted(unexpected)
+        left_out[TEXT_PART if architecture.part else LEFT_OUT_THERE] = sorted(unexpected)
     if getattr(model, "pooler", None) is not None and POOLER in left_out:
         model.pooler = None  # what it makes of the class token is not compared
     id2label: Any = config.id2label
@@ -103,7 +162,7 @@ def read_transformers(name: str) -> Checkpoint:
         name,
         architecture.code_base,
         state_dict,
-        architecture.settings(config, is_classifier),
+        architecture.settings(model.config if architecture.part else config, is_classifier),
         network=model,
         runs_in="transformers",
         image_processor=load_image_processor(name),
@@ -132,7 +191,8 @@ def load(name: str, auto_class: Any) -> tuple[Any, set[str]]:
 def leave_out(model: Any, reasons: dict[str, str]) -> tuple[dict[str, torch.Tensor], dict[str, list[str]]]:
     """Return the tensors that are converted, and the names of the others by the reason."""
     kept, left_out = {}, {}
-    for name, tensor in model.state_dict().items():
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if tensor.numel()}  # such as no registers
+    for name, tensor in tensors.items():
         inside = name.removeprefix(f"{model.base_model_prefix}.")
         reason = next((why for beginning, why in reasons.items() if inside.startswith(beginning)), None)
         if reason is None:

@@ -95,7 +95,7 @@ TRANSFORMERS_LAYER_RULES = (
     (r"\.attention\.", ".mixer."),
 )
 TRANSFORMERS_VIT_RULES = (
-    (r"^(vit|deit)\.", "skvit."),
+    (r"^(vit|deit|ijepa)\.", "skvit."),
     *TRANSFORMERS_LAYER_RULES,
     (r"^cls_classifier\.", "classifier."),
 )
@@ -111,6 +111,30 @@ TRANSFORMERS_DINOV2_RULES = (
     (r"\.mlp\.down_proj\.", ".mlp.fc2."),
     (r"\.mlp\.weights_in\.", ".mlp.gate_fc1."),  # before 5.23
     (r"\.mlp\.weights_out\.", ".mlp.fc2."),
+)
+TRANSFORMERS_DINOV3_RULES = (
+    (r"^embeddings\.patch_embeddings\.", "skvit.embeddings.patch_embeddings.projection."),
+    (r"^(?:model\.)?layer\.", "skvit.layers."),
+    (r"^norm\.", "skvit.layernorm."),
+    *TRANSFORMERS_DINOV2_RULES,
+    (r"(layers\.\d+\.mlp)\.up_proj\.", r"\1.fc1."),
+)
+TRANSFORMERS_CLIP_RULES = (  # and SigLIP's
+    (r"^vision_model\.", ""),
+    (r"^(embeddings|encoder|pre_layrnorm|post_layernorm|head)\.", r"skvit.\1."),
+    (r"\.embeddings\.class_embedding$", ".embeddings.cls_token"),
+    (r"\.embeddings\.patch_embedding\.", ".embeddings.patch_embeddings.projection."),
+    (r"\.embeddings\.position_embedding\.weight$", ".embeddings.position_embeddings"),
+    (r"\.pre_layrnorm\.", ".embeddings.layernorm."),
+    (r"\.encoder\.layers\.", ".layers."),
+    (r"\.layer_norm1\.", ".layernorm_before."),
+    (r"\.layer_norm2\.", ".layernorm_after."),
+    (r"\.self_attn\.out_proj\.", ".mixer.o_proj."),
+    (r"\.self_attn\.", ".mixer."),
+    (r"\.post_layernorm\.", ".layernorm."),
+    (r"\.head\.attention\.in_proj_(weight|bias)$", r".pooler.qkv.\1"),
+    (r"\.head\.attention\.out_proj\.", ".pooler.o_proj."),
+    (r"\.head\.", ".pooler."),
 )
 
 
@@ -157,6 +181,9 @@ TIMM_VIT = CodeBase(
 # Without a signature: a file of its tensors alone tells neither the heads nor the epsilon, its folder does.
 TRANSFORMERS_VIT = CodeBase("transformers' ViT", (), TRANSFORMERS_VIT_RULES)
 TRANSFORMERS_DINOV2 = CodeBase("transformers' DINOv2", (), TRANSFORMERS_DINOV2_RULES)
+TRANSFORMERS_DINOV3 = CodeBase("transformers' DINOv3", (), TRANSFORMERS_DINOV3_RULES)
+TRANSFORMERS_CLIP = CodeBase("transformers' CLIP", (), TRANSFORMERS_CLIP_RULES)
+TRANSFORMERS_SIGLIP = CodeBase("transformers' SigLIP", (), TRANSFORMERS_CLIP_RULES)
 RECOGNIZED = (METAFORMER, TIMM_METAFORMER, SMALL_VIT, TIMM_VIT)
 
 TIMM_MIXERS = {"SepConv": "separable_conv", "Attention": "attention", "Pooling": "pooling", "Identity": "identity"}
@@ -180,7 +207,7 @@ def convert_state_dict(
     for name, tensor in state_dict.items():
         for pattern, replacement in rules:
             name = re.sub(pattern, replacement, name)
-        converted.update(_split_projection(name, tensor))
+        converted.update(_split_projection(name, _with_batch(name, tensor)))
     for name in [name for name in converted if name.endswith(".mixer.k.weight")]:
         _read_as_static_key(converted, name.removesuffix(".k.weight"))
     return converted
@@ -203,6 +230,13 @@ def _read_as_static_key(tensors: dict[str, torch.Tensor], mixer: str) -> None:
         )
     tensors[f"{mixer}.key"] = kernel.permute(0, 2, 3, 1).reshape(heads, kernel.shape[0] // heads, -1)
     tensors[f"{mixer}.key_bias"] = tensors.pop(f"{mixer}.k.bias").reshape(heads, -1)
+
+
+def _with_batch(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Return tokens as `(1, tokens, hidden_size)`, where a code base has them without a batch."""
+    if name.endswith((".cls_token", ".position_embeddings")) and tensor.dim() < 3:
+        return tensor.reshape(1, -1, tensor.shape[-1])
+    return tensor
 
 
 def _split_projection(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:

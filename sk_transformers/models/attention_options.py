@@ -14,9 +14,12 @@ class AttentionOptions:
         num_class_tokens: class tokens, distillation tokens among them, that stand before the positions.
         query_projection: False makes the tokens themselves the query, where the key is static.
         qkv_bias, output_bias: whether the projections have biases.
+        key_bias: whether that of the key has one too, where `qkv_bias`.
         mask_diagonal: keep a token from attending to its own position (locality self-attention, arXiv 2112.13492).
         learned_temperature: train the scale of the logits, as a logarithm that starts at `head_dim ** -0.5` (same
             source).
+        rope_theta: turn queries, and keys that are computed, by rotary positions of this base (see `rotary.py`); None
+            for none. A static key holds its own rotation: what is right for the turned query.
         attention_bias: a trained bias of the logits: None, `"full"` or `"relative"` (see `attention_bias.py`).
         static_key_resolution: what static keys do on another grid than `grid_size`: `"interpolate"` resizes them,
             `"window"` cuts the map into windows of the trained grid.
@@ -34,8 +37,10 @@ class AttentionOptions:
     query_projection: bool = True
     qkv_bias: bool = False
     output_bias: bool = True
+    key_bias: bool = True
     mask_diagonal: bool = False
     learned_temperature: bool = False
+    rope_theta: float | None = None
     attention_bias: str | None = None
     static_key_resolution: str = "interpolate"
     initializer_range: float = 0.02
@@ -46,6 +51,8 @@ class AttentionOptions:
                 f"query_projection=False makes the {self.hidden_size} channels of a token its query, but there are"
                 f" {self.num_heads} heads of {self.head_dim}: choose heads that fill {self.hidden_size} channels."
             )
+        if self.rope_theta is not None and self.head_dim % 4:
+            raise ValueError(f"Rotary positions turn channels by fours, and head_dim is {self.head_dim}.")
         if self.static_key_resolution == "window" and self.num_class_tokens:
             raise ValueError(
                 "static_key_resolution='window' cuts the map into windows, and a class token is in none:"

@@ -43,15 +43,20 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
             BEiT); see `attention_bias.py`. A static map has a full one where it is None.
         query_projection: False makes a token its own query, in the layers with static keys.
         qkv_bias: whether the query, key and value projections have biases.
+        key_bias: False leaves out the key's, which BEiT and DINOv3 do not have.
+        patch_bias: whether the projection of patches has a bias, which CLIP's does not.
         mask_diagonal: keep tokens from attending to themselves (locality self-attention, arXiv 2112.13492).
         learned_temperature: train the scale of the logits (same source).
         shifted_patch_tokenization: see patches together with the image shifted by a pixel four ways (same source).
-        pooling: what the classifier reads: `"cls"`, the class token; `"mean"`, the mean of the patches' tokens; or
-            `"cls_mean"`, both, one after the other (DINOv2).
+        pooling: what the classifier reads: `"cls"`, the class token; `"mean"`, the mean of the patches' tokens;
+            `"cls_mean"`, both, one after the other (DINOv2); or `"attention"`, a trained query and an MLP (SigLIP).
         class_token: whether there is a class token; None where the pooling reads one.
         num_register_tokens: tokens after the class tokens that the network keeps notes in and nothing reads (arXiv
             2309.16588). They have no positions.
-        position_interpolation: how positions are resized to another grid: `"bicubic"`, `"bicubic_antialias"`,
+        position_embedding_type: `"learned"`, positions that are added to the tokens; `"rotary"`, which turn queries and
+            computed keys, while a static key holds its own rotation (DINOv3); or None.
+        rope_theta: the longest period of rotary positions is so many times the shortest.
+        position_interpolation: how learned positions are resized to another grid: `"bicubic"`, `"bicubic_antialias"`,
             `"bilinear_antialias"`, or `"auto"`, bicubic and antialiased where it shrinks.
         distillation_token: add a second class token, which learns from a teacher (DeiT, arXiv 2012.12877).
         distillation_head: give that token a classifier of its own; the logits are then the mean of both.
@@ -61,6 +66,9 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
             scale, arXiv 2103.17239); None for no such factors.
         drop_path_rate: stochastic depth of the last layer; it grows linearly from 0.
         layer_norm_eps: epsilon of the layer norms.
+        embeddings_layernorm: whether the tokens are normalized before the first layer (CLIP).
+        final_norm: what is normalized after the last layer: `"tokens"`, of which it is pooled then; `"pooled"`, what is
+            pooled of tokens that are not (CLIP, BEiT); or None.
         initializer_range: standard deviation of the weights before training.
         out_features, out_indices: which of `"stem"`, `"stage1"`, ... a backbone returns; a stage is a layer.
         apply_layernorm: whether a backbone normalizes what it returns.
@@ -88,12 +96,16 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         attention_bias: str | list[str | None] | None = None,
         query_projection: bool = True,
         qkv_bias: bool = True,
+        key_bias: bool = True,
+        patch_bias: bool = True,
         mask_diagonal: bool = False,
         learned_temperature: bool = False,
         shifted_patch_tokenization: bool = False,
         pooling: str = "cls",
         class_token: bool | None = None,
         num_register_tokens: int = 0,
+        position_embedding_type: str | None = "learned",
+        rope_theta: float = 100.0,
         position_interpolation: str = "auto",
         distillation_token: bool = False,
         distillation_head: bool = False,
@@ -102,6 +114,8 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         layer_scale_init_value: float | None = None,
         drop_path_rate: float = 0.0,
         layer_norm_eps: float = 1e-6,
+        embeddings_layernorm: bool = False,
+        final_norm: str | None = "tokens",
         initializer_range: float = 0.02,
         out_features: list[str] | None = None,
         out_indices: list[int] | None = None,
@@ -122,12 +136,16 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         self.attention_bias = attention_bias
         self.query_projection = query_projection
         self.qkv_bias = qkv_bias
+        self.key_bias = key_bias
+        self.patch_bias = patch_bias
         self.mask_diagonal = mask_diagonal
         self.learned_temperature = learned_temperature
         self.shifted_patch_tokenization = shifted_patch_tokenization
         self.pooling = pooling
         self.class_token = pooling in CLASS_TOKEN_POOLINGS if class_token is None else class_token
         self.num_register_tokens = num_register_tokens
+        self.position_embedding_type = position_embedding_type
+        self.rope_theta = rope_theta
         self.position_interpolation = position_interpolation
         self.distillation_token = distillation_token
         self.distillation_head = distillation_head
@@ -136,6 +154,8 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         self.layer_scale_init_value = layer_scale_init_value
         self.drop_path_rate = drop_path_rate
         self.layer_norm_eps = layer_norm_eps
+        self.embeddings_layernorm = embeddings_layernorm
+        self.final_norm = final_norm
         self.initializer_range = initializer_range
         self.apply_layernorm = apply_layernorm
         self.reshape_hidden_states = reshape_hidden_states
@@ -154,7 +174,16 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         if self.layer_scale_init_value is not None:
             check_at_least(0, layer_scale_init_value=self.layer_scale_init_value)
         check_at_least(0, num_register_tokens=self.num_register_tokens)
-        check_choice("pooling", self.pooling, (*CLASS_TOKEN_POOLINGS, "mean"))
+        check_choice("pooling", self.pooling, (*CLASS_TOKEN_POOLINGS, "mean", "attention"))
+        check_choice("position_embedding_type", self.position_embedding_type, ("learned", "rotary", None))
+        check_choice("final_norm", self.final_norm, ("tokens", "pooled", None))
+        if self.pooling == "cls_mean" and self.final_norm == "pooled":
+            raise ValueError("final_norm='pooled' goes with every pooling but 'cls_mean': use 'tokens' or None.")
+        if self.pooling == "attention" and self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"pooling='attention' splits hidden_size {self.hidden_size} into {self.num_attention_heads} heads:"
+                " choose num_attention_heads that divides it."
+            )
         check_choice("position_interpolation", self.position_interpolation, INTERPOLATION_NAMES)
         if self.pooling in CLASS_TOKEN_POOLINGS and not self.class_token:
             raise ValueError(f"pooling={self.pooling!r} reads a class token, but class_token is False: use 'mean'.")
@@ -183,6 +212,9 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
                 f"hidden_size {self.hidden_size} cannot be split into {self.num_attention_heads} heads:"
                 " choose num_attention_heads that divides it, or give head_dim."
             )
+        head_dim = self.head_dim or self.hidden_size // self.num_attention_heads
+        if self.position_embedding_type == "rotary" and head_dim % 4:
+            raise ValueError(f"Rotary positions turn channels by fours, and head_dim is {head_dim}.")
         heads_width = self.num_attention_heads * (self.head_dim or self.hidden_size // self.num_attention_heads)
         if not self.query_projection and heads_width != self.hidden_size:
             raise ValueError(

@@ -26,6 +26,7 @@ from .modeling_common import (
     classify,
     output_options,
 )
+from .pooling import AttentionPooling, pool
 from .token_mixers import build_token_mixer
 
 
@@ -35,7 +36,9 @@ class SKViTPatchEmbeddings(nn.Module):
     def __init__(self, config: SKViTConfig):
         super().__init__()
         patch_size = size_pair("patch_size", config.patch_size)
-        self.projection = nn.Conv2d(config.num_channels, config.hidden_size, kernel_size=patch_size, stride=patch_size)
+        self.projection = nn.Conv2d(
+            config.num_channels, config.hidden_size, kernel_size=patch_size, stride=patch_size, bias=config.patch_bias
+        )
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         return self.projection(pixel_values).flatten(2).transpose(1, 2)
@@ -82,14 +85,22 @@ class SKViTEmbeddings(nn.Module):
         registers = torch.empty(1, config.num_register_tokens, config.hidden_size)
         self.register_tokens = nn.Parameter(registers) if config.num_register_tokens else None
         positions = self.grid_size[0] * self.grid_size[1] + self.num_class_tokens
-        self.position_embeddings = nn.Parameter(torch.empty(1, positions, config.hidden_size))
+        has_positions = config.position_embedding_type == "learned"
+        self.position_embeddings = (
+            nn.Parameter(torch.empty(1, positions, config.hidden_size)) if has_positions else None
+        )
+        self.layernorm = (
+            nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+            if config.embeddings_layernorm
+            else nn.Identity()
+        )
         self.initializer_range = config.initializer_range
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        init.trunc_normal_(self.position_embeddings, std=self.initializer_range)
-        for token in [*self._class_tokens(), *([] if self.register_tokens is None else [self.register_tokens])]:
-            init.trunc_normal_(token, std=self.initializer_range)
+        for tokens in (*self._class_tokens(), self.register_tokens, self.position_embeddings):
+            if tokens is not None:
+                init.trunc_normal_(tokens, std=self.initializer_range)
 
     def _class_tokens(self) -> list[nn.Parameter]:
         return [token for token in (self.cls_token, self.distillation_token) if token is not None]
@@ -101,16 +112,17 @@ class SKViTEmbeddings(nn.Module):
         grid_size = patch_grid(pixel_values, self.patch_size)
         tokens = self.patch_embeddings(pixel_values)
         class_tokens = [token.expand(tokens.shape[0], -1, -1).to(tokens.dtype) for token in self._class_tokens()]
-        tokens = torch.cat([*class_tokens, tokens], dim=1) + self._positions(grid_size).to(tokens.dtype)
-        if self.register_tokens is None:
-            return tokens
-        registers = self.register_tokens.expand(tokens.shape[0], -1, -1).to(tokens.dtype)
-        first = self.num_class_tokens
-        return torch.cat([tokens[:, :first], registers, tokens[:, first:]], dim=1)
+        tokens = torch.cat([*class_tokens, tokens], dim=1)
+        if self.position_embeddings is not None:
+            tokens = tokens + self._positions(self.position_embeddings, grid_size).to(tokens.dtype)
+        if self.register_tokens is not None:
+            registers = self.register_tokens.expand(tokens.shape[0], -1, -1).to(tokens.dtype)
+            first = self.num_class_tokens
+            tokens = torch.cat([tokens[:, :first], registers, tokens[:, first:]], dim=1)
+        return self.layernorm(tokens)
 
-    def _positions(self, grid_size: tuple[int, int]) -> torch.Tensor:
+    def _positions(self, positions: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
         """Return the positions of class tokens and of a grid, `(1, [class tokens +] rows * columns, hidden_size)`."""
-        positions = self.position_embeddings
         if grid_size == self.grid_size:
             return positions
         return resize_grid(positions, self.grid_size, grid_size, self.num_class_tokens, self.position_interpolation)
@@ -140,6 +152,10 @@ def patch_grid(pixel_values: torch.Tensor, patch_size: tuple[int, int]) -> tuple
     return pixel_values.shape[2] // patch_size[0], pixel_values.shape[3] // patch_size[1]
 
 
+def build_layernorm(config: SKViTConfig, is_there: bool) -> nn.Module:
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if is_there else nn.Identity()
+
+
 def build_layer_scale(config: SKViTConfig) -> nn.Module:
     if config.layer_scale_init_value is None:
         return nn.Identity()
@@ -161,6 +177,8 @@ class SKViTLayer(GradientCheckpointingLayer):
             num_class_tokens=config.num_prefix_tokens,
             query_projection=config.query_projection or not token_mixer.endswith("static_key"),
             qkv_bias=config.qkv_bias,
+            key_bias=config.key_bias,
+            rope_theta=config.rope_theta if config.position_embedding_type == "rotary" else None,
             mask_diagonal=config.mask_diagonal,
             learned_temperature=config.learned_temperature,
             attention_bias=attention_bias,
@@ -205,7 +223,8 @@ class SKViTModel(SKViTPreTrainedModel):
         self.layers = nn.ModuleList(
             SKViTLayer(config, *layer) for layer in zip(config.token_mixers, config.attention_biases, rates)
         )
-        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layernorm = build_layernorm(config, config.final_norm is not None)
+        self.pooler = AttentionPooling(config) if config.pooling == "attention" else None
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -231,8 +250,8 @@ class SKViTModel(SKViTPreTrainedModel):
             return_dict: False returns a plain tuple.
 
         Returns:
-            `last_hidden_state`, `(batch, tokens, hidden_size)`, normalized, class tokens and registers first if there
-            are any; `pooler_output`, `(batch, pooled_size)`: what `pooling` says.
+            `last_hidden_state`, `(batch, tokens, hidden_size)`, normalized if `final_norm` is `"tokens"`, class tokens
+            and registers first if there are any; `pooler_output`, `(batch, pooled_size)`: what `pooling` says.
 
         Raises:
             ValueError: if the images have another size, channel count or dtype than the network takes.
@@ -250,22 +269,16 @@ class SKViTModel(SKViTPreTrainedModel):
                 all_hidden_states += (hidden_states,)
             all_attentions += () if weights is None else (weights,)
 
-        hidden_states = self.layernorm(hidden_states)
+        norm_first = self.config.final_norm == "tokens"
+        hidden_states = self.layernorm(hidden_states) if norm_first else hidden_states
+        pooled = pool(hidden_states, self.config, self.pooler)
         outputs = BaseModelOutputWithPooling(
             last_hidden_state=hidden_states,
-            pooler_output=pool(hidden_states, self.config),
+            pooler_output=pooled if norm_first else self.layernorm(pooled),
             hidden_states=all_hidden_states,
             attentions=all_attentions if output_attentions else None,
         )
         return outputs if return_dict else outputs.to_tuple()
-
-
-def pool(tokens: torch.Tensor, config: SKViTConfig) -> torch.Tensor:
-    """Return what is read of tokens `(batch, tokens, hidden_size)`: the first, the patches' mean, or both."""
-    if config.pooling == "cls":
-        return tokens[:, 0]
-    mean = tokens[:, config.num_prefix_tokens :].mean(dim=1)
-    return mean if config.pooling == "mean" else torch.cat([tokens[:, 0], mean], dim=1)
 
 
 def build_classifier(config: SKViTConfig) -> nn.Module:

@@ -11,6 +11,9 @@ queries. A convolution is a linear map of a neighborhood, so that is SKA whose q
 static key has one row for each position of the grid that it was made for; on another grid it is resized like an image,
 or the map is cut into windows of its own.
 
+In a network with rotary positions the query is turned by its own position everywhere. A static key is not: its rotation
+is a part of it, so that the turned key of one image, as a static key, gives what attention gives for that image.
+
 Source: "Static Key Attention in Vision", Hu, Zhou, Rostami, arXiv 2412.07049.
 """
 
@@ -33,6 +36,7 @@ from .attention_bias import build_attention_bias, logit_mask
 from .attention_options import AttentionOptions
 from .grids import KERNEL_SIZE, ResizedKeys
 from .reference import conv_static_key_logits, softmax_attention, static_key_logits
+from .rotary import rotate
 
 
 class SelfAttention(nn.Module):
@@ -43,7 +47,7 @@ class SelfAttention(nn.Module):
         self.options, self.grid_size, self.num_class_tokens = options, options.grid_size, options.num_class_tokens
         width, inner_size, bias = options.hidden_size, options.inner_size, options.qkv_bias
         self.q_proj = nn.Linear(width, inner_size, bias=bias)
-        self.k_proj = nn.Linear(width, inner_size, bias=bias)
+        self.k_proj = nn.Linear(width, inner_size, bias=bias and options.key_bias)
         self.v_proj = nn.Linear(width, inner_size, bias=bias)
         self.o_proj = nn.Linear(inner_size, width, bias=options.output_bias)
         self.temperature = nn.Parameter(torch.empty(1)) if options.learned_temperature else None
@@ -77,6 +81,8 @@ class SelfAttention(nn.Module):
         query = split_heads(self.q_proj(hidden_states), options.num_heads)  # (batch, heads, tokens, head_dim)
         key = split_heads(self.k_proj(hidden_states), options.num_heads)
         value = split_heads(self.v_proj(hidden_states), options.num_heads)
+        if options.rope_theta is not None:
+            query, key = rotate(grid_size, self.num_class_tokens, options.rope_theta, query, key)
         query, scaling = scale(query, self.temperature)
         mask = logit_mask(self, mask, grid_size, value)
         output, weights = attend(self, query, key, value, scaling, mask, implementation, output_attentions)
@@ -122,6 +128,8 @@ class StaticKeyAttention(nn.Module):
         if options.static_key_resolution == "window" and grid_size != self.grid_size:
             return mix_windows(self, hidden_states, grid_size, output_attentions, implementation)
         query = split_heads(self.q_proj(hidden_states), options.num_heads)  # (batch, heads, tokens, head_dim)
+        if options.rope_theta is not None:
+            (query,) = rotate(grid_size, self.num_class_tokens, options.rope_theta, query)
         value = split_heads(self.v_proj(hidden_states), options.num_heads)
         (key,) = self.resized_keys(self.static_keys(), grid_size)  # (heads, tokens, head_dim): there is no image in it
         query, scaling = scale(query, self.temperature)
@@ -180,6 +188,8 @@ class ConvStaticKeyAttention(nn.Module):
         if options.static_key_resolution == "window" and grid_size != self.grid_size:
             return mix_windows(self, hidden_states, grid_size, output_attentions, implementation)
         query = split_heads(self.q_proj(hidden_states), options.num_heads)  # (batch, heads, tokens, head_dim)
+        if options.rope_theta is not None:
+            (query,) = rotate(grid_size, self.num_class_tokens, options.rope_theta, query)
         value = split_heads(self.v_proj(hidden_states), options.num_heads)
         key, key_bias, *class_key = self.resized_keys(self.static_keys(), grid_size)
         mask = logit_mask(self, mask, grid_size, value)

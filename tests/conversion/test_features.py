@@ -5,12 +5,25 @@ import torch
 from transformers import (
     AutoImageProcessor,
     BitImageProcessor,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
     Dinov2Config,
     Dinov2ForImageClassification,
     Dinov2Model,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersForImageClassification,
     Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    IJepaConfig,
+    IJepaModel,
+    SiglipConfig,
+    SiglipModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     ViTConfig,
     ViTModel,
 )
@@ -39,6 +52,19 @@ SOURCES = {  # network, whether it takes images of other sizes unasked, what its
         True,
         "mask_token",
     ),
+    "dinov3": (
+        lambda: DINOv3ViTModel(DINOv3ViTConfig(**SIZES, **MLP, num_register_tokens=3)), True, "mask_token",
+    ),
+    "dinov3-gated": (
+        lambda: DINOv3ViTModel(
+            DINOv3ViTConfig(**SIZES, **MLP, use_gated_mlp=True, hidden_act="silu", key_bias=True, rope_theta=50.0)
+        ),
+        True,
+        "mask_token",
+    ),
+    "clip": (lambda: CLIPVisionModel(CLIPVisionConfig(**SIZES, **MLP)), False, ""),
+    "siglip": (lambda: SiglipVisionModel(SiglipVisionConfig(**SIZES, **MLP)), False, ""),
+    "ijepa": (lambda: IJepaModel(IJepaConfig(**SIZES, **MLP)), False, ""),
 }  # fmt: skip
 
 
@@ -63,10 +89,48 @@ def test_the_same_features_at_its_own_and_other_sizes(name, tmp_path):
         with torch.no_grad(), interpolation_in_float64():
             found, expected = model(images, **options), network(images, **options)
         for output in outputs:
-            assert_close(found[output], expected[output])
+            if expected.get(output) is not None:
+                assert_close(found[output], expected[output])
     if not takes_any_size:
         with pytest.raises(ValueError, match="this model was made for 32x32"):
             model(torch.zeros(1, 3, 48, 24, dtype=torch.float64))
+
+
+TEXT = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_the_text_part_is_left_behind_and_named(name, tmp_path):
+    parts = {"text_config": TEXT, "vision_config": {**SIZES, **MLP}}
+    network = drawn_in_float32(CLIPModel(CLIPConfig(**parts)) if name == "clip" else SiglipModel(SiglipConfig(**parts)))
+    network.save_pretrained(tmp_path / "source")
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32, image_std=[0.3] * 3).save_pretrained(
+        tmp_path / "source"
+    )
+    conversion = convert(str(tmp_path / "source"), tmp_path / "out", license="mit")
+    assert "text_model." in str(conversion) and "the text part and what compares it" in str(conversion)
+    assert "the text part" in (conversion.folder / "README.md").read_text()
+    assert list(AutoImageProcessor.from_pretrained(conversion.folder).image_std) == [0.3] * 3
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        found, expected = conversion.model(images), network.vision_model(images)
+    assert_close(found.pooler_output, expected.pooler_output)
+
+
+def test_a_siglip_with_pixels_that_make_no_patch(tmp_path):
+    config = SiglipVisionConfig(**{**SIZES, **MLP, "image_size": 35})
+    network = drawn_in_float32(SiglipVisionModel(config))
+    network.save_pretrained(tmp_path / "source")
+    model = convert(str(tmp_path / "source"), tmp_path / "out", license="mit").model
+    images = torch.randn(2, 3, 35, 35, dtype=torch.float64)
+    with torch.no_grad():
+        assert_close(model(images).pooler_output, network(images).pooler_output)
+
+
+def test_an_option_that_skvit_does_not_have_is_named(tmp_path):
+    DINOv3ViTModel(DINOv3ViTConfig(**SIZES, **MLP, mlp_bias=False)).save_pretrained(tmp_path / "source")
+    with pytest.raises(CheckpointError, match="has mlp_bias=False, and SKViT can only do mlp_bias=True"):
+        convert(str(tmp_path / "source"), tmp_path / "out", license="mit")
 
 
 @pytest.fixture(scope="module")

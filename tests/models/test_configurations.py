@@ -18,6 +18,14 @@ from sk_transformers import SKFormerConfig, SKViTConfig
         ({"pooling": "cls_mean", "class_token": False}, "'cls_mean' reads a class token, but class_token is False"),
         ({"num_register_tokens": -1}, "num_register_tokens is -1, expected a number of at least 0"),
         ({"position_interpolation": "linear"}, "Unknown position_interpolation 'linear': expected one of 'auto'"),
+        ({"position_embedding_type": "rope"}, "Unknown position_embedding_type 'rope': expected one of 'learned'"),
+        ({"position_embedding_type": "rotary", "head_dim": 6}, "turn channels by fours, and head_dim is 6"),
+        ({"final_norm": "cls"}, "Unknown final_norm 'cls': expected one of 'tokens', 'pooled', None"),
+        ({"final_norm": "pooled", "pooling": "cls_mean"}, "final_norm='pooled' goes with every pooling but 'cls_mean'"),
+        (
+            {"pooling": "attention", "num_attention_heads": 5, "head_dim": 8},
+            "splits hidden_size 768 into 5 heads: choose num_attention_heads that divides it",
+        ),
         ({"image_size": 8, "strict_image_size": False}, "image_size 8 is not a multiple of patch_size 16"),
         (
             {"num_register_tokens": 4, "reshape_hidden_states": False},

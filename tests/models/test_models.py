@@ -56,7 +56,9 @@ def test_vit_shapes(name):
     assert outputs.last_hidden_state.shape == (2, tokens, 16)
     assert outputs.pooler_output.shape == (2, model.config.pooled_size)
     assert [h.shape for h in outputs.hidden_states] == [(2, tokens, 16)] * (model.config.num_hidden_layers + 1)
-    torch.testing.assert_close(model.layernorm(outputs.hidden_states[-1]), outputs.last_hidden_state)
+    last = outputs.hidden_states[-1]
+    normalized = model.layernorm(last) if model.config.final_norm == "tokens" else last
+    torch.testing.assert_close(normalized, outputs.last_hidden_state)
 
 
 @pytest.mark.parametrize("name", FORMERS)

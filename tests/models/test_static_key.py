@@ -21,6 +21,7 @@ from sk_transformers.models.reference import (
     static_key_attention,
     static_key_logits,
 )
+from sk_transformers.models.rotary import rotate
 from sk_transformers.models.static_key import ConvStaticKeyAttention, SelfAttention, StaticKeyAttention
 
 WIDTH, HEADS, HEAD_DIM, GRID = 12, 3, 5, (4, 6)
@@ -374,3 +375,28 @@ def test_padding_of_a_window_is_not_attended_to(mixer_class, implementation):
 def test_windows_have_no_class_token():
     with pytest.raises(ValueError, match="static_key_resolution='window'"):
         make(StaticKeyAttention, num_class_tokens=1, static_key_resolution="window")
+
+
+def test_the_turned_key_of_an_image_is_a_static_key():
+    """With rotary positions: the query is turned, and a static key holds its own rotation."""
+    options = AttentionOptions(24, (2, 3), 3, 8, num_class_tokens=2, rope_theta=50.0)
+    attention, static = SelfAttention(options).double().eval(), StaticKeyAttention(options).double().eval()
+    tokens = torch.randn(1, 8, 24, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3)
+        shared = {name: value for name, value in attention.state_dict().items() if not name.startswith("k_proj")}
+        static.load_state_dict({**shared, "key": static.key})
+        key = attention.k_proj(tokens).unflatten(2, (3, 8)).transpose(1, 2)
+        (turned,) = rotate((2, 3), 2, 50.0, key)
+        static.key.copy_(turned[0])
+        assert not torch.allclose(turned, key)
+        torch.testing.assert_close(static(tokens)[0], attention(tokens)[0], rtol=1e-12, atol=1e-12)
+
+
+def test_rotary_positions_depend_on_the_distance_alone():
+    query = key = torch.randn(1, 1, 1, 8, dtype=torch.float64).expand(1, 1, 35, 8)
+    query, key = rotate((5, 7), 0, 100.0, query, key)
+    logits = (query @ key.mT)[0, 0].unflatten(0, (5, 7)).unflatten(2, (5, 7))
+    torch.testing.assert_close(logits[1, 1, 2, 3], logits[3, 4, 4, 6], rtol=1e-5, atol=1e-5)  # angles are of float32
+    assert (logits[1, 1, 2, 3] - logits[1, 1, 3, 2]).abs() > 1e-3

@@ -49,8 +49,8 @@ def drawn(network: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     network = network.double().eval()
     for parameter in network.parameters():
-        if not parameter.requires_grad:
-            continue  # a random matrix, whose rows sum to one
+        if not parameter.requires_grad or not parameter.numel():
+            continue  # a random matrix, whose rows sum to one; no registers
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
         parameter.copy_(noise * 0.3 + 0.8 if parameter.dim() == 1 else noise * fan_in**-0.5)

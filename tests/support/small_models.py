@@ -27,6 +27,15 @@ VITS = {
         "token_mixer": ["attention", "static_key"], "num_register_tokens": 2, "pooling": "cls_mean", "gated_mlp": True,
         "layer_scale_init_value": 0.1,
     },
+    "clip": {
+        "token_mixer": ["attention", "static_key"], "embeddings_layernorm": True, "patch_bias": False,
+        "final_norm": "pooled", "hidden_act": "quick_gelu",
+    },
+    "siglip": {"token_mixer": ["attention", "conv_static_key"], "pooling": "attention"},
+    "dinov3": {
+        "token_mixer": ["attention", "static_key", "conv_static_key"], "position_embedding_type": "rotary",
+        "num_register_tokens": 2, "key_bias": False,
+    },
     "skvit-mean": {"token_mixer": "static_key", "pooling": "mean"},
     "skvit-no-query": {"token_mixer": ["static_key", "conv_static_key"], "query_projection": False},
     "bias-vit": {
