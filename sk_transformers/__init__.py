@@ -12,6 +12,7 @@ from .version import __version__
 from .zoo import create_config, create_model, list_models
 
 if TYPE_CHECKING:  # what the names below are, for type checkers and editors
+    from .calibration import calibrate as calibrate
     from .models.attention_options import AttentionOptions as AttentionOptions
     from .models.configuration_skformer import SKFormerConfig as SKFormerConfig
     from .models.configuration_skvit import SKViTConfig as SKViTConfig
@@ -26,18 +27,19 @@ if TYPE_CHECKING:  # what the names below are, for type checkers and editors
     from .models.static_key import StaticKeyAttention as StaticKeyAttention
 
 _MODULE_OF = {
-    "SKViTConfig": "configuration_skvit",
-    "SKViTModel": "modeling_skvit",
-    "SKViTForImageClassification": "modeling_skvit",
-    "SKViTBackbone": "modeling_skvit",
-    "SKFormerConfig": "configuration_skformer",
-    "SKFormerModel": "modeling_skformer",
-    "SKFormerForImageClassification": "modeling_skformer",
-    "SKFormerBackbone": "modeling_skformer",
-    "AttentionOptions": "attention_options",
-    "SelfAttention": "static_key",
-    "StaticKeyAttention": "static_key",
-    "ConvStaticKeyAttention": "static_key",
+    "calibrate": "calibration",
+    "SKViTConfig": "models.configuration_skvit",
+    "SKViTModel": "models.modeling_skvit",
+    "SKViTForImageClassification": "models.modeling_skvit",
+    "SKViTBackbone": "models.modeling_skvit",
+    "SKFormerConfig": "models.configuration_skformer",
+    "SKFormerModel": "models.modeling_skformer",
+    "SKFormerForImageClassification": "models.modeling_skformer",
+    "SKFormerBackbone": "models.modeling_skformer",
+    "AttentionOptions": "models.attention_options",
+    "SelfAttention": "models.static_key",
+    "StaticKeyAttention": "models.static_key",
+    "ConvStaticKeyAttention": "models.static_key",
 }
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
@@ -52,7 +54,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".models.{_MODULE_OF[name]}", __name__), name)
+    return getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

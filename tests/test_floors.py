@@ -19,6 +19,7 @@ FLOORS = [
     {"hub", "conversion", "data"},
     {"evaluation"},
     {"training"},
+    {"calibration"},
     {"benchmarks", "demo"},
     {"cli"},
 ]

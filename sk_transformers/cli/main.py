@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "measure a classifier on labeled images",
     "predict": "write a table of the classes, or the features, of image files",
     "convert": "turn a checkpoint of timm, transformers or the authors into a repo folder",
+    "calibrate": "give static keys or maps to a trained Vision Transformer",
     "export-onnx": "write a classifier as ONNX",
     "push": "check a run or repo folder and bring it to the Hub",
     "demo": "show networks side by side in the browser",

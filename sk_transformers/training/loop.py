@@ -79,8 +79,14 @@ def start(setup: Setup, run: Path, checkpoint: Path | None) -> RunState:
     return state
 
 
-def train_to_the_end(setup: Setup, run: Path, state: RunState) -> None:
-    """Train, evaluate and save, epoch by epoch, to the last step or the end of patience."""
+def train_to_the_end(
+    setup: Setup, run: Path, state: RunState, evaluate: Callable[[Setup, RunState], None] | None = None
+) -> None:
+    """Train, evaluate and save, epoch by epoch, to the last step or the end of patience.
+
+    `evaluate` adds the evaluation of an epoch to the state, as `evaluate_epoch` does where it is None.
+    """
+    evaluate = evaluate or evaluate_epoch
     started = time.time() - state.seconds
 
     def save() -> None:
@@ -92,7 +98,7 @@ def train_to_the_end(setup: Setup, run: Path, state: RunState) -> None:
         task = add_training(bar, setup, state)
         while evaluation_is_due(state) or not is_over(setup, state):
             train_epoch(setup, run, state, stop, save, report=partial(bar.update, task))
-            evaluate_epoch(setup, state)
+            evaluate(setup, state)
             save()
             if any_process(setup, stop.requested):  # since the last step
                 raise stopped_error(setup, state, stop)

@@ -1,6 +1,7 @@
 """Everything that a run consists of, made from its options and prepared for the processes and devices there are."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class Setup:
     ema: ModelEmaV3 | None
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    objective: Objective
+    objective: Callable[..., torch.Tensor]
     train_loader: TrainLoader
     eval_loader: DataLoader
     steps_per_epoch: int

@@ -1,0 +1,94 @@
+"""The network that is calibrated: one of ours, or one that is converted first."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.image_processing_utils import BaseImageProcessor
+
+from ..conversion import convert
+from ..hub.licenses import license_on_card
+from ..image_processing import image_processor_for
+from ..pretrained import LOADING_ERRORS, load_base_model, load_classifier, resize
+
+OURS = ("skvit", "skformer")
+
+
+@dataclass
+class Source:
+    """A trained network and what a card says of it: its name, its license, and its Hub id if it has one."""
+
+    name: str
+    model: PreTrainedModel
+    processor: BaseImageProcessor
+    license: str
+    base_model: str | None = None
+
+
+def load_source(name: str, folder: Path, image_size: int | None = None, license: str | None = None) -> Source:
+    """Return a network of this package, or convert another one.
+
+    Args:
+        name: a folder or Hub id of ours or of what `sk-transformers convert` takes.
+        folder: where what is converted is kept.
+        image_size: pixels a side, to which the network is resized.
+        license: of the weights, where the source does not say.
+
+    Raises:
+        ValueError: if it is no such network, or has no attention to replace.
+    """
+    config = config_of_ours(name)
+    repo = name
+    if config is None:
+        repo = str(folder)
+        if not (folder / "config.json").is_file():
+            convert(name, folder, license=license)
+        config = AutoConfig.from_pretrained(repo)
+    check_attention(name, config)
+    is_classifier = "ForImageClassification" in (config.architectures or [""])[0]
+    model, processor = (load_classifier if is_classifier else load_base_model)(repo)
+    hub_id = name if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists() else None
+    found = license or license_on_card(repo) or "other"
+    return sized(Source(name, model, processor, found, hub_id), image_size)
+
+
+def source_of(model: PreTrainedModel, processor: BaseImageProcessor | None, image_size: int | None) -> Source:
+    """Return a network that a program has as a source; see `load_source`."""
+    check_attention("the model", model.config)
+    processor = processor or image_processor_for(model.config.image_size)
+    name = Path(model.config._name_or_path or type(model).__name__).name
+    return sized(Source(name, model, processor, "other"), image_size)
+
+
+def sized(source: Source, image_size: int | None) -> Source:
+    """Return the source for images of another size, in float32."""
+    if image_size is not None and source.model.config.image_size != image_size:
+        source.model, source.processor = resize(source.model, source.processor, image_size)
+    source.model = source.model.float()
+    return source
+
+
+def config_of_ours(name: str) -> PretrainedConfig | None:
+    """Return the configuration of a network of this package, or None if it is another's or cannot be loaded."""
+    if not Path(name).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return None
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except LOADING_ERRORS:
+        return None
+    return config if config.model_type in OURS else None
+
+
+def check_attention(name: str, config: PretrainedConfig) -> None:
+    """Raise ValueError unless single layers of the network have attention that can be replaced."""
+    if config.model_type != "skvit":
+        raise ValueError(
+            f"{name} is a {config.model_type}, which has one mixer for all layers of a stage: calibration replaces the"
+            " attention of single layers, and takes Vision Transformers."
+        )
+    if "attention" not in config.token_mixers:
+        mixers = ", ".join(sorted(set(config.token_mixers)))
+        raise ValueError(f"{name} has no attention to replace: its token mixers are {mixers}.")
+    if not config.query_projection:
+        raise ValueError(f"{name} has query_projection=False, and the queries of attention are projections.")
