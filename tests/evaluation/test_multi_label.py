@@ -11,10 +11,18 @@ from accelerate import Accelerator
 from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score
 
+from sk_transformers import create_model
+from sk_transformers.data.options import DataOptions
 from sk_transformers.evaluation.multi_label import MULTI_LABEL, MultiLabelPredictions, measure, reduce_logits, summarize
+from sk_transformers.evaluation.onnx import run_export
 from sk_transformers.evaluation.plots import plot_multi_label
 from sk_transformers.evaluation.predictions import predict
 from sk_transformers.evaluation.problems import choose_problem
+from sk_transformers.hub import export
+from sk_transformers.image_processing import image_processor_for
+
+from ..support.image_files import write_images
+from .test_evaluation import evaluate
 
 NAMES = ["ant", "bee", "cicada", "dragonfly"]
 # Six images; no image has a dragonfly, and none is said to have one.
@@ -125,6 +133,36 @@ def test_a_model_of_the_other_problem_is_refused():
         ValueError, match="it was trained with --problem_type multi_label, and the data is single_label"
     ):
         choose_problem("single_label", "it", several)
+
+
+def test_the_check_of_an_export_is_refused():
+    with pytest.raises(ValueError, match="--dataset: the check of an export counts right first answers"):
+        run_export("model", "folder", data_options=DataOptions("images", problem_type="multi_label"))
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(tmp_path):
+    """Of 21 images in batches of four, which come out uneven."""
+    torch.manual_seed(0)
+    names = dict(enumerate(["cat", "bird", "dog"]))
+    model = create_model("skvit-nano-patch4-32", id2label=names, problem_type=MULTI_LABEL.config_type)
+    repo = export(model, image_processor_for(model.config.image_size), tmp_path / "model")
+    images = write_images(tmp_path / "images", classes=("all",), images=21)
+    labels = ["cat", "dog|cat", "", "dog"]
+    rows = [f"{number}.png,{labels[number % 4]}" for number in range(21)]
+    (images / "labels.csv").write_text("\n".join(["file_name,label", *rows]))
+    options = ["--model", repo, "--dataset", images, "--problem_type", "multi_label", "--split", "all"]
+    records = []
+    for processes in (1, 2):
+        folder = tmp_path / f"evaluation{processes}"
+        done = evaluate(*options, "--per_device_eval_batch_size", 4, "--output_dir", folder, processes=processes)
+        assert done.returncode == 0, done.stderr
+        records.append(json.loads((folder / "evaluation.json").read_text()))
+    one, two = records
+    assert one["images"] == two["images"] == 21 and one["labels_sha256"] == two["labels_sha256"]
+    assert list(one["per_class"]) == ["cat", "dog"] and one["per_class"]["cat"]["images"] == 11
+    for figure in ("mean_average_precision", "micro_f1", "macro_f1", "exact_match", "loss", "calibration_error"):
+        assert one[figure] == pytest.approx(two[figure], rel=1e-5)
 
 
 @pytest.mark.parametrize("classes", [4, 60])
