@@ -8,6 +8,7 @@ import torch
 from ..models.attention import scale, split_heads
 from ..models.attention_bias import logit_mask
 from ..models.grids import neighborhoods
+from ..models.rotary import rotate
 
 
 @dataclass
@@ -81,8 +82,8 @@ def layer_sums(
         convolutional: whether the sums for convolutional keys are wanted, too.
         teacher_inputs: what it gets in the untouched network, where that differs: the logits are made of it.
     """
-    query, key = project(mixer, inputs)
-    seen, key = (query, key) if teacher_inputs is None else project(mixer, teacher_inputs)
+    query, key = project(mixer, inputs, grid_size)
+    seen, key = (query, key) if teacher_inputs is None else project(mixer, teacher_inputs, grid_size)
     scaled, scaling = scale(seen, mixer.temperature)
     mask = logit_mask(mixer, None, grid_size, seen)
     weights = (scaled @ key.mT * scaling + (0.0 if mask is None else mask)).softmax(dim=-1)
@@ -99,11 +100,15 @@ def layer_sums(
     return LayerSums(len(inputs), weights.double().sum(0).cpu(), key.double().sum(0).cpu(), moments)
 
 
-def project(mixer: Any, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return query and key of a layer's self-attention, each `(batch, heads, tokens, head_dim)`."""
-    query, key = (
-        split_heads(projection(inputs), mixer.options.num_heads) for projection in (mixer.q_proj, mixer.k_proj)
-    )
+def project(mixer: Any, inputs: torch.Tensor, grid_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return query and key of a layer's self-attention, each `(batch, heads, tokens, head_dim)`.
+
+    Rotary positions have turned both: a static key is compared with turned queries, and its own turn is a part of it.
+    """
+    options = mixer.options
+    query, key = (split_heads(projection(inputs), options.num_heads) for projection in (mixer.q_proj, mixer.k_proj))
+    if options.rope_theta is not None:
+        query, key = rotate(grid_size, mixer.num_class_tokens, options.rope_theta, query, key)
     return query, key
 
 

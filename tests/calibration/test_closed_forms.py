@@ -83,7 +83,7 @@ def test_sums_of_batches_add_up_and_are_kept_by_names():
         assert (tensor - whole[name]).abs().max() < 1e-9, name
 
 
-@pytest.mark.parametrize("options", [{}, {"learned_temperature": True}, {"mask_diagonal": True}])
+@pytest.mark.parametrize("options", [{}, {"learned_temperature": True}, {"mask_diagonal": True}, {"rope_theta": 100.0}])
 @pytest.mark.parametrize("class_tokens", [0, 1, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_images_are_reproduced(kind, class_tokens, options):
