@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # what the names below are, for type checkers and editors
     from .models.static_key import ConvStaticKeyAttention as ConvStaticKeyAttention
     from .models.static_key import SelfAttention as SelfAttention
     from .models.static_key import StaticKeyAttention as StaticKeyAttention
+    from .models.static_map import StaticMap as StaticMap
 
 _MODULE_OF = {
     "calibrate": "calibration",
@@ -40,6 +41,7 @@ _MODULE_OF = {
     "SelfAttention": "models.static_key",
     "StaticKeyAttention": "models.static_key",
     "ConvStaticKeyAttention": "models.static_key",
+    "StaticMap": "models.static_map",
 }
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]

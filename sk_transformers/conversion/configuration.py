@@ -121,6 +121,12 @@ class ShapeReader:
         """Return the mixer whose tensors a layer has; None if it has none."""
         return next((mixer for tensor, mixer in MIXER_OF_TENSOR.items() if f"{layer}.{tensor}" in self.shapes), None)
 
+    def attention_bias(self, layers: list[str]) -> str | list[str | None] | None:
+        """Return the kind of the attention bias of the layers: a list of them where they differ."""
+        shapes = [self.shapes.get(f"{layer}.mixer.attention_bias.bias") for layer in layers]
+        kinds = [None if shape is None else ("full" if len(shape) == 3 else "relative") for shape in shapes]
+        return kinds[0] if len(set(kinds)) == 1 else kinds
+
     def num_labels(self) -> int:
         last_layer = "classifier.fc2.weight" if "classifier.fc2.weight" in self.shapes else "classifier.weight"
         return self.shape(last_layer)[0]
@@ -167,6 +173,7 @@ class FormerReader(ShapeReader):
             "hidden_sizes": self.hidden_sizes,
             "token_mixers": mixers,
             "head_dim": self.head_dims(mixers),
+            "attention_bias": self.attention_bias([self.layer(stage) for stage in range(NUM_STAGES)]),
             "query_projection": self.query_projection(
                 [self.layer(stage) for stage in range(NUM_STAGES) if f"{self.layer(stage)}.mixer.key" in self.shapes]
             ),
@@ -299,6 +306,7 @@ class ViTReader(ShapeReader):
             "intermediate_size": self.shape(f"{layers[0]}.mlp.fc1.weight")[0],
             "gated_mlp": f"{layers[0]}.mlp.gate.weight" in self.shapes,
             "token_mixer": mixers[0] if len(set(mixers)) == 1 else mixers,
+            "attention_bias": self.attention_bias(layers),
             "query_projection": self.query_projection(static_layers),
             "qkv_bias": self.has("mixer.v_proj.bias"),
             "key_bias": self.has("mixer.k_proj.bias") or not self.has("mixer.k_proj.weight"),

@@ -18,6 +18,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Pr
 MECHANISMS = {
     "static_key": "Static keys (SKA)",
     "conv_static_key": "Convolutional (CSKA)",
+    "static_map": "Static map",
     "attention": "Attention",
 }
 
@@ -155,8 +156,10 @@ def read_layer(mixer: Any, weights: torch.Tensor, computed_keys: dict[nn.Module,
     first = getattr(mixer, "num_class_tokens", 0)
     if hasattr(mixer, "k_proj"):
         keys = computed_keys[mixer.k_proj][0].unflatten(-1, (len(weights), -1)).transpose(0, 1)
-    else:
+    elif hasattr(mixer, "key"):
         keys = mixer.key
+    else:  # of a static map: its columns, of which a query selects one entry
+        keys = mixer.attention_bias(mixer.grid_size).mT
     half = np.float16  # the page's state keeps them: a large network has hundreds of maps
     return Layer(
         tuple(mixer.grid_size),

@@ -114,8 +114,13 @@ def smallest_image(config: PretrainedConfig) -> tuple[int, int]:
     shrinks it, has other coefficients than the one that enlarges it, and a graph holds one of them.
 
     Raises:
-        ValueError: if the network cuts its maps into windows, whose number a graph holds too.
+        ValueError: if the network cuts its maps into windows, whose number a graph holds too, or has relative biases.
     """
+    if "relative" in config.attention_biases:
+        raise ValueError(
+            "attention_bias='relative' makes a bias for each grid from a table, which an ONNX graph does for one grid:"
+            " export images of one size."
+        )
     if config.model_type == "skvit":
         return size_pair("image_size", config.image_size)
     mixers = {
@@ -123,7 +128,7 @@ def smallest_image(config: PretrainedConfig) -> tuple[int, int]:
         for mixer, bias in zip(config.token_mixers, config.attention_biases)
         if mixer in KEPT_FOR_A_GRID or bias is not None
     }
-    if config.static_key_resolution == "window" and mixers - {"random"}:
+    if config.static_key_resolution == "window" and mixers - {"random", "attention"}:
         raise ValueError(
             "static_key_resolution='window' cuts a map into a number of windows that an ONNX graph cannot vary:"
             " export images of one size, or set 'interpolate'."

@@ -74,7 +74,7 @@ def attend(
         The output, `(batch, queries, heads, d)`, and the weights, `(batch, heads, queries, keys)` or None.
     """
     keeps_weights = wants_reference(implementation, output_attentions) or overruns_mask(implementation, mask)
-    if keeps_weights or products_beat_kernel(implementation, query, key):
+    if keeps_weights or products_beat_kernel(implementation, query, key) or exports_mask(mask):
         query = query * scaling
         logits = static_key_logits(query, key) if key.dim() == 3 else query @ key.mT
         output, weights = softmax_attention(logits, value, mask)
@@ -130,6 +130,14 @@ def products_beat_kernel(implementation: str, query: torch.Tensor, key: torch.Te
 def has_tile_units() -> bool:
     """Return whether the CPU has AMX; True where this torch cannot tell."""
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: True)())
+
+
+def exports_mask(mask: torch.Tensor | None) -> bool:
+    """Return whether a graph is exported with a mask in it: ONNX's decomposition of sdpa fails with one in torch 2.14.
+
+    Its output has other strides than the CPU kernel's, whose views were traced.
+    """
+    return mask is not None and torch.compiler.is_exporting()
 
 
 def attend_from_neighborhoods(

@@ -44,7 +44,13 @@ SHALLOW = {"depths": [1, 1, 1, 1]}
 
 @pytest.mark.parametrize(
     "name, depth",
-    [("skvit", {"num_hidden_layers": 1}), ("cskvit-small-data", {}), ("skaformer", SHALLOW), ("cskaformer", SHALLOW)],
+    [
+        ("skvit", {"num_hidden_layers": 1}),
+        ("cskvit-small-data", {}),
+        ("bias-vit", {}),
+        ("skaformer", SHALLOW),
+        ("cskaformer", SHALLOW),
+    ],
 )
 def test_logits_are_torchs(name, depth, tmp_path):
     model = small_model(name, **depth)
@@ -253,3 +259,9 @@ def test_the_script_refuses_in_a_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit, match="error: .*headless exists already: nothing was written"):
         run_script(capsys, headless, tmp_path / "out", "--save_page", headless)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_relative_bias_is_made_for_one_grid():
+    with pytest.raises(ValueError, match="attention_bias='relative' makes a bias for each grid.* one size"):
+        smallest_image(small_config("bias-vit"))
+    assert smallest_image(small_config("bias-vit", attention_bias="full")) == (16, 16)

@@ -65,7 +65,7 @@ def test_layers_are_counted_from_the_image(model, expected):
 
 @pytest.mark.parametrize("exempt", [("norms", "biases", "positions"), ("keys",), ()])
 def test_weight_decay_leaves_out_what_it_is_told(exempt):
-    model = create_model("cskvit-nano-patch4-32")
+    model = create_model("cskvit-nano-patch4-32", attention_bias="full")
     decays = {
         id(parameter): group["weight_decay"]
         for group in parameter_groups(model, 0.1, exempt)

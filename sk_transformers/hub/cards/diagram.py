@@ -9,6 +9,7 @@ from ...models.configuration_checks import size_pair
 STATIC_MIXERS = {"static_key": "static keys (SKA)", "conv_static_key": "convolutional static keys (CSKA)"}
 MIXERS = {
     **STATIC_MIXERS,
+    "static_map": "static maps",
     "attention": "self-attention",
     "separable_conv": "separable convolution",
     "pooling": "pooling",
