@@ -1,9 +1,13 @@
-"""Turn a checkpoint of MetaFormer, ViT, DeiT or of the static-key authors into a repo folder of this package.
+"""Turn a checkpoint of MetaFormer, a ViT or the static-key authors into a repo folder of this package.
+
+Of transformers it reads ViT, DeiT, DINOv2, DINOv3, I-JEPA and the vision towers of CLIP and SigLIP; of timm MetaFormers
+and Vision Transformers, with registers, of DINOv2, CLIP and SigLIP too. What has no classifier makes features.
 
 sk-transformers convert caformer_s18.pth caformer-s18 --license apache-2.0
 sk-transformers convert training-run/model_best.pth.tar cskaformer-s18 --use_ema --license mit
 sk-transformers convert timm:vit_base_patch16_224 vit-base
 sk-transformers convert google/vit-base-patch16-224 vit-base
+sk-transformers convert facebook/dinov2-small dinov2-small
 """
 
 import argparse
@@ -35,6 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--head_dim", type=positive_int, metavar="CHANNELS", help="of attention; default 32 in MetaFormer, 64 in ViT"
     )
     told.add_argument("--token_mixers", nargs="+", metavar="NAME", help="of each stage, or one for all")
+    told.add_argument("--hidden_act", metavar="NAME", help="of a ViT in a file of timm's, such as quick_gelu in CLIP")
     args = parser.parse_args(argv)
     if args.image_size is not None:
         if len(args.image_size) > 2:

@@ -13,7 +13,7 @@ from ..models.modeling_skformer import SKFormerForImageClassification
 from ..models.modeling_skvit import SKViTForImageClassification, SKViTModel
 from .checkpoint import Checkpoint
 from .errors import CheckpointError, shorten
-from .from_timm import import_timm
+from .from_timm import POOLINGS, import_timm
 from .names import TIMM_METAFORMER, TIMM_MIXERS, TIMM_VIT
 
 FORMER_CHECK_SIZE = (64, 96)  # pixels; a MetaFormer without static keys takes any, and float64 convolutions are slow
@@ -155,25 +155,31 @@ def timm_metaformer(config: SKFormerConfig) -> nn.Module:
 
 def timm_vit(config: PretrainedConfig, state_dict: dict[str, torch.Tensor]) -> nn.Module:
     """timm's Vision Transformer of the same shape."""
+    from timm.layers.mlp import Mlp, SwiGLUPacked
     from timm.models.deit import VisionTransformerDistilled
     from timm.models.vision_transformer import VisionTransformer
 
-    has_class_token = config.pooling == "cls"
     grid_height, grid_width = config.grid_size
     network_class = VisionTransformerDistilled if config.distillation_token else VisionTransformer
-    return network_class(
-        img_size=size_pair("image_size", config.image_size),
-        patch_size=size_pair("patch_size", config.patch_size),
-        in_chans=config.num_channels,
-        num_classes=len(config.id2label or ()),
-        global_pool="token" if has_class_token else "avg",
-        embed_dim=config.hidden_size,
-        depth=config.num_hidden_layers,
-        num_heads=config.num_attention_heads,
-        mlp_ratio=config.intermediate_size / config.hidden_size,
-        qkv_bias=config.qkv_bias,
-        init_values=config.layer_scale_init_value,
-        class_token=has_class_token,
-        no_embed_class=state_dict["pos_embed"].shape[1] == grid_height * grid_width,
-        fc_norm=False,
-    )
+    inner_size = config.intermediate_size * (2 if config.gated_mlp else 1)
+    return network_class(**{
+        "img_size": size_pair("image_size", config.image_size),
+        "patch_size": size_pair("patch_size", config.patch_size),
+        "in_chans": config.num_channels,
+        "num_classes": len(config.id2label or ()) if "head.weight" in state_dict else 0,
+        "global_pool": next(theirs for theirs, ours in POOLINGS.items() if ours == config.pooling),
+        "embed_dim": config.hidden_size,
+        "depth": config.num_hidden_layers,
+        "num_heads": config.num_attention_heads,
+        "mlp_ratio": inner_size / config.hidden_size,
+        "mlp_layer": SwiGLUPacked if config.gated_mlp else Mlp,
+        "act_layer": config.hidden_act.replace("gelu_pytorch_tanh", "gelu_tanh"),
+        "qkv_bias": config.qkv_bias,
+        "init_values": config.layer_scale_init_value,
+        "class_token": config.class_token,
+        "reg_tokens": config.num_register_tokens,
+        "pre_norm": config.embeddings_layernorm,
+        "no_embed_class": state_dict["pos_embed"].shape[1] == grid_height * grid_width,
+        "final_norm": config.final_norm is not None,
+        "fc_norm": config.final_norm == "pooled",
+    })  # fmt: skip

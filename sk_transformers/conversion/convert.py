@@ -87,6 +87,7 @@ def convert(
     patch_size: int | None = None,
     head_dim: int | None = None,
     token_mixers: Sequence[str] | None = None,
+    hidden_act: str | None = None,
     labels: str | Path | None = None,
     dtype: torch.dtype | None = None,
     license: str | None = None,
@@ -99,6 +100,7 @@ def convert(
         use_ema: take a file's averaged weights.
         random: take timm's network with fresh weights instead of pretrained ones.
         image_size, patch_size, head_dim, token_mixers: what tensors may not tell, see `configuration.Hints`.
+        hidden_act: the activation of a Vision Transformer in a file, as transformers names it.
         labels: a file with the names of the classes, see `labels.read_labels`.
         dtype: of the weights to write; None keeps the source's.
         license: of the source's weights, as the Hub names it; needed unless the source says.
@@ -109,7 +111,7 @@ def convert(
     """
     output_dir = Path(output_dir)
     check_free(output_dir)
-    read = read_source(source, use_ema, random)
+    read = read_source(source, use_ema, random, hidden_act)
     tensors = convert_state_dict(read.state_dict, read.code_base.rules)
     hints = Hints(image_size, patch_size, head_dim, None if token_mixers is None else list(token_mixers))
     tensors = add_missing_cls_position(tensors, read.settings, hints)

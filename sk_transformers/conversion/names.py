@@ -70,6 +70,14 @@ SMALL_VIT_RULES = (
 TIMM_VIT_RULES = (
     (r"^cls_token$", "skvit.embeddings.cls_token"),
     (r"^dist_token$", "skvit.embeddings.distillation_token"),
+    (r"^reg_token$", "skvit.embeddings.register_tokens"),
+    (r"^norm_pre\.", "skvit.embeddings.layernorm."),
+    (r"^fc_norm\.", "skvit.layernorm."),
+    (r"^attn_pool\.latent$", "skvit.pooler.probe"),
+    (r"^attn_pool\.q\.", "skvit.pooler.q_proj."),
+    (r"^attn_pool\.proj\.", "skvit.pooler.o_proj."),
+    (r"^attn_pool\.norm\.", "skvit.pooler.layernorm."),
+    (r"^attn_pool\.", "skvit.pooler."),
     (r"^pos_embed$", "skvit.embeddings.position_embeddings"),
     (r"^patch_embed\.proj\.", "skvit.embeddings.patch_embeddings.projection."),
     (r"^blocks\.(\d+)\.", r"skvit.layers.\1."),
@@ -190,6 +198,7 @@ TIMM_MIXERS = {"SepConv": "separable_conv", "Attention": "attention", "Pooling":
 FUSED_PROJECTIONS = {
     "qkv": ("q_proj", "k_proj", "v_proj"),
     "qv": ("q_proj", "v_proj"),
+    "kv": ("k_proj", "v_proj"),
     "gate_fc1": ("gate", "fc1"),
 }
 
@@ -208,9 +217,21 @@ def convert_state_dict(
         for pattern, replacement in rules:
             name = re.sub(pattern, replacement, name)
         converted.update(_split_projection(name, _with_batch(name, tensor)))
+    for mlp in [name.removesuffix(".fc2.weight") for name in converted if name.endswith(".mlp.fc2.weight")]:
+        _split_packed_gate(converted, mlp)
     for name in [name for name in converted if name.endswith(".mixer.k.weight")]:
         _read_as_static_key(converted, name.removesuffix(".k.weight"))
     return converted
+
+
+def _split_packed_gate(tensors: dict[str, torch.Tensor], mlp: str) -> None:
+    """Split a first layer that is twice as wide as the second: timm packs the gate there, before what is gated."""
+    first, second = tensors.get(f"{mlp}.fc1.weight"), tensors[f"{mlp}.fc2.weight"]
+    if first is None or first.shape[0] != 2 * second.shape[1]:
+        return
+    for leaf in ("weight", "bias"):
+        if f"{mlp}.fc1.{leaf}" in tensors:
+            tensors[f"{mlp}.gate.{leaf}"], tensors[f"{mlp}.fc1.{leaf}"] = tensors[f"{mlp}.fc1.{leaf}"].chunk(2)
 
 
 def _read_as_static_key(tensors: dict[str, torch.Tensor], mixer: str) -> None:

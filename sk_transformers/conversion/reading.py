@@ -13,21 +13,22 @@ from safetensors.torch import load_file
 
 from .checkpoint import Checkpoint
 from .errors import CheckpointError
-from .from_timm import read_timm
+from .from_timm import read_timm, vit_file_settings
 from .from_transformers import read_transformers
-from .names import RECOGNIZED
+from .names import RECOGNIZED, TIMM_VIT
 
 FILE_SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".ckpt", ".safetensors")
 CONTAINERS = {False: ("state_dict", "model"), True: ("state_dict_ema", "model_ema")}  # by use_ema
 
 
-def read_source(name: str, use_ema: bool = False, random: bool = False) -> Checkpoint:
+def read_source(name: str, use_ema: bool = False, random: bool = False, hidden_act: str | None = None) -> Checkpoint:
     """Read `timm:NAME`, a checkpoint file, or a folder or Hub id of transformers.
 
     Args:
         name: the source.
         use_ema: take a file's averaged weights.
         random: take timm's network with fresh weights instead of pretrained ones.
+        hidden_act: the activation of a network in a file.
 
     Raises:
         CheckpointError: if it cannot be read, or is of no network that is known here.
@@ -38,12 +39,14 @@ def read_source(name: str, use_ema: bool = False, random: bool = False) -> Check
         raise CheckpointError(f"--use_ema is for checkpoint files, and {name} is not one: leave it out.")
     if random and not is_timm:
         raise CheckpointError(f"--random is for timm:NAME, and {name} has weights of its own: leave it out.")
+    if hidden_act is not None and (is_timm or not is_file):
+        raise CheckpointError(f"--hidden_act is for checkpoint files, and {name} tells its activation: leave it out.")
     if is_timm:
         return read_timm(name, random)
-    return read_file(name, use_ema) if is_file else read_transformers(name)
+    return read_file(name, use_ema, hidden_act) if is_file else read_transformers(name)
 
 
-def read_file(name: str, use_ema: bool) -> Checkpoint:
+def read_file(name: str, use_ema: bool, hidden_act: str | None = None) -> Checkpoint:
     """Return the checkpoint in a file, and whose names its tensors have."""
     state_dict = state_dict_of(load_tensors(Path(name)), name, use_ema)
     code_base = next((code for code in RECOGNIZED if all(key in state_dict for key in code.signature)), None)
@@ -53,7 +56,13 @@ def read_file(name: str, use_ema: bool) -> Checkpoint:
             f"{name} has {len(state_dict)} tensors ({', '.join(list(state_dict)[:3])}, ...), which are of no network"
             f" known here: {titles}."
         )
-    return Checkpoint(name, code_base, state_dict, dict(code_base.settings))
+    settings, assumed = dict(code_base.settings), []
+    if code_base is TIMM_VIT:
+        told, assumed = vit_file_settings(state_dict, hidden_act)
+        settings |= told
+    elif hidden_act is not None:
+        raise CheckpointError(f"--hidden_act is for a Vision Transformer of timm's, and {name} is none: leave it out.")
+    return Checkpoint(name, code_base, state_dict, settings, assumed=assumed)
 
 
 def load_tensors(path: Path) -> Any:

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from timm.layers.mlp import SwiGLUPacked
 from timm.models import metaformer
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
@@ -119,6 +120,13 @@ VITS = {
     "layer-scale": {"init_values": 1e-5},
     "no-class-position": {"no_embed_class": True},
     "no-bias": {"qkv_bias": False},
+    "registers": {"reg_tokens": 3, "no_embed_class": True},
+    "registers-mean": {"reg_tokens": 3, "no_embed_class": True, "class_token": False, "global_pool": "avg"},
+    "class-token-mean": {"global_pool": "avg"},
+    "dinov2": {"num_classes": 0, "init_values": 1e-5, "reg_tokens": 4, "no_embed_class": True},
+    "dinov2-swiglu": {"num_classes": 0, "mlp_ratio": 4, "mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU},
+    "siglip": {"num_classes": 0, "class_token": False, "global_pool": "map", "act_layer": "gelu_tanh"},
+    "clip": {"num_classes": 0, "pre_norm": True, "act_layer": "quick_gelu"},
 }
 
 
@@ -130,10 +138,46 @@ def test_vit_files(variant, tmp_path):
     torch.save({"model": network.state_dict()}, tmp_path / "source.pth")
     image_size = VITS.get(variant, {}).get("img_size", (32, 32))
     override = image_size if variant == "non-square" else None
-    conversion = convert(str(tmp_path / "source.pth"), tmp_path / "out", head_dim=8, image_size=override, license="mit")
+    told = {"hidden_act": "quick_gelu"} if variant == "clip" else {}
+    conversion = convert(
+        str(tmp_path / "source.pth"), tmp_path / "out", head_dim=8, image_size=override, license="mit", **told
+    )
     assert conversion.difference < 1e-9
     images = torch.randn(2, 3, *image_size, dtype=torch.float64)
-    assert_close(logits(conversion.model, images), logits(network, images))
+    if network.num_classes:
+        assert_close(logits(conversion.model, images), logits(network, images))
+        return
+    with torch.no_grad():
+        found = conversion.model(images)
+        assert_close(found.last_hidden_state, network.forward_features(images))
+        assert_close(found.pooler_output, network(images))
+
+
+def test_a_clip_in_a_file_does_not_tell_its_activation(tmp_path):
+    network = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=1, num_heads=4, pre_norm=True)
+    torch.save(network.state_dict(), tmp_path / "source.pth")
+    with pytest.raises(CheckpointError, match="some have the activation gelu and some quick_gelu: pass --hidden_act"):
+        convert(str(tmp_path / "source.pth"), tmp_path / "out", head_dim=8, license="mit")
+
+
+def test_the_projection_of_a_clip_is_left_out_and_named(tmp_path, monkeypatch):
+    settings = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4, "pre_norm": True}
+    network = drawn(VisionTransformer(**settings, num_classes=24, act_layer="quick_gelu"))
+    monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: network)
+    conversion = convert("timm:vit_base_patch16_clip_224.openai", tmp_path / "out", random=True)
+    assert "head.bias, head.weight, the projection to the space that images share with text" in str(conversion)
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        assert_close(
+            conversion.model(images).pooler_output, network.forward_head(network.forward_features(images), True)
+        )
+
+
+def test_an_activation_that_is_not_known(tmp_path, monkeypatch):
+    network = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=1, num_heads=4, act_layer=nn.ReLU)
+    monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: network)
+    with pytest.raises(CheckpointError, match="has the activation ReLU, expected one of GELU, GELUTanh"):
+        convert("timm:vit_base_patch16_224", tmp_path / "out", random=True)
 
 
 @pytest.mark.slow
@@ -153,8 +197,9 @@ def test_what_cannot_be_converted(name, message, tmp_path):
 
 
 def test_what_tensors_do_not_show_is_found_by_the_logits(tmp_path, monkeypatch):
-    settings = {"img_size": 224, "embed_dim": 16, "depth": 1, "num_heads": 2, "act_layer": nn.ReLU}
-    monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: drawn(VisionTransformer(**settings)))
+    network = drawn(VisionTransformer(img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2))
+    network.norm.eps = 0.1  # of the others it is 1e-6
+    monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: network)
     with pytest.raises(CheckpointError, match="does something that its tensors do not show"):
         convert("timm:vit_base_patch16_224", tmp_path / "out", random=True)
     assert not (tmp_path / "out").exists()
