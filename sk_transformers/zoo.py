@@ -110,7 +110,7 @@ def _vit_variants() -> dict[str, Variant]:
         variants[f"{family}-micro-patch4-32"] = Variant("skvit", {
             "image_size": 32, "patch_size": 4, "hidden_size": 128, "num_hidden_layers": 7,
             "num_attention_heads": 4, "head_dim": MICRO_HEAD_DIMS[family], "intermediate_size": 512,
-            "token_mixer": mixer, "pooling": "mean", "num_labels": 10, **SMALL_DATA_SETTINGS,
+            "token_mixer": mixer, "pooling": "mean", "initializer_range": 0.05, "num_labels": 10, **SMALL_DATA_SETTINGS,
         })  # fmt: skip
     return variants
 
@@ -131,7 +131,7 @@ def _former_variants() -> dict[str, Variant]:
         variants[f"{family}-micro-32"] = Variant("skformer", {
             "image_size": 32, "stem_kernel_size": 3, "stem_stride": 2, "depths": [2, 2, 3, 1],
             "hidden_sizes": [40, 80, 128, 160], "token_mixers": mixers, "head_dim": [8, 16, 32, 32],
-            "use_mlp_head": False, "num_labels": 10,
+            "use_mlp_head": False, "initializer_range": 0.05, "num_labels": 10,
         })  # fmt: skip
     return variants
 
