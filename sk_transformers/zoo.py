@@ -34,21 +34,21 @@ class Variant:
     published: Published = field(default_factory=Published)
 
 
-VIT_MIXERS = {"skvit": "static_key", "cskvit": "conv_static_key", "vit": "attention"}
+VIT_MIXERS = {"skvit": "static_key", "cskvit": "conv_static_key", "smvit": "static_map", "vit": "attention"}
 VIT_SIZES = {  # hidden size, layers, heads
     "tiny": (192, 12, 3),
     "small": (384, 12, 6),
     "base": (768, 12, 12),
     "large": (1024, 24, 16),
 }
-CIFAR_HEADS = {"skvit": 10, "cskvit": 8, "vit": 8}
+CIFAR_HEADS = {"skvit": 10, "cskvit": 8, "smvit": 8, "vit": 8}
 WITH_SMALL_OPERATIONS = "the published MACs are 2 to 4% more than matrix products and convolutions come to."
 WITHOUT_KEY_PRODUCT = (
     "the published MACs are nearly those without the products of queries and static keys (3.98 and 22.9 G); these"
     " count them. Where the paper has its static keys is inferred from its parameter counts."
 )
 WITHOUT_CONVOLUTION = "the published MACs leave out the grouped convolution that makes the logits; these count it."
-MICRO_HEAD_DIMS = {"skvit": 32, "cskvit": 16, "vit": 32}  # CSKA's keys are nine times as wide
+MICRO_HEAD_DIMS = {"skvit": 32, "cskvit": 16, "smvit": 32, "vit": 32}  # CSKA's keys are nine times as wide
 CIFAR_PUBLISHED = {
     "skvit": Published(9.5, 0.64, top1=84.7, dataset="CIFAR-10", note=WITH_SMALL_OPERATIONS),
     "cskvit": Published(10.0, 0.67, top1=87.0, dataset="CIFAR-10", note=WITH_SMALL_OPERATIONS),
@@ -102,7 +102,7 @@ def _vit_variants() -> dict[str, Variant]:
             "image_size": 32, "patch_size": 4, "hidden_size": 512, "num_hidden_layers": 6,
             "num_attention_heads": CIFAR_HEADS[family], "head_dim": 64, "intermediate_size": 512,
             "token_mixer": mixer, "num_labels": 10, **SMALL_DATA_SETTINGS,
-        }, CIFAR_PUBLISHED[family])  # fmt: skip
+        }, CIFAR_PUBLISHED.get(family, Published()))  # fmt: skip
         variants[f"{family}-nano-patch4-32"] = Variant("skvit", {
             "image_size": 32, "patch_size": 4, "hidden_size": 64, "num_hidden_layers": 4,
             "num_attention_heads": 4, "intermediate_size": 128, "token_mixer": mixer, "num_labels": 10,

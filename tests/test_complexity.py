@@ -34,12 +34,13 @@ def test_macs_of_a_former_equal_a_hand_calculation(name, image_size):
     assert count_macs(config, image_size) == by_hand
 
 
-@pytest.mark.parametrize("name", ["skvit-nano-patch4-32", "cskvit-nano-patch4-32"])
+@pytest.mark.parametrize("name", ["skvit-nano-patch4-32", "cskvit-nano-patch4-32", "smvit-nano-patch4-32"])
 def test_macs_of_a_vit_equal_a_hand_calculation(name):
     config = create_config(name)
     width, tokens = config.hidden_size, 65
     neighbors = (64 * 9 + 1) / 65 if "csk" in name else 1  # the class token has a key of its own
-    layer = 3 * width**2 + (1 + neighbors) * tokens * width + 2 * width * config.intermediate_size
+    with_keys = width**2 + neighbors * tokens * width if "smvit" not in name else 0  # the query and its products
+    layer = 2 * width**2 + tokens * width + with_keys + 2 * width * config.intermediate_size
     by_hand = 64 * 4 * 4 * 3 * width + config.num_hidden_layers * tokens * layer + width * config.num_labels
     assert count_macs(config) == pytest.approx(by_hand, rel=1e-12)
 
