@@ -319,7 +319,7 @@ class ViTReader(ShapeReader):
             "num_register_tokens": self.shapes.get("skvit.embeddings.register_tokens", (1, 0))[1],
             "pooling": self.pooling(),
             "patch_bias": self.has("patch_embeddings.projection.bias"),
-            "embeddings_layernorm": self.has("embeddings.layernorm.weight"),
+            "embeddings_layernorm": "skvit.embeddings.layernorm.weight" in self.shapes,
             "distillation_token": self.has("embeddings.distillation_token"),
             "distillation_head": self.has("distillation_classifier.weight"),
             **({"num_labels": self.num_labels()} if self.has_classifier else {}),

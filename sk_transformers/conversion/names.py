@@ -227,7 +227,7 @@ def convert_state_dict(
 def _split_packed_gate(tensors: dict[str, torch.Tensor], mlp: str) -> None:
     """Split a first layer that is twice as wide as the second: timm packs the gate there, before what is gated."""
     first, second = tensors.get(f"{mlp}.fc1.weight"), tensors[f"{mlp}.fc2.weight"]
-    if first is None or first.shape[0] != 2 * second.shape[1]:
+    if first is None or first.shape[0] != 2 * second.shape[-1]:
         return
     for leaf in ("weight", "bias"):
         if f"{mlp}.fc1.{leaf}" in tensors:

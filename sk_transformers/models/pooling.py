@@ -2,11 +2,10 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 
-from .attention import split_heads
+from .attention import attend, split_heads
 from .configuration_skvit import SKViTConfig
 from .layers import MLP
 
@@ -19,6 +18,7 @@ class AttentionPooling(nn.Module):
 
     def __init__(self, config: SKViTConfig):
         super().__init__()
+        self.config = config
         width, self.num_heads = config.hidden_size, config.num_attention_heads
         self.initializer_range = config.initializer_range
         self.probe = nn.Parameter(torch.empty(1, 1, width))
@@ -39,7 +39,9 @@ class AttentionPooling(nn.Module):
         query = query.expand(patches.shape[0], -1, -1, -1)
         key = split_heads(self.k_proj(patches), self.num_heads)
         value = split_heads(self.v_proj(patches), self.num_heads)
-        pooled = self.o_proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        implementation = "eager" if self.config._attn_implementation == "eager" else "sdpa"  # for a single query
+        output, _ = attend(self, query, key, value, query.shape[-1] ** -0.5, implementation=implementation)
+        pooled = self.o_proj(output.flatten(2))
         return (pooled + self.mlp(self.layernorm(pooled)))[:, 0]
 
 
