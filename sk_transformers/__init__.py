@@ -49,7 +49,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "create_config",
     "create_model",
     "list_models",
-    *_MODULE_OF,
+    *(name for name in _MODULE_OF if name != "calibrate"),  # which needs the extra `train`
 ]
 
 
