@@ -12,7 +12,7 @@ from .version import __version__
 from .zoo import create_config, create_model, list_models
 
 if TYPE_CHECKING:  # what the names below are, for type checkers and editors
-    from .calibration import calibrate as calibrate
+    from .calibration.run import calibrate as calibrate
     from .models.attention_options import AttentionOptions as AttentionOptions
     from .models.configuration_skformer import SKFormerConfig as SKFormerConfig
     from .models.configuration_skvit import SKViTConfig as SKViTConfig
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # what the names below are, for type checkers and editors
     from .models.static_map import StaticMap as StaticMap
 
 _MODULE_OF = {
-    "calibrate": "calibration",
+    "calibrate": "calibration.run",
     "SKViTConfig": "models.configuration_skvit",
     "SKViTModel": "models.modeling_skvit",
     "SKViTForImageClassification": "models.modeling_skvit",

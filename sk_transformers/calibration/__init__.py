@@ -15,7 +15,3 @@ distill       training end to end with the loop of `training`
 report        figures, picture and card
 run           all of it, from the options to a repo folder
 """
-
-from .run import calibrate
-
-__all__ = ["calibrate"]

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_user_error(TrainingError):
         groups = [read_options(group, args) for group in GROUPS.values()]
         # seconds of imports, which --help need not wait for
-        from ..calibration import calibrate
+        from ..calibration.run import calibrate
 
         settings = {name: value for group in groups for name, value in vars(group).items()}
         dataset = settings.pop("dataset")

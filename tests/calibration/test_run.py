@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 import sk_transformers
-from sk_transformers.calibration import calibrate
 from sk_transformers.calibration.options import LayerOptions
+from sk_transformers.calibration.run import calibrate
 from sk_transformers.cli.calibrate import main
 from sk_transformers.hub.export import export
 from sk_transformers.image_processing import image_processor_for
