@@ -22,9 +22,11 @@ from ..hub.licenses import license_on_card
 from .checkpoint import Checkpoint
 from .errors import CheckpointError, shorten
 from .names import (
+    TRANSFORMERS_BEIT,
     TRANSFORMERS_CLIP,
     TRANSFORMERS_DINOV2,
     TRANSFORMERS_DINOV3,
+    TRANSFORMERS_MAE,
     TRANSFORMERS_SIGLIP,
     TRANSFORMERS_VIT,
     CodeBase,
@@ -33,7 +35,13 @@ from .names import (
 LEFT_OUT_THERE = "which transformers leaves out too"
 OF_PRETRAINING = "which masked pretraining alone uses"
 TEXT_PART = "the text part and what compares it with images"
+FRESH_NORM = "the layer norm of the pooled output is fresh, since masked pretraining has none"
 POOLER = "a pooler that SKViT does not have: its pooled output is the class token itself"
+
+
+def see_all_patches(encoder: Any) -> None:
+    """Let an encoder of MAE's see all patches in their order, and not a part of them in any."""
+    encoder.embeddings.random_masking = lambda sequence, noise=None: (sequence, None, None)
 
 
 @dataclass(frozen=True)
@@ -44,14 +52,18 @@ class Architecture:
         code_base: its names.
         settings: from its configuration, and whether it is a classifier, to fields of ours.
         left_out: beginnings of names of tensors, without the prefix of the base model, and why they are not converted.
+        unused: why what the loader does not use is not converted.
         model_class: what loads a network without a classifier.
+        prepare: called with the network, so that it gives the same outputs every time.
         part: the field of its configuration with that of the images' part, if there is another part.
     """
 
     code_base: CodeBase
     settings: Callable[[Any, bool], dict[str, Any]]
     left_out: dict[str, str] = field(default_factory=dict)
+    unused: str = LEFT_OUT_THERE
     model_class: Any = AutoModel
+    prepare: Callable[[Any], None] = lambda network: None
     part: str | None = None
 
 
@@ -67,6 +79,16 @@ def vit_settings(config: Any, is_classifier: bool) -> dict[str, Any]:
         "hidden_act": config.hidden_act,
         "layer_norm_eps": config.layer_norm_eps,
         "position_interpolation": "bicubic",
+    }
+
+
+def beit_settings(config: Any, is_classifier: bool) -> dict[str, Any]:
+    return {
+        **vit_settings(config, is_classifier),
+        "strict_image_size": False,
+        "position_embedding_type": "learned" if config.use_absolute_position_embeddings else None,
+        "pooling": "mean" if config.use_mean_pooling else "cls",
+        "final_norm": "pooled" if config.use_mean_pooling else "tokens",
     }
 
 
@@ -111,12 +133,22 @@ def ijepa_settings(config: Any, is_classifier: bool) -> dict[str, Any]:
     return {**vit_settings(config, is_classifier), "pooling": "mean"}
 
 
-CLIP = Architecture(TRANSFORMERS_CLIP, clip_settings, model_class=CLIPVisionModel, part="vision_config")
-SIGLIP = Architecture(TRANSFORMERS_SIGLIP, siglip_settings, model_class=SiglipVisionModel, part="vision_config")
+def mae_settings(config: Any, is_classifier: bool) -> dict[str, Any]:
+    return {**vit_settings(config, is_classifier), "pooling": "cls"}
+
+
+CLIP = Architecture(
+    TRANSFORMERS_CLIP, clip_settings, unused=TEXT_PART, model_class=CLIPVisionModel, part="vision_config"
+)
+SIGLIP = Architecture(
+    TRANSFORMERS_SIGLIP, siglip_settings, unused=TEXT_PART, model_class=SiglipVisionModel, part="vision_config"
+)
 MASK_TOKEN = {"embeddings.mask_token": OF_PRETRAINING}
 ARCHITECTURES = {  # by model type
     "vit": Architecture(TRANSFORMERS_VIT, vit_settings, {"pooler.": POOLER, **MASK_TOKEN}),
     "deit": Architecture(TRANSFORMERS_VIT, vit_settings, {"pooler.": POOLER, **MASK_TOKEN}),
+    "beit": Architecture(TRANSFORMERS_BEIT, beit_settings, MASK_TOKEN),
+    "vit_mae": Architecture(TRANSFORMERS_MAE, mae_settings, unused=OF_PRETRAINING, prepare=see_all_patches),
     "dinov2": Architecture(TRANSFORMERS_DINOV2, dinov2_settings, MASK_TOKEN),
     "dinov2_with_registers": Architecture(TRANSFORMERS_DINOV2, dinov2_settings, MASK_TOKEN),
     "dinov3_vit": Architecture(TRANSFORMERS_DINOV3, dinov3_settings, MASK_TOKEN),
@@ -150,10 +182,13 @@ def read_transformers(name: str) -> Checkpoint:
         raise CheckpointError(
             f"{name} is a {config.architectures[0]}: of {config.model_type}, the tower alone is read."
         )
-    model, unexpected = load(name, AutoModelForImageClassification if is_classifier else architecture.model_class)
+    model, unexpected, fresh = load(
+        name, AutoModelForImageClassification if is_classifier else architecture.model_class
+    )
+    architecture.prepare(model)
     state_dict, left_out = leave_out(model, architecture.left_out)
     if unexpected:
-        left_out[TEXT_PART if architecture.part else LEFT_OUT_THERE] = sorted(unexpected)
+        left_out[architecture.unused] = sorted(unexpected)
     if getattr(model, "pooler", None) is not None and POOLER in left_out:
         model.pooler = None  # what it makes of the class token is not compared
     id2label: Any = config.id2label
@@ -168,24 +203,29 @@ def read_transformers(name: str) -> Checkpoint:
         image_processor=load_image_processor(name),
         id2label=id2label if has_names else None,
         left_out=left_out,
+        assumed=[FRESH_NORM] if fresh & set(state_dict) else [],
         license=license_on_card(name),
         hub_id=None if Path(name).exists() else name,
     )
 
 
-def load(name: str, auto_class: Any) -> tuple[Any, set[str]]:
-    """Return the network of a folder or Hub id, and the names of tensors that it does not use."""
+def load(name: str, auto_class: Any) -> tuple[Any, set[str], set[str]]:
+    """Return the network of a folder or Hub id, the names of tensors that it does not use, and of those it lacks.
+
+    Those can only be a pooler's, which is left out or starts as a layer norm that changes nothing.
+    """
     try:
         model, loading = auto_class.from_pretrained(name, dtype="auto", output_loading_info=True)
     except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"transformers could not load {name} ({first_line(error)}).") from error
-    missing = {key for key in loading["missing_keys"] if "pooler." not in key}  # an optional part, and left out
+    fresh = set(loading["missing_keys"])
+    missing = {key for key in fresh if "pooler." not in key}
     if missing:
         raise CheckpointError(
             f"{name} lacks tensors of a {type(model).__name__}: {shorten(missing)}. Restore them, or correct"
             " architectures in its config.json."
         )
-    return model, set(loading["unexpected_keys"])
+    return model, set(loading["unexpected_keys"]), fresh
 
 
 def leave_out(model: Any, reasons: dict[str, str]) -> tuple[dict[str, torch.Tensor], dict[str, list[str]]]:

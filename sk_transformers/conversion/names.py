@@ -107,6 +107,16 @@ TRANSFORMERS_VIT_RULES = (
     *TRANSFORMERS_LAYER_RULES,
     (r"^cls_classifier\.", "classifier."),
 )
+TRANSFORMERS_BEIT_RULES = (
+    (r"^beit\.", "skvit."),
+    (r"^(pooler|shared_position_bias)\.", r"skvit.\1."),  # saved without a head
+    *TRANSFORMERS_LAYER_RULES,
+    (r"\.pooler\.layernorm\.", ".layernorm."),
+    (r"\.lambda_1$", ".mixer_scale.scale"),
+    (r"\.lambda_2$", ".mlp_scale.scale"),
+    (r"\.relative_position_bias\.relative_position_bias_table$", ".mixer.attention_bias.bias"),
+    (r"^skvit\.shared_position_bias\.relative_position_bias_table$", "skvit.layers.*.mixer.attention_bias.bias"),
+)
 TRANSFORMERS_DINOV2_RULES = (
     (r"^(dinov2|dinov2_with_registers)\.", "skvit."),
     *TRANSFORMERS_LAYER_RULES,
@@ -188,6 +198,8 @@ TIMM_VIT = CodeBase(
 )
 # Without a signature: a file of its tensors alone tells neither the heads nor the epsilon, its folder does.
 TRANSFORMERS_VIT = CodeBase("transformers' ViT", (), TRANSFORMERS_VIT_RULES)
+TRANSFORMERS_BEIT = CodeBase("transformers' BEiT", (), TRANSFORMERS_BEIT_RULES)
+TRANSFORMERS_MAE = CodeBase("transformers' MAE", (), TRANSFORMERS_VIT_RULES)
 TRANSFORMERS_DINOV2 = CodeBase("transformers' DINOv2", (), TRANSFORMERS_DINOV2_RULES)
 TRANSFORMERS_DINOV3 = CodeBase("transformers' DINOv3", (), TRANSFORMERS_DINOV3_RULES)
 TRANSFORMERS_CLIP = CodeBase("transformers' CLIP", (), TRANSFORMERS_CLIP_RULES)
@@ -216,7 +228,8 @@ def convert_state_dict(
     for name, tensor in state_dict.items():
         for pattern, replacement in rules:
             name = re.sub(pattern, replacement, name)
-        converted.update(_split_projection(name, _with_batch(name, tensor)))
+        converted.update(_split_projection(name, _as_ours(name, tensor)))
+    _share_bias(converted)
     for mlp in [name.removesuffix(".fc2.weight") for name in converted if name.endswith(".mlp.fc2.weight")]:
         _split_packed_gate(converted, mlp)
     for name in [name for name in converted if name.endswith(".mixer.k.weight")]:
@@ -253,11 +266,21 @@ def _read_as_static_key(tensors: dict[str, torch.Tensor], mixer: str) -> None:
     tensors[f"{mixer}.key_bias"] = tensors.pop(f"{mixer}.k.bias").reshape(heads, -1)
 
 
-def _with_batch(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Return tokens as `(1, tokens, hidden_size)`, where a code base has them without a batch."""
+def _share_bias(tensors: dict[str, torch.Tensor]) -> None:
+    """Give every layer its own copy of a bias of the logits that all layers share, on top of one that it has."""
+    shared = tensors.pop("skvit.layers.*.mixer.attention_bias.bias", None)
+    if shared is None:
+        return
+    layers = [name.removesuffix(".mixer.v_proj.weight") for name in tensors if name.endswith(".mixer.v_proj.weight")]
+    for name in [f"{layer}.mixer.attention_bias.bias" for layer in layers]:
+        tensors[name] = tensors[name] + shared if name in tensors else shared.clone()
+
+
+def _as_ours(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Return tokens as `(1, tokens, hidden_size)` and tables of distances with the heads first, as we have them."""
     if name.endswith((".cls_token", ".position_embeddings")) and tensor.dim() < 3:
         return tensor.reshape(1, -1, tensor.shape[-1])
-    return tensor
+    return tensor.T if name.endswith(".attention_bias.bias") else tensor
 
 
 def _split_projection(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -4,6 +4,10 @@ import pytest
 import torch
 from transformers import (
     AutoImageProcessor,
+    BeitConfig,
+    BeitForImageClassification,
+    BeitForMaskedImageModeling,
+    BeitModel,
     BitImageProcessor,
     CLIPConfig,
     CLIPImageProcessor,
@@ -25,6 +29,9 @@ from transformers import (
     SiglipVisionConfig,
     SiglipVisionModel,
     ViTConfig,
+    ViTMAEConfig,
+    ViTMAEForPreTraining,
+    ViTMAEModel,
     ViTModel,
 )
 
@@ -65,7 +72,41 @@ SOURCES = {  # network, whether it takes images of other sizes unasked, what its
     "clip": (lambda: CLIPVisionModel(CLIPVisionConfig(**SIZES, **MLP)), False, ""),
     "siglip": (lambda: SiglipVisionModel(SiglipVisionConfig(**SIZES, **MLP)), False, ""),
     "ijepa": (lambda: IJepaModel(IJepaConfig(**SIZES, **MLP)), False, ""),
+    "beit": (
+        lambda: BeitModel(BeitConfig(**SIZES, **MLP, use_relative_position_bias=True, use_mask_token=True)),
+        True,
+        "mask_token",
+    ),
+    "beit-shared": (lambda: BeitModel(BeitConfig(**SIZES, **MLP, use_shared_relative_position_bias=True)), True, ""),
+    "beit-both": (
+        lambda: BeitModel(
+            BeitConfig(
+                **SIZES, **MLP, use_shared_relative_position_bias=True, use_relative_position_bias=True,
+                use_absolute_position_embeddings=True, use_mean_pooling=False, layer_scale_init_value=0.0,
+            )
+        ),
+        True,
+        "",
+    ),
+    "beit-classifier": (
+        lambda: BeitForImageClassification(BeitConfig(**SIZES, **MLP, use_relative_position_bias=True, num_labels=3)),
+        True,
+        "",
+    ),
+    "mae": (lambda: without_masking(ViTMAEModel(ViTMAEConfig(**SIZES, **MLP, mask_ratio=0.0))), False, ""),
 }  # fmt: skip
+
+
+def without_masking(network):
+    """Let MAE's encoder see every patch in its place: its noise, by which patches are sorted, counts upwards."""
+    network.register_forward_pre_hook(
+        lambda _, args, options: (
+            args,
+            {**options, "noise": torch.arange(args[0][0, 0].numel() // 8**2).expand(len(args[0]), -1)},
+        ),
+        with_kwargs=True,
+    )
+    return network
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -115,6 +156,23 @@ def test_the_text_part_is_left_behind_and_named(name, tmp_path):
     with torch.no_grad():
         found, expected = conversion.model(images), network.vision_model(images)
     assert_close(found.pooler_output, expected.pooler_output)
+
+
+def test_what_masked_pretraining_alone_uses_is_left_behind_and_named(tmp_path):
+    decoder = {f"decoder_{name}": 8 for name in ("hidden_size", "intermediate_size")}
+    config = ViTMAEConfig(**SIZES, **MLP, **decoder, decoder_num_attention_heads=2, decoder_num_hidden_layers=1)
+    ViTMAEForPreTraining(config).save_pretrained(tmp_path / "mae")
+    report = str(convert(str(tmp_path / "mae"), tmp_path / "mae-out", license="mit"))
+    assert "decoder." in report and "which masked pretraining alone uses" in report
+
+    config = BeitConfig(**SIZES, **MLP, use_shared_relative_position_bias=True, use_mask_token=True, vocab_size=8)
+    network = drawn_in_float32(BeitForMaskedImageModeling(config))
+    network.save_pretrained(tmp_path / "beit")
+    conversion = convert(str(tmp_path / "beit"), tmp_path / "beit-out", license="mit")
+    assert "lm_head." in str(conversion) and "layer norm of the pooled output is fresh" in str(conversion)
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        assert_close(conversion.model(images).last_hidden_state, network.beit(images).last_hidden_state)
 
 
 def test_a_siglip_with_pixels_that_make_no_patch(tmp_path):

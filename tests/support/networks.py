@@ -64,7 +64,9 @@ def interpolation_in_float64() -> Iterator[None]:
     Their positions are to be numbers that float32 holds, see `drawn_in_float32`.
     """
     interpolate = nn.functional.interpolate
-    with patch("torch.nn.functional.interpolate", lambda maps, **options: interpolate(maps.double(), **options)):
+    with patch(
+        "torch.nn.functional.interpolate", lambda maps, *args, **options: interpolate(maps.double(), *args, **options)
+    ):
         yield
 
 
