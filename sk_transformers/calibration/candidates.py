@@ -40,15 +40,15 @@ def build_candidate(attention: Any, kind: str) -> nn.Module:
     """Return a mixer of this kind with the projections of a layer's self-attention; its own parameters are not set."""
     options = replace(attention.options, attention_bias="full" if KINDS[kind].bias else None)
     candidate = build_token_mixer(KINDS[kind].mixer, options).to(attention.v_proj.weight)
-    known = candidate.state_dict()
-    shared = {name: tensor for name, tensor in attention.state_dict().items() if name in known}
+    own = own_parameters(candidate, attention)
+    shared = {name: attention.state_dict()[name] for name in candidate.state_dict() if name not in own}
     candidate.load_state_dict(shared, strict=False)
     return candidate.eval()
 
 
 def own_parameters(candidate: nn.Module, attention: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that attention does not have: keys and biases."""
-    inherited = dict(attention.named_parameters())
+    """Return the parameters that attention does not have: keys, and a bias, which is another than one it has."""
+    inherited = {name for name, _ in attention.named_parameters()} - {BIAS}
     return {name: parameter for name, parameter in candidate.named_parameters() if name not in inherited}
 
 
@@ -128,27 +128,55 @@ def set_parameters(candidate: nn.Module, values: Parameters) -> None:
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How a candidate's own parameters are fitted: Adam with a cosine, on batches of images kept as tokens."""
+    """How a candidate is fitted: Adam with a cosine, on batches of images kept as tokens.
+
+    Args:
+        steps, batch_size, seed: of the fit.
+        learning_rate: of keys and biases.
+        projection_learning_rate: of the projections of query, value and output; 0 leaves them as they are.
+    """
 
     steps: int
     batch_size: int
     learning_rate: float
+    projection_learning_rate: float
     seed: int
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a mixer gets of the kept images of this process, and what it should add to its layer's tokens.
+
+    Args:
+        inputs, targets: `(images, tokens, channels)`.
+        grid_size: `(height, width)` of the grid.
+        scale: what the layer does with the mixer's output before it adds it.
+    """
+
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    grid_size: tuple[int, int]
+    scale: nn.Module
+
+    def output(self, mixer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        """Return what a mixer adds to the tokens of a batch of the inputs."""
+        return self.scale(mixer(inputs, self.grid_size)[0])
+
+
+def fitted_parameters(candidate: nn.Module, attention: nn.Module, settings: FitSettings) -> dict[str, nn.Parameter]:
+    """Return the parameters of a candidate that are fitted: its own, and the projections unless they are to stay."""
+    if settings.projection_learning_rate and settings.steps:
+        return dict(candidate.named_parameters())
+    return own_parameters(candidate, attention)
+
+
 @torch.no_grad()
-def output_error(
-    accelerator: Accelerator,
-    candidate: nn.Module,
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
-    grid_size: tuple[int, int],
-) -> float:
-    """Return the unexplained variance of a layer's output, over all processes."""
+def output_error(accelerator: Accelerator, candidate: nn.Module, task: Task) -> float:
+    """Return what a mixer leaves unexplained of what it should add, over all processes."""
     device = accelerator.device
     squares = torch.zeros(2, dtype=torch.float64)
-    for some, wanted in zip(inputs.split(64), targets.split(64)):
-        output, _ = candidate(some.to(device), grid_size)
+    for some, wanted in zip(task.inputs.split(64), task.targets.split(64)):
+        output = task.output(candidate, some.to(device))
         squares[0] += (output.cpu() - wanted).double().square().sum()
         squares[1] += wanted.double().square().sum()
     squares = accelerator.reduce(squares.to(device, torch.float32), "sum")
@@ -158,30 +186,31 @@ def output_error(
 def fit(
     accelerator: Accelerator,
     candidate: nn.Module,
-    parameters: list[nn.Parameter],
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
-    grid_size: tuple[int, int],
+    attention: nn.Module,
+    task: Task,
     settings: FitSettings,
     report: Callable[[], None] = lambda: None,
 ) -> None:
-    """Fit parameters of a candidate to what attention gives in its place, by the mean square error.
+    """Fit a candidate to what it should add to its layer's tokens, by the mean square error.
 
     Args:
         accelerator: whose processes each take a share of every batch.
         candidate: the mixer.
-        parameters: those of its parameters that are fitted.
-        inputs, targets: what this process keeps of what the mixer gets and should give, `(images, tokens, channels)`.
-        grid_size: `(height, width)` of the grid.
-        settings: steps, batches, learning rate.
+        attention: in whose place it is.
+        task: what it gets and should give.
+        settings: steps, batches, learning rates.
         report: called after each step.
     """
-    device = accelerator.device
+    device, inputs, targets = accelerator.device, task.inputs, task.targets
     unit = targets.float().var().clamp(min=1e-12).to(device)  # or Adam's epsilon would matter where outputs are small
-    candidate.requires_grad_(False)
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
+    own = own_parameters(candidate, attention)
+    fitted = fitted_parameters(candidate, attention, settings)
+    parameters = list(fitted.values())
+    for name, parameter in candidate.named_parameters():
+        parameter.requires_grad_(name in fitted)
+    rates = {True: settings.learning_rate, False: settings.projection_learning_rate}
+    groups = [{"params": [one], "lr": rates[name in own]} for name, one in fitted.items()]
+    optimizer = torch.optim.Adam(groups)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     generator = torch.Generator().manual_seed(seed_of(settings.seed, accelerator.process_index))
     share = max(1, settings.batch_size // accelerator.num_processes)
@@ -190,7 +219,7 @@ def fit(
         while len(order) < share:
             order = torch.cat([order, torch.randperm(len(inputs), generator=generator)])
         batch, order = order[:share], order[share:]
-        output, _ = candidate(inputs[batch].to(device), grid_size)
+        output = task.output(candidate, inputs[batch].to(device))
         F.mse_loss(output, targets[batch].to(device)).div(unit).backward()
         for parameter in parameters:
             gradient: Any = accelerator.reduce(parameter.grad, "mean")

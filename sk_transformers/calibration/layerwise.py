@@ -107,10 +107,11 @@ class LayeredNetwork:
         return torch.cat([norm(batch.to(self.model.device)).cpu() for batch in tokens.split(BATCH_SIZE)])
 
     @torch.no_grad()
-    def mixer_outputs(self, index: int, inputs: torch.Tensor) -> torch.Tensor:
-        """Return what a layer's mixer makes of its inputs."""
-        mixer, grid_size = self.layers[index].mixer, self.grid_size
-        return torch.cat([mixer(batch.to(self.model.device), grid_size)[0].cpu() for batch in inputs.split(BATCH_SIZE)])
+    def added_by_mixer(self, index: int, inputs: torch.Tensor) -> torch.Tensor:
+        """Return what a layer's mixer adds to the layer's tokens, of its inputs."""
+        layer, grid_size = self.layers[index], self.grid_size
+        batches = (batch.to(self.model.device) for batch in inputs.split(BATCH_SIZE))
+        return torch.cat([layer.mixer_scale(layer.mixer(batch, grid_size)[0]).cpu() for batch in batches])
 
     @torch.no_grad()
     def outputs_from(self, index: int, tokens: torch.Tensor) -> Iterator[Outputs]:

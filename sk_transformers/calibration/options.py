@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..options import fraction, non_negative_int, option, positive, positive_int, proper_fraction
+from ..options import fraction, non_negative, non_negative_int, option, positive, positive_int, proper_fraction
 
 KIND_NAMES = ("static_map", "static_key", "static_key+bias", "conv_static_key", "conv_static_key+bias")
 
@@ -41,9 +41,12 @@ class FitOptions:
     max_images: int = option(600, "images that calibrate", type=positive_int)
     held_out: int = option(200, "other images that measure", type=positive_int)
     labels: bool = option(True, "of a classifier measure accuracy, by the images' labels")
-    fit_steps: int = option(150, "of each layer's own parameters, 0 for the closed forms", type=non_negative_int)
+    fit_steps: int = option(150, "of each layer, 0 for the closed forms", type=non_negative_int)
     fit_batch_size: int = option(48, "images", type=positive_int)
-    fit_learning_rate: float = option(0.02, type=positive)
+    fit_learning_rate: float = option(0.02, "of keys and biases", type=positive)
+    projection_learning_rate: float = option(
+        1e-3, "of the projections of query, value and output; 0 leaves them as they were trained", type=non_negative
+    )
     kept_memory: float = option(1.0, "GiB of memory for images kept as tokens", type=positive)
     seed: int = option(0, type=non_negative_int)
 

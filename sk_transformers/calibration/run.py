@@ -1,6 +1,7 @@
 """A calibration, from the options to the repo folder."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -26,7 +27,7 @@ from ..hub.export import export
 from ..models.configuration_checks import size_pair
 from ..provenance import provenance
 from ..training.setup import make_accelerator
-from .candidates import KINDS, FitSettings
+from .candidates import BIAS, KINDS, FitSettings
 from .costs import TIMED_IMAGES, images_per_second
 from .damage import make_reference, measure_damage
 from .distill import distill, outputs_on, train_options
@@ -244,7 +245,9 @@ def prepare(
     held_out, labels, _ = read(data.validation, "reading images held out", len(data.validation), [])
     labels = None if label_map is None else label_map[labels]
     reference = make_reference(accelerator, network, held_out, labels)
-    settings = FitSettings(fit.fit_steps, fit.fit_batch_size, fit.fit_learning_rate, fit.seed)
+    settings = FitSettings(
+        fit.fit_steps, fit.fit_batch_size, fit.fit_learning_rate, fit.projection_learning_rate, fit.seed
+    )
     return Study(accelerator, network, tokens, held_out, reference, sums, settings, work / "layers", report)
 
 
@@ -307,7 +310,9 @@ def with_config(network: PreTrainedModel, replaced: list[dict[str, Any]]) -> tup
     calibrated.load_state_dict(network.state_dict())
     with torch.device("meta"):
         known = dict(type(network)(config).named_parameters())
-    return calibrated.eval(), [name for name, _ in calibrated.named_parameters() if name not in known]
+    layers = "|".join(str(one["layer"]) for one in replaced)
+    bias = re.compile(rf"(^|\.)layers\.({layers})\.mixer\.{re.escape(BIAS)}$")  # another than attention's own
+    return calibrated.eval(), [n for n, _ in calibrated.named_parameters() if n not in known or bias.search(n)]
 
 
 def finish(

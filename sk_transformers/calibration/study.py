@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from ..files import whole_file
 from .candidates import (
     KINDS,
     FitSettings,
+    Task,
     build_candidate,
     closed_forms,
     fit,
+    fitted_parameters,
     output_error,
-    own_parameters,
     set_parameters,
 )
 from .costs import mixer_costs
@@ -141,24 +142,26 @@ def fit_layer(
         return load_fitted(file, candidate)
     inputs = network.mixer_inputs(layer, place.tokens)
     untouched = inputs if place.is_untouched else study.network.mixer_inputs(layer, place.untouched_tokens)
-    targets = study.network.mixer_outputs(layer, untouched)
+    targets = study.network.added_by_mixer(layer, untouched)
+    if not place.is_untouched:  # what earlier layers lost is made up for, as far as it can be
+        targets = targets + place.untouched_tokens - place.tokens
     sums = study.sums.get(layer) if place.is_untouched else None
     sums = sums or sums_of(study, attention, inputs, untouched, KINDS[kind].mixer == "conv_static_key")
-    grid_size, accelerator, settings = network.grid_size, study.accelerator, study.settings
+    accelerator, settings = study.accelerator, study.settings
+    task = Task(inputs, targets, network.grid_size, network.layers[layer].mixer_scale)
 
     starts = closed_forms(kind, sums, attention)
     errors = {}
     for title, values in starts.items():
         set_parameters(candidate, values)
-        errors[title] = output_error(accelerator, candidate, inputs, targets, grid_size)
+        errors[title] = output_error(accelerator, candidate, task)
     set_parameters(candidate, starts[min(errors, key=lambda title: errors[title])])
 
     if settings.steps:
         title, done = f"layer {layer}, {kind}", iter(range(1, settings.steps + 1))
-        own = list(own_parameters(candidate, attention).values())
-        seeded = FitSettings(settings.steps, settings.batch_size, settings.learning_rate, seed_of(settings.seed, layer))
+        seeded = replace(settings, seed=seed_of(settings.seed, layer))
         fit(
-            accelerator, candidate, own, inputs, targets, grid_size, seeded,
+            accelerator, candidate, attention, task, seeded,
             report=lambda: study.report(title, next(done), settings.steps),
         )  # fmt: skip
     attention_of_network, network.layers[layer].mixer = network.layers[layer].mixer, candidate
@@ -168,13 +171,13 @@ def fit_layer(
         "layer": layer,
         "kind": kind,
         **damage,
-        "output_error": output_error(accelerator, candidate, inputs, targets, grid_size),
+        "output_error": output_error(accelerator, candidate, task),
         "output_errors_of_closed_forms": errors,
-        **mixer_costs(candidate, attention, inputs[:1].to(network.model.device), grid_size),
+        **mixer_costs(candidate, attention, inputs[:1].to(network.model.device), network.grid_size),
     }
     fitted = Fitted(candidate.requires_grad_(False), figures)
     if accelerator.is_main_process:
-        save_fitted(file, fitted, list(own_parameters(candidate, attention)))
+        save_fitted(file, fitted, list(fitted_parameters(candidate, attention, settings)))
     return fitted
 
 
@@ -210,7 +213,7 @@ def name_of(replacements: Sequence[Replacement]) -> str:
 
 
 def save_fitted(file: Path, fitted: Fitted, names: list[str]) -> None:
-    """Write a mixer's own parameters, and its figures as metadata."""
+    """Write those parameters of a mixer that were fitted, and its figures as metadata."""
     state = fitted.mixer.state_dict()
     file.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(file) as partial:

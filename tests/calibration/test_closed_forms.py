@@ -100,8 +100,9 @@ def test_equal_images_are_reproduced(kind, class_tokens, options):
     assert min(errors.values()) < (0.1 if kind == "conv_static_key" else 1e-9), errors  # its ridge shrinks that one
 
 
-def test_the_bias_that_attention_has_already_stays():
-    mixer = attention(attention_bias="full")
+@pytest.mark.parametrize("bias", ["full", "relative"])
+def test_the_bias_that_attention_has_already_stays(bias):
+    mixer = attention(attention_bias=bias)
     inputs = torch.randn(1, 13, 16).expand(4, -1, -1)
     candidate = build_candidate(mixer, "static_key+bias")
     set_parameters(
