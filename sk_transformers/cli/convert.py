@@ -1,7 +1,8 @@
 """Turn a checkpoint of MetaFormer, a ViT or the static-key authors into a repo folder of this package.
 
-Of transformers it reads ViT, DeiT, DINOv2, DINOv3, I-JEPA and the vision towers of CLIP and SigLIP; of timm MetaFormers
-and Vision Transformers, with registers, of DINOv2, CLIP and SigLIP too. What has no classifier makes features.
+Of transformers it reads ViT, DeiT, BEiT, DINOv2, DINOv3, I-JEPA, MAE and the vision towers of CLIP and SigLIP; of timm
+MetaFormers and Vision Transformers, with registers, of DINOv2, CLIP and SigLIP too. What has no classifier makes
+features.
 
 sk-transformers convert caformer_s18.pth caformer-s18 --license apache-2.0
 sk-transformers convert training-run/model_best.pth.tar cskaformer-s18 --use_ema --license mit
