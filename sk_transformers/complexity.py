@@ -7,6 +7,8 @@ and nothing else, two operations for each multiply-add, as the literature does. 
 last digit (tests/test_complexity.py), and fvcore does to the rounding of its own formulas.
 """
 
+import copy
+
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
@@ -44,4 +46,4 @@ def count_macs(
 def _on_meta(config: PretrainedConfig, has_classifier: bool = True) -> PreTrainedModel:
     auto_class = AutoModelForImageClassification if has_classifier else AutoModel
     with torch.device("meta"):
-        return auto_class.from_config(config, attn_implementation="eager").eval()
+        return auto_class.from_config(copy.deepcopy(config), attn_implementation="eager").eval()  # which it notes there

@@ -45,6 +45,12 @@ def test_macs_of_a_vit_equal_a_hand_calculation(name):
     assert count_macs(config) == pytest.approx(by_hand, rel=1e-12)
 
 
+def test_a_network_that_is_counted_stays_as_it_is():
+    model = create_model("smvit-nano-patch4-32")
+    count_macs(model.config)
+    assert model.config._attn_implementation == "sdpa"
+
+
 def test_parameters_are_the_models():
     assert count_parameters(create_config("skaformer-nano")) == create_model("skaformer-nano").num_parameters()
 

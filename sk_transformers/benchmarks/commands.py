@@ -11,12 +11,14 @@ import torch
 
 from ..files import write_json
 from ..options import non_negative_int, positive_int
+from ..provenance import provenance
 from ..zoo import get_variant, list_models
 from .measure import DTYPES, MODES, TASKS
 
 if TYPE_CHECKING:  # a command imports what it needs: timm and others take seconds
     from .speed import Comparison
 
+RUNTIME_NAMES = ("eager", "compiled", "onnx", "int8")
 Add = Callable[..., argparse.Action]
 
 
@@ -54,6 +56,20 @@ def build_parser() -> argparse.ArgumentParser:
     add = command("resolution", resolution, "resized static keys beside windows of them, on images of several sizes")
     add_models(add)
     add_rounds(add)
+    add = command("runtimes", runtimes, "networks in turns: eager, compiled, in ONNX Runtime and there in 8 bits")
+    add("networks", nargs="+", metavar="NETWORK", help="names of the zoo or repo folders, the baseline first")
+    add("--runtimes", nargs="+", choices=RUNTIME_NAMES, default=list(RUNTIME_NAMES), help="int8 goes with onnx")
+    add("--batch_sizes", nargs="+", type=positive_int, default=[1, 8], help="images in a batch")
+    add("--image_size", type=positive_int, help="pixels a side; the networks' own without it")
+    add_rounds(add)
+    add_output(add)
+    add = command("probe", probe, "a linear classifier on the mean patch tokens of networks")
+    add("networks", nargs="+", metavar="NETWORK", help="repo folders or Hub ids")
+    add("--dataset", required=True, help="labelled images, as sk-transformers train takes them")
+    add("--train_images", type=positive_int, default=5000, help="that the classifier learns from, at most")
+    add("--test_images", type=positive_int, default=2000, help="that it is tried on, at most")
+    add("--image_size", type=positive_int, help="pixels a side; the networks' own without it")
+    add_output(add)
     add_rounds(command("startup", startup, "the import, and loading from a file"))
     add_training(command("training", training, "training loops beside those of transformers and timm"))
     return parser
@@ -179,6 +195,40 @@ def resolution(args: argparse.Namespace) -> None:
         print(f"{name}, {torch.get_num_threads()} threads\n", *HEADER, sep="\n")
         for costs in measure_resolutions(name, args.rounds):
             print(to_row(costs), flush=True)
+
+
+def runtimes(args: argparse.Namespace) -> None:
+    """Print timings as they come, then the table; write them at the end."""
+    from . import runtimes
+    from .measure import describe_machine
+
+    if "int8" in args.runtimes and "onnx" not in args.runtimes:
+        raise ValueError("--runtimes int8 is compared with onnx: name that too.")
+    timings = []
+    for timing in runtimes.measure_runtimes(
+        args.networks, args.runtimes, args.batch_sizes, args.rounds, args.image_size
+    ):
+        timings.append(timing)
+        print(timing, flush=True)
+    if args.output:
+        machine = describe_machine(("torch", "transformers", "onnxruntime"))
+        write_json({"machine": machine, "provenance": provenance(), "timings": runtimes.to_json(timings)}, args.output)
+    print(f"\n{runtimes.to_table(timings)}")
+
+
+def probe(args: argparse.Namespace) -> None:
+    """Print a table of accuracies."""
+    from ..data.options import DataOptions
+    from . import probe
+
+    options = DataOptions(args.dataset)
+    probes = []
+    for one in probe.measure_probes(args.networks, options, args.train_images, args.test_images, args.image_size):
+        probes.append(one)
+        print(one, flush=True)
+    if args.output:
+        write_json({"provenance": provenance(), "probes": [vars(one) for one in probes]}, args.output)
+    print(f"\n{probe.to_table(probes)}")
 
 
 def startup(args: argparse.Namespace) -> None:

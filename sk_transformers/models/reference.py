@@ -39,7 +39,7 @@ def static_map(
     bias: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a static map's output and weights, as above; the bias is `(heads, N, N)`."""
-    return softmax_attention(bias.expand(len(value), -1, -1, -1), value, mask)
+    return softmax_attention(bias.expand(value.shape[0], -1, -1, -1), value, mask)
 
 
 def static_key_logits(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
