@@ -46,4 +46,5 @@ def count_macs(
 def _on_meta(config: PretrainedConfig, has_classifier: bool = True) -> PreTrainedModel:
     auto_class = AutoModelForImageClassification if has_classifier else AutoModel
     with torch.device("meta"):
-        return auto_class.from_config(copy.deepcopy(config), attn_implementation="eager").eval()  # which it notes there
+        model = auto_class.from_config(copy.deepcopy(config), attn_implementation="eager")  # which it notes there
+    return model.float().eval()  # whatever the weights are kept in, the count is the same

@@ -45,6 +45,12 @@ def test_macs_of_a_vit_equal_a_hand_calculation(name):
     assert count_macs(config) == pytest.approx(by_hand, rel=1e-12)
 
 
+def test_the_count_is_the_same_whatever_the_weights_are_kept_in():
+    assert count_macs(create_config("skvit-nano-patch4-32", dtype="float16")) == count_macs(
+        create_config("skvit-nano-patch4-32")
+    )
+
+
 def test_a_network_that_is_counted_stays_as_it_is():
     model = create_model("smvit-nano-patch4-32")
     count_macs(model.config)

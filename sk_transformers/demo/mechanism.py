@@ -120,7 +120,7 @@ def load_network(repo: str | Path, name: str | None = None, trust_remote_code: b
     names = [name for name in MECHANISMS if name in getattr(model.config, "token_mixers", ())]
     path = Path(repo)
     name = name or (path.parent.name if path.name == "model" else path.name)
-    network = Network(name, " and ".join(MECHANISMS[n] for n in names), model.eval(), image_processor)
+    network = Network(name, " and ".join(MECHANISMS[n] for n in names), model.float().eval(), image_processor)
     if not network.mixers or not names:
         raise ValueError(f"model {repo} has no layer that attends: there is nothing to show.")
     return network

@@ -224,16 +224,17 @@ def compare_with_model_here(
     is_classifier = "ForImageClassification" in (config.get("architectures") or [""])[0]
     auto_class = AutoModelForImageClassification if is_classifier else AutoModel
     model = auto_class.from_pretrained(folder, trust_remote_code=False).eval()
+    numbers = None if fingerprint_of_run is None else torch.tensor(fingerprint(model))
     with torch.no_grad():
-        here = model(outputs["pixel_values"].to(model.dtype))
-    expected = (here.logits if is_classifier else here.pooler_output).float()
+        here = model.float()(outputs["pixel_values"])
+    expected = here.logits if is_classifier else here.pooler_output
     if not outputs["output"].isfinite().all():
         raise PreflightError(f"{folder}: the model's outputs are not finite: train it again.")
     if not agree(outputs["output"], expected):
         raise PreflightError(
             f"{folder}: the code in the folder gives other outputs than this package's: export the model again."
         )
-    if fingerprint_of_run is not None and not agree(torch.tensor(fingerprint(model)), torch.tensor(fingerprint_of_run)):
+    if numbers is not None and not agree(numbers, torch.tensor(fingerprint_of_run)):
         raise PreflightError(
             f"{folder}: its weights give other outputs than those that the run measured (metrics.json): restore the"
             " run's model, or push a repo folder without a run."

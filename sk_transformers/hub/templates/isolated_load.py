@@ -28,14 +28,14 @@ def main(folder: str, outputs_file: str, answers_file: str, images: list[str]) -
     processor = AutoImageProcessor.from_pretrained(folder)
     picture = Image.frombytes("RGB", (60, 40), bytes(i * 37 % 251 for i in range(60 * 40 * 3)))
     pixel_values = processor(picture, return_tensors="pt").pixel_values
-    with torch.no_grad():
-        outputs = model.eval()(pixel_values.to(model.dtype))
-    output = outputs.logits if is_classifier else outputs.pooler_output
-    save_file({"pixel_values": pixel_values, "output": output.float().contiguous()}, outputs_file)
     answers = []
     if images and is_classifier:
         classify = pipeline("image-classification", model=model, image_processor=processor)
         answers = [classify(image) for image in images]  # upright, as the pipeline reads files
+    with torch.no_grad():
+        outputs = model.float().eval()(pixel_values)  # weights in 16 bits, too: rounding would hide what differs
+    output = outputs.logits if is_classifier else outputs.pooler_output
+    save_file({"pixel_values": pixel_values, "output": output.contiguous()}, outputs_file)
     with open(answers_file, "w", encoding="utf-8") as file:
         json.dump(answers, file)
 
