@@ -5,6 +5,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here may need the network
 import pytest
 import torch
 
+from .support.browser import chromium, open_page  # noqa: F401 (fixtures; here, since a process runs one Chromium)
+
 
 @pytest.fixture(autouse=True)
 def deterministic():

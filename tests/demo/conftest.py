@@ -1,61 +1,15 @@
-"""Chromium, driven by Playwright, and small networks with digits to show it."""
-
-import os
-import shutil
+"""Small networks, and digits to show them."""
 
 import pytest
 from PIL import Image
-from playwright.sync_api import sync_playwright
 from transformers import ViTImageProcessor
 
 from sk_transformers.hub import export
 
 from ..support.small_models import small_model
 
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 LABELS = {i: str(i) for i in range(10)}
 PROCESSOR = ViTImageProcessor(size={"height": 32, "width": 32})
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None and os.environ.get("SK_REQUIRE_CHROMIUM") != "1":
-        pytest.skip("Chromium is not installed (Debian: apt-get install chromium).")
-    assert path, "Chromium is not installed."
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(chromium):
-    """A function that opens an address of the loopback in a window of some width; it asks no other server."""
-    elsewhere, pages = [], []
-
-    def open_page(address, width=1280, height=900):
-        page = chromium.new_page(viewport={"width": width, "height": height})
-        page.set_default_timeout(60_000)
-        allowed = (address, "data:", f"blob:{address}")
-        page.on("request", lambda request: None if request.url.startswith(allowed) else elsewhere.append(request.url))
-        page.goto(address)
-        pages.append(page)
-        return page
-
-    yield open_page
-    for page in pages:
-        page.close()
-    assert not elsewhere
 
 
 @pytest.fixture(scope="session")

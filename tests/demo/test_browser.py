@@ -2,7 +2,6 @@
 
 import functools
 import http.server
-import os
 import threading
 
 import numpy as np
@@ -14,12 +13,8 @@ from transformers import AutoModelForImageClassification
 from sk_transformers.demo.space import save_browser_space
 from sk_transformers.hub.onnx_export import export_onnx
 
+from ..support.browser import needs_library
 from .conftest import PROCESSOR
-
-needs_library = pytest.mark.skipif(
-    "SK_TRANSFORMERS_JS" not in os.environ,
-    reason="SK_TRANSFORMERS_JS names no folder with transformers.js: .ci/run fetches it.",
-)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -5,7 +5,8 @@
         hub.faults.append(Fault("POST", "/commit/", status=503))
 
 It has repos of all three kinds, private ones, branches, tags, pull requests, LFS uploads in one part or several, range
-requests and the checks of card metadata that need no network. It has neither Xet nor pages.
+requests, collections and the checks of card metadata that need no network. It has neither Xet nor pages, and runs no
+Space.
 """
 
 import base64
@@ -26,6 +27,9 @@ from fastapi.responses import JSONResponse, Response
 
 KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
 LFS_SUFFIXES = (".safetensors", ".bin", ".onnx", ".png")
+SDKS = ("gradio", "docker", "static")
+COLORS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")  # of a Space's card
+SHOWN_IN_LISTS = 4  # items of a collection
 GITATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES).encode()
 
 
@@ -96,6 +100,7 @@ class Repo:
     refs: dict[str, str] = field(default_factory=dict)
     commits: dict[str, Commit] = field(default_factory=dict)
     pull_requests: list[dict[str, Any]] = field(default_factory=list)
+    sdk: str | None = None  # of a Space
 
     @property
     def namespace(self) -> str:
@@ -138,6 +143,39 @@ class Repo:
         """Commit a file as somebody does in the Hub's editor."""
         files = {**self.commits[self.refs[ref]].files, path: File(content.encode())}
         return self.add(ref, Commit(files, f"Update {path}", "somebody", self.refs[ref]))
+
+
+@dataclass
+class Collection:
+    """A collection: `items` are `(type, id)`, with type `"model"`, `"dataset"` or `"space"`, in their order."""
+
+    slug: str
+    title: str
+    private: bool
+    description: str = ""
+    items: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def namespace(self) -> str:
+        return self.slug.split("/")[0]
+
+    def answer(self) -> dict[str, Any]:
+        """What the Hub says of it."""
+        items = [
+            {"_id": f"{position:024x}", "id": name, "type": kind, "position": position}
+            for position, (kind, name) in enumerate(self.items)
+        ]
+        return {
+            "slug": self.slug, "title": self.title, "description": self.description, "private": self.private,
+            "owner": {"_id": "0", "name": self.namespace, "type": "org"}, "theme": "indigo", "upvotes": 0,
+            "lastUpdated": "2026-01-01T00:00:00.000Z", "position": 0, "items": items,
+        }  # fmt: skip
+
+    def answer_in_list(self) -> dict[str, Any]:
+        """What a list says of it, where its position is its place there."""
+        answer = self.answer()
+        del answer["position"]
+        return {**answer, "items": answer["items"][:SHOWN_IN_LISTS]}
 
 
 class HubError(Exception):
@@ -222,12 +260,14 @@ class HubServer:
     Args:
         part_size: bytes of the parts in which larger LFS files are uploaded; None uploads them in one.
 
-    `repos` by kind and id, `faults` and `requests` (`"POST /api/repos/create"`) are open to tests.
+    `repos` by kind and id, `collections` by slug, `faults` and `requests` (`"POST /api/repos/create"`) are open to
+    tests.
     """
 
     def __init__(self, part_size: int | None = None):
         self.part_size = part_size
         self.repos: dict[tuple[str, str], Repo] = {}
+        self.collections: dict[str, Collection] = {}
         self.faults: list[Fault] = []
         self.requests: list[str] = []
         self.lfs: dict[str, bytes] = {}
@@ -253,8 +293,8 @@ class HubServer:
     def model(self, repo_id: str) -> Repo:
         return self.repos["models", repo_id]
 
-    def create(self, kind: str, repo_id: str, author: str, private: bool = False) -> Repo:
-        repo = self.repos[kind, repo_id] = Repo(kind, repo_id, private)
+    def create(self, kind: str, repo_id: str, author: str, private: bool = False, sdk: str | None = None) -> Repo:
+        repo = self.repos[kind, repo_id] = Repo(kind, repo_id, private, sdk=sdk)
         repo.add("refs/heads/main", Commit({".gitattributes": File(GITATTRIBUTES)}, "initial commit", author))
         return repo
 
@@ -274,10 +314,13 @@ class HubServer:
             raise HubError(401, "Invalid username or password.")
         return user
 
+    def is_visible(self, user: User | None, found: Repo | Collection) -> bool:
+        return not found.private or (user is not None and found.namespace in (user.name, *user.orgs))
+
     def repo(self, request: Request, kind: str, repo_id: str, write: bool = False) -> Repo:
         """A repo that who asks may see, and write to if `write`."""
         repo, user = self.repos.get((kind, repo_id)), self.user(request)
-        if repo is None or (repo.private and not (user and repo.namespace in (user.name, *user.orgs))):
+        if repo is None or not self.is_visible(user, repo):
             raise HubError(404 if user else 401, "Repository not found", "RepoNotFound")
         if write and not self.logged_in(request).may_write(repo.namespace):
             raise HubError(403, "Forbidden: you must have write access to this repo")
@@ -286,7 +329,16 @@ class HubServer:
 
 def routes(hub: HubServer) -> APIRouter:
     router = APIRouter()
-    for add in (account_routes, repo_routes, tree_routes, ref_routes, commit_routes, lfs_routes, download_routes):
+    for add in (
+        account_routes,
+        collection_routes,
+        repo_routes,
+        tree_routes,
+        ref_routes,
+        commit_routes,
+        lfs_routes,
+        download_routes,
+    ):
         add(router, hub)
     return router
 
@@ -306,13 +358,16 @@ def account_routes(router: APIRouter, hub: HubServer) -> None:
 
     @router.post("/api/validate-yaml")
     async def validate_yaml(request: Request):
-        content = (await request.json())["content"]
+        body = await request.json()
+        content = body["content"]
         try:
             metadata = card_metadata(content)
             problem = None if isinstance(metadata, dict) else "metadata must be an object"
             for key, kinds in {"license": str, "tags": list, "model-index": list, "widget": list}.items():
                 if problem is None and not isinstance(metadata.get(key, kinds()), kinds):
                     problem = f'"{key}" must be a {kinds.__name__}'
+            if problem is None and body.get("repoType") == "space":
+                problem = space_problem(metadata)
         except yaml.YAMLError as error:
             problem = str(error)
         if problem:
@@ -323,6 +378,69 @@ def account_routes(router: APIRouter, hub: HubServer) -> None:
 def card_metadata(content: str) -> Any:
     block = re.match(r"\s*---\r?\n(.*?)\r?\n---", content, re.S)
     return yaml.safe_load(block[1]) if block else {}
+
+
+def space_problem(metadata: dict[str, Any]) -> str | None:
+    """What is wrong with the metadata of a Space's card; None if nothing is."""
+    if metadata.get("sdk") not in SDKS:
+        return f'"sdk" must be one of {SDKS}'
+    for key in ("colorFrom", "colorTo"):
+        if metadata.get(key, COLORS[0]) not in COLORS:
+            return f'"{key}" must be one of {COLORS}'
+    models = metadata.get("models", [])
+    are_ids = isinstance(models, list) and all(re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)) for model in models)
+    return None if are_ids else '"models" must be a list of repo ids'
+
+
+def collection_routes(router: APIRouter, hub: HubServer) -> None:
+    """Make collections, and say what is in them."""
+
+    def visible(request: Request, slug: str) -> Collection:
+        collection = hub.collections.get(slug)
+        if collection is None or not hub.is_visible(hub.user(request), collection):
+            raise HubError(404, "Collection not found")
+        return collection
+
+    @router.get("/api/collections")
+    def collections(request: Request, owner: str | None = None, item: str | None = None):
+        return [
+            collection.answer_in_list()
+            for collection in hub.collections.values()
+            if owner in (None, collection.namespace)
+            and (item is None or item in [f"{kind}s/{name}" for kind, name in collection.items])
+            and hub.is_visible(hub.user(request), collection)
+        ]
+
+    @router.post("/api/collections")
+    async def create(request: Request):
+        body, user = await request.json(), hub.logged_in(request)
+        namespace, title = body["namespace"], body["title"]
+        if not user.may_write(namespace):
+            raise HubError(403, f"You don't have the rights to create a collection under {namespace!r}")
+        if len(title) > 60 or len(body.get("description", "")) > 150:
+            raise HubError(400, "Title or description is too long")
+        slug = (
+            f"{namespace}/{re.sub(r'[^a-z0-9]+', '-', title.lower())}-{hashlib.sha1(title.encode()).hexdigest()[:24]}"
+        )
+        if slug in hub.collections:
+            return JSONResponse({"error": "This collection already exists", "slug": slug}, 409)
+        hub.collections[slug] = Collection(slug, title, body["private"], body.get("description", ""))
+        return hub.collections[slug].answer()
+
+    @router.get("/api/collections/{owner}/{name}")
+    def get(owner: str, name: str, request: Request):
+        return visible(request, f"{owner}/{name}").answer()
+
+    @router.post("/api/collections/{owner}/{name}/items")
+    async def add(owner: str, name: str, request: Request):
+        collection, item = visible(request, f"{owner}/{name}"), (await request.json())["item"]
+        if not hub.logged_in(request).may_write(collection.namespace):
+            raise HubError(403, "Forbidden: you must have write access to this collection")
+        hub.repo(request, f"{item['type']}s", item["id"])  # which must be there
+        if (item["type"], item["id"]) in collection.items:
+            raise HubError(409, "The item is in the collection already")
+        collection.items.append((item["type"], item["id"]))
+        return collection.answer()
 
 
 def repo_routes(router: APIRouter, hub: HubServer) -> None:
@@ -336,8 +454,11 @@ def repo_routes(router: APIRouter, hub: HubServer) -> None:
         repo_id = f"{namespace}/{body['name']}"
         if not user.may_write(namespace):
             raise HubError(403, f"You don't have the rights to create a repo under the namespace {namespace!r}")
+        if kind == "spaces" and body.get("sdk") not in SDKS:
+            raise HubError(400, f"A Space's sdk must be one of {SDKS}")
         existing = hub.repos.get((kind, repo_id))
-        repo = existing or hub.create(kind, repo_id, user.name, body.get("visibility") == "private")
+        is_private = body.get("visibility") == "private"
+        repo = existing or hub.create(kind, repo_id, user.name, is_private, body.get("sdk"))
         answer = {"url": hub.url + repo.url, "name": repo_id, "id": repo_id}
         return JSONResponse(answer | {"error": "You already created this repo"}, 409) if existing else answer
 
@@ -375,7 +496,7 @@ def repo_routes(router: APIRouter, hub: HubServer) -> None:
             "createdAt": repo.history(oid)[-1].date, "private": repo.private, "gated": False, "disabled": False,
             "downloads": 0, "likes": 0, "tags": (card or {}).get("tags") or [], "cardData": card,
             "pipeline_tag": (card or {}).get("pipeline_tag"), "library_name": (card or {}).get("library_name"),
-            "siblings": siblings, "spaces": [],
+            "siblings": siblings, "spaces": [], **({"sdk": repo.sdk} if repo.sdk else {}),
         }  # fmt: skip
 
 
