@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..files import whole_folder
+from ..hub.cards.merge import sign
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"}
 PAGE_FILES = ("__init__.py", "mechanism.py", "page.py", "pictures.py")
@@ -36,6 +37,21 @@ here = Path(__file__).parent
 repos = sorted((here / "models").iterdir())  # 1-NAME, 2-NAME, ...
 networks = [load_network(repo, repo.name.partition("-")[2], trust_remote_code=True) for repo in repos]
 page = build_page(networks, sorted((here / "examples").glob("*")))
+
+if __name__ == "__main__":
+    launch(page)
+'''
+HUB_APP = '''"""The page of the networks in repos of the Hub, each loaded with the code in its repo."""
+
+from pathlib import Path
+
+from demo.mechanism import load_network
+from demo.page import build_page, launch
+
+REPOS = {repos}
+
+networks = [load_network(repo, trust_remote_code=True) for repo in REPOS]
+page = build_page(networks, sorted((Path(__file__).parent / "examples").glob("*")))
 
 if __name__ == "__main__":
     launch(page)
@@ -89,32 +105,64 @@ def save_space(models: Sequence[str], folder: str | Path, examples: Sequence[Pat
         ValueError: if a model is not a folder written by `export`.
         FileExistsError: if the folder holds something already.
     """
-    import gradio
-
     for model in models:
         if not (Path(model) / "model.safetensors").is_file() or not (Path(model) / "config.json").is_file():
             raise ValueError(
                 f"{model} is not a repo folder: expected config.json and model.safetensors in it, to copy."
             )
     with whole_folder(folder) as partial:
-        (partial / "demo").mkdir()
-        for name in PAGE_FILES:
-            shutil.copyfile(HERE / name, partial / "demo" / name)
-        shutil.copyfile(HERE.parent / "data" / "decoding.py", partial / "demo" / "decoding.py")
         for number, model in enumerate(models, 1):
             path = Path(model).resolve()
             title = path.parent.name if path.name == "model" else path.name
             left_out = shutil.ignore_patterns("onnx", "examples", ".*", "checkpoint-*")
             shutil.copytree(path, partial / "models" / f"{number}-{title}", ignore=left_out)
-        copy_examples(examples, partial)
-        (partial / "app.py").write_text(APP)
-        (partial / "requirements.txt").write_text(REQUIREMENTS)
-        app = f"sdk_version: {gradio.__version__}\napp_file: app.py"
-        text = "What networks with static keys attend to, beside one with computed keys."
-        (partial / "README.md").write_text(
-            README.format(title="Static keys, side by side", sdk="gradio", app=app, text=text)
-        )
+        write_page(partial, APP, examples)
     return Path(folder)
+
+
+def save_hub_space(models: Sequence[str], folder: str | Path, examples: Sequence[Path] = ()) -> Path:
+    """Write a Gradio Space whose page loads networks from the Hub, with the code in their repos.
+
+    Args:
+        models: the ids of the repos, in the order of the page.
+        folder: where to write; it must not exist, or be empty.
+        examples: image files to choose from.
+
+    Returns:
+        The folder, which appears whole or not at all.
+
+    Raises:
+        FileExistsError: if the folder holds something already.
+    """
+    with whole_folder(folder) as partial:
+        repos = "".join(f"    {json.dumps(model)},\n" for model in models)
+        write_page(partial, HUB_APP.format(repos=f"(\n{repos})"), examples, models)
+    return Path(folder)
+
+
+def write_page(folder: Path, app: str, examples: Sequence[Path], models: Sequence[str] = ()) -> None:
+    """Write what every Gradio Space of the page needs.
+
+    Args:
+        folder: where to write.
+        app: the text of `app.py`.
+        examples: image files to choose from.
+        models: the ids of repos on the Hub, which link to the Space then.
+    """
+    import gradio
+
+    (folder / "demo").mkdir()
+    for name in PAGE_FILES:
+        shutil.copyfile(HERE / name, folder / "demo" / name)
+    shutil.copyfile(HERE.parent / "data" / "decoding.py", folder / "demo" / "decoding.py")
+    copy_examples(examples, folder)
+    (folder / "app.py").write_text(app)
+    (folder / "requirements.txt").write_text(REQUIREMENTS)
+    facts = [f"sdk_version: {gradio.__version__}", "app_file: app.py"]
+    facts += ["models:", *(f"- {model}" for model in models)] if models else []
+    text = "What networks with static keys attend to, beside one with computed keys."
+    card = README.format(title="Static keys, side by side", sdk="gradio", app="\n".join(facts), text=text)
+    (folder / "README.md").write_text(sign(card))
 
 
 def save_browser_space(exported: str | Path, folder: str | Path, examples: Sequence[Path] = ()) -> Path:

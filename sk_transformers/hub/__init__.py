@@ -5,6 +5,7 @@ onnx_export    the same network as ONNX
 cards          the card, from a template, with a drawing of the network; completed and merged by a push
 
 push           a folder on the Hub, in one commit: the walk through all that follows
+push_all       every trained network of the zoo, a Space with the demo over them, and a collection of them all
 gather         what goes there: files, plots, evaluations, examples, the completed card
 preflight      whether it may be published; code_check, whether its Python files keep to themselves
 remote         what is on the Hub already, and the commit that brings the rest

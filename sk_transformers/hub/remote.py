@@ -3,9 +3,10 @@
 import hashlib
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
@@ -18,6 +19,7 @@ from .report import Push, Target
 CARD = "README.md"
 WAITS = (1, 2, 4)  # seconds before another attempt
 Content = Path | bytes  # of a file in a repo
+Result = TypeVar("Result")
 
 
 class Hasher(Protocol):
@@ -47,12 +49,21 @@ def upload(
         PushError: if it did not work; nothing half was left on a branch.
     """
     made: dict[str, bool] = {}  # what an earlier attempt made
+    return persist(lambda: push_once(api, files, target, message, dry_run, made), target.repo_id)
+
+
+def persist(attempt: Callable[[], Result], what: str) -> Result:
+    """Return what an attempt returns, after others that failed for a reason that may pass.
+
+    Raises:
+        PushError: if it did not work; `what` is what the sentence calls what was to be changed.
+    """
     for wait in (*WAITS, None):
         try:
-            return push_once(api, files, target, message, dry_run, made)
+            return attempt()
         except HUB_ERRORS as error:
             if wait is None or not may_pass(error):
-                raise PushError(explain(error, target.repo_id)) from error
+                raise PushError(explain(error, what)) from error
             time.sleep(wait)
     raise AssertionError("the last attempt returns or raises")
 
@@ -72,19 +83,30 @@ def push_once(
         return push
     if push.creates_branch and target.revision is not None and not made.get("branch"):
         made["branch"] = True
-        api.create_branch(target.repo_id, branch=target.revision, revision=remote.head, exist_ok=True)
-    push.commit, push.url = remote.head, f"{api.endpoint}/{target.repo_id}"
+        api.create_branch(
+            target.repo_id,
+            branch=target.revision,
+            revision=remote.head,
+            repo_type=target.repo_type,
+            exist_ok=True,
+        )
+    push.commit, push.url = remote.head, f"{api.endpoint}/{target.path}"
     if not push.is_empty:
         commit(api, push, remote, message)
     if target.tag and target.tag not in remote.tags:
-        api.create_tag(target.repo_id, tag=target.tag, revision=push.commit)
+        api.create_tag(target.repo_id, tag=target.tag, revision=push.commit, repo_type=target.repo_type)
     return push
 
 
 def create_repo(api: HfApi, target: Target) -> Remote:
     """Make the repo, and return what is in it."""
     try:
-        api.create_repo(target.repo_id, private=target.private)
+        api.create_repo(
+            target.repo_id,
+            private=target.private,
+            repo_type=target.repo_type,
+            space_sdk="gradio" if target.repo_type == "space" else None,
+        )
     except HfHubHTTPError as error:  # it may have been made meanwhile, or by an attempt whose answer was lost
         remote = fetch_remote(api, target) if error.response.status_code == 409 else None
         if remote is None:
@@ -103,14 +125,14 @@ def fetch_remote(api: HfApi, target: Target) -> Remote | None:
         PushError: if it is not what was asked for: public, or a tag where a branch should be.
     """
     try:
-        info = api.repo_info(target.repo_id)
+        info = api.repo_info(target.repo_id, repo_type=target.repo_type)
     except RepositoryNotFoundError as error:
         if error.response.status_code == 401 and get_token() is not None:
             raise
         return None
     if target.private and not info.private:
         raise PushError(f"{target.repo_id} is there already and public: make it private first, or leave out --private.")
-    refs = api.list_repo_refs(target.repo_id, include_pull_requests=True)
+    refs = api.list_repo_refs(target.repo_id, repo_type=target.repo_type, include_pull_requests=True)
     branches = {ref.name: ref.target_commit for ref in refs.branches}
     branches |= {ref.ref: ref.target_commit for ref in refs.pull_requests or []}
     tags = {ref.name: ref.target_commit for ref in refs.tags}
@@ -118,12 +140,12 @@ def fetch_remote(api: HfApi, target: Target) -> Remote | None:
     if revision not in branches and (revision in tags or revision.startswith("refs/")):
         raise PushError(f"{revision} is not a branch of {target.repo_id}: choose another --revision.")
     head = branches.get(revision, branches["main"])
-    return Remote(head, files_at(api, target.repo_id, head), branches, tags)
+    return Remote(head, files_at(api, target, head), branches, tags)
 
 
-def files_at(api: HfApi, repo_id: str, commit: str) -> dict[str, RepoFile]:
+def files_at(api: HfApi, target: Target, commit: str) -> dict[str, RepoFile]:
     """Return the files of a commit by their paths."""
-    tree = api.list_repo_tree(repo_id, recursive=True, revision=commit)
+    tree = api.list_repo_tree(target.repo_id, recursive=True, revision=commit, repo_type=target.repo_type)
     return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
 
 
@@ -136,7 +158,7 @@ def compare(api: HfApi, files: dict[str, Content], target: Target, remote: Remot
     remote_files = {} if remote is None else remote.files
     kept, card = [], {}
     if remote is not None and CARD in remote_files:
-        on_the_hub = read_card(api, target.repo_id, remote.head)
+        on_the_hub = read_card(api, target, remote.head)
         merged = merge_cards(on_the_hub, read_content(files[CARD]).decode())
         files, kept, card = {**files, CARD: merged.text.encode()}, merged.kept, card_changes(on_the_hub, merged.text)
     differing = {path: content for path, content in files.items() if not is_same(content, remote_files.get(path))}
@@ -173,10 +195,13 @@ def card_changes(old: str, new: str) -> dict[str, str]:
     return changes | {name: "removed" for name in before if name not in after}
 
 
-def read_card(api: HfApi, repo_id: str, revision: str) -> str:
+def read_card(api: HfApi, target: Target, revision: str) -> str:
     """Return the text of a repo's card."""
     with tempfile.TemporaryDirectory() as folder:
-        return Path(api.hf_hub_download(repo_id, CARD, revision=revision, local_dir=folder)).read_text(encoding="utf-8")
+        file = api.hf_hub_download(
+            target.repo_id, CARD, revision=revision, local_dir=folder, repo_type=target.repo_type
+        )
+        return Path(file).read_text(encoding="utf-8")
 
 
 def is_weight(path: str) -> bool:
@@ -217,16 +242,17 @@ def commit(api: HfApi, push: Push, remote: Remote, message: str | None) -> None:
     """
     target = push.target
     if target.create_pr:
-        found = find_pull_request(api, target.repo_id, push, remote)
+        found = find_pull_request(api, push, remote)
         if found:
             push.operations, (push.commit, push.url) = [], found
             return
-    does = "Update" if "config.json" in remote.files else "Add"
+    does = "Update" if {"config.json", "app.py"} & {*remote.files} else "Add"
     try:
         info = api.create_commit(
             target.repo_id,
             push.operations,
             commit_message=message or f"{does} {target.repo_id.split('/')[1]}",
+            repo_type=target.repo_type,
             revision=target.revision,
             create_pr=target.create_pr,
             parent_commit=remote.head,
@@ -236,7 +262,7 @@ def commit(api: HfApi, push: Push, remote: Remote, message: str | None) -> None:
             raise
         raise PushError(f"the Hub refused the folder: {' '.join(str(error).split())}") from error
     push.commit, push.url = info.oid, info.pr_url or info.commit_url
-    arrived = files_at(api, target.repo_id, info.oid)
+    arrived = files_at(api, target, info.oid)
     missing = [o.path_in_repo for o in push.operations if isinstance(o, CommitOperationAdd)]
     missing = [path for path in missing if path not in arrived]
     if missing:
@@ -245,11 +271,15 @@ def commit(api: HfApi, push: Push, remote: Remote, message: str | None) -> None:
         )
 
 
-def find_pull_request(api: HfApi, repo_id: str, push: Push, remote: Remote) -> tuple[str, str] | None:
+def find_pull_request(api: HfApi, push: Push, remote: Remote) -> tuple[str, str] | None:
     """Return the commit and the address of an open pull request that does all that this push is to do."""
-    for pull in api.get_repo_discussions(repo_id, discussion_type="pull_request", discussion_status="open"):
+    target = push.target
+    pulls = api.get_repo_discussions(
+        target.repo_id, discussion_type="pull_request", discussion_status="open", repo_type=target.repo_type
+    )
+    for pull in pulls:
         head = remote.branches.get(f"refs/pr/{pull.num}")
-        remote_files = files_at(api, repo_id, head) if head else {}
+        remote_files = files_at(api, target, head) if head else {}
         if head and all(
             is_same(content_of(operation), remote_files.get(operation.path_in_repo))
             if isinstance(operation, CommitOperationAdd)

@@ -1,5 +1,6 @@
-"""Where a folder is pushed, and what a push did or would do."""
+"""Where a folder is pushed, and what a push did or would do; the same of a collection."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -17,6 +18,7 @@ class Target:
         revision: a branch, made from `main` if there is none, or `refs/pr/NUMBER`; `main` when None.
         create_pr: open a pull request against `main` instead of committing to it.
         tag: to give to the commit.
+        repo_type: "model", or "space": one that runs Gradio, if it is made now.
     """
 
     repo_id: str
@@ -24,6 +26,12 @@ class Target:
     revision: str | None = None
     create_pr: bool = False
     tag: str | None = None
+    repo_type: str = "model"
+
+    @property
+    def path(self) -> str:
+        """Where the Hub shows it."""
+        return f"spaces/{self.repo_id}" if self.repo_type == "space" else self.repo_id
 
 
 @dataclass
@@ -68,7 +76,8 @@ class Push:
         rows = []
         if self.creates_repo:
             unseen = ", unless it is private: log in to compare with it" if self.is_anonymous else ""
-            rows.append(("repo", f"{target.repo_id} {would}created{', private' if target.private else ''}{unseen}"))
+            title = "space" if target.repo_type == "space" else "repo"
+            rows.append((title, f"{target.repo_id} {would}created{', private' if target.private else ''}{unseen}"))
         if self.creates_branch:
             rows.append(("branch", f"{target.revision} {would}created from main"))
         for what, files in (("new", self.added), ("changed", self.changed)):
@@ -87,7 +96,54 @@ class Push:
             rows.append(("tag", f"{target.tag} {would}on it"))
         if self.url:
             rows.append(("see", self.url))
-        return "\n".join(f"{title:<11}{text}" for title, text in rows)
+        return as_table(rows)
+
+
+@dataclass
+class Gathering:
+    """What was done, or would be, for a collection to hold some repos. `str` of it is the report.
+
+    Args:
+        owner, title: which collection.
+        creates: whether it was not there.
+        added: `(repo type, repo id)` of what it did not hold.
+        unchanged: how many of the repos it holds already.
+        private: whether it is private, if it is made now.
+        is_anonymous, dry_run: as in `Push`.
+        url: where to look at it.
+    """
+
+    owner: str
+    title: str
+    creates: bool
+    added: Sequence[tuple[str, str]]
+    unchanged: int
+    private: bool = False
+    is_anonymous: bool = False
+    dry_run: bool = False
+    url: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the collection holds all of it already."""
+        return not self.creates and not self.added
+
+    def __str__(self) -> str:
+        would = "would be " if self.dry_run else ""
+        unseen = ", unless it is private: log in to compare with it" if self.is_anonymous else ""
+        done = f"{would}created{', private' if self.private else ''}{unseen}" if self.creates else "is there"
+        rows = [("collection", f"{self.title}, of {self.owner}, {done}")]
+        rows += [("new", f"{repo_type} {repo_id}") for repo_type, repo_id in self.added]
+        if self.unchanged:
+            rows.append(("unchanged", f"{self.unchanged} repos"))
+        if self.url:
+            rows.append(("see", self.url))
+        return as_table(rows)
+
+
+def as_table(rows: list[tuple[str, str]]) -> str:
+    """Return a report's lines."""
+    return "\n".join(f"{title:<11}{text}" for title, text in rows)
 
 
 def item_title(name: str) -> str:
