@@ -45,6 +45,7 @@ def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[P
         model = create_model(name, id2label=id2label, label2id=label2id, **overrides)
         return model, image_processor_for(model.config.image_size)
     image_size = overrides.pop("image_size", None)
+    overrides.setdefault("dtype", torch.float32)  # weights are kept in 16 bits, too, in which nothing trains
     try:
         model, report = AutoModelForImageClassification.from_pretrained(
             name, ignore_mismatched_sizes=True, output_loading_info=True, **overrides
@@ -106,21 +107,24 @@ def last_layers(model: PreTrainedModel) -> list[str]:
 
 
 def load_classifier(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """Return the trained classifier of a folder or Hub id, and its image processor; ValueError if there is none."""
+    """Return the trained classifier of a folder or Hub id, and its image processor; ValueError if there is none.
+
+    It is in float32, whatever its weights are kept in.
+    """
     return _load_trained(AutoModelForImageClassification, name, "a trained classifier")
 
 
 def load_base_model(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """Return the network below the head of a repo folder or a Hub id, and its image processor; ValueError if it fails.
 
-    It takes a repo without a head, too.
+    It takes a repo without a head, too, and is in float32, whatever its weights are kept in.
     """
     return _load_trained(AutoModel, name, "a trained network")
 
 
 def _load_trained(auto_class: Any, name: str, expected: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
     try:
-        model, report = auto_class.from_pretrained(name, output_loading_info=True)
+        model, report = auto_class.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
         processor = AutoImageProcessor.from_pretrained(name)
     except LOADING_ERRORS as error:
         raise ValueError(f"model {name} could not be loaded: {first_line(error)}") from error

@@ -6,7 +6,7 @@ import torch
 from sk_transformers import create_model
 from sk_transformers.hub import export
 from sk_transformers.image_processing import image_processor_for
-from sk_transformers.pretrained import load_model
+from sk_transformers.pretrained import load_base_model, load_classifier, load_model
 from sk_transformers.training.options import parse_overrides
 
 LABELS = dict(enumerate("abc"))
@@ -30,6 +30,16 @@ def test_another_image_size_resizes_positions_and_keys(repo):
     with torch.no_grad():
         expected = model(images, **options).logits  # which resizes them each time
         torch.testing.assert_close(resized.eval()(images).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_in_16_bits_are_loaded_in_32(tmp_path):
+    half = create_model("skvit-nano-patch4-32", id2label=LABELS).half()
+    folder = str(export(half, image_processor_for(32), tmp_path / "half"))
+    for loaded, _ in (load_classifier(folder), load_model(folder, LABELS), load_base_model(folder)):
+        assert loaded.dtype == loaded.config.dtype == torch.float32
+    kept = half.state_dict()
+    for name, tensor in load_classifier(folder)[0].state_dict().items():
+        assert torch.equal(tensor, kept[name].float())
 
 
 def test_pretrained_weights_are_not_dropped_silently(repo):

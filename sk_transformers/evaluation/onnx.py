@@ -58,7 +58,7 @@ def run_export(
             data_options.skip_unreadable,
         )
         measure = partial(measure_files, data.name, loader, label_map)
-    return export_onnx(network.float(), processor, output_dir, dynamic_size, measure)
+    return export_onnx(network, processor, output_dir, dynamic_size, measure)
 
 
 def measure_files(name: str, loader: DataLoader, label_map: torch.Tensor, *files: Path) -> dict[str, Any]:

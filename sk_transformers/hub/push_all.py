@@ -84,12 +84,12 @@ def check_org(org: str) -> None:
 
 
 def add_graphs(folder: Path) -> None:
-    """Add the folder `onnx/` to the repo folder of a classifier, whose weights may be in 16 bits.
+    """Add the folder `onnx/` to the repo folder of a classifier.
 
     The same weights make the same files, byte by byte: another push of them finds nothing to do.
     """
     model, image_processor = load_classifier(str(folder))
-    export_onnx(model.float(), image_processor, folder)
+    export_onnx(model, image_processor, folder)
 
 
 def push_space(api: HfApi, folder: Path, target: Target, dry_run: bool) -> Push:

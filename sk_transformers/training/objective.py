@@ -38,7 +38,9 @@ class Teacher(nn.Module):
     ) -> None:
         super().__init__()
         try:
-            self.model = AutoModelForImageClassification.from_pretrained(name, trust_remote_code=trust_remote_code)
+            self.model = AutoModelForImageClassification.from_pretrained(
+                name, dtype=torch.float32, trust_remote_code=trust_remote_code
+            )
             own = AutoImageProcessor.from_pretrained(name)
         except (OSError, ValueError) as error:
             reason = first_line(error)
