@@ -220,7 +220,7 @@ def attention_html(
         caption = f"{describe(reading, layer, head, shown)}. Largest weight {weights.max():.1%}"
         caption += f", uniform {1 / weights.size:.1%}"
         caption += f"; on the class token {on_class_tokens:.1%}." if shown.num_class_tokens else "."
-        items.append((attention_picture(reading.seen, weights, position), network.mechanism, caption))
+        items.append((attention_picture(reading.seen, weights, position), figure_title(network, networks), caption))
     return figures(items)
 
 
@@ -231,8 +231,14 @@ def keys_html(networks: Sequence[Network], readings: Sequence[Reading], layer: i
         shown = layer_of(reading, layer)
         origin = "Trained, the same for every image" if shown.key_is_static else "Computed from this image"
         caption = f"{origin}. {shown.keys.shape[-1]} channels per position and head."
-        items.append((key_picture(shown.key_colors(head)), network.mechanism, caption))
+        items.append((key_picture(shown.key_colors(head)), figure_title(network, networks), caption))
     return figures(items)
+
+
+def figure_title(network: Network, networks: Sequence[Network]) -> str:
+    """Return a network's mechanism, with its name where others on the page have the same one."""
+    is_unique = sum(other.mechanism == network.mechanism for other in networks) == 1
+    return network.mechanism if is_unique else f"{network.mechanism}: {network.name}"
 
 
 def layer_of(reading: Reading, layer: int) -> Layer:

@@ -12,7 +12,8 @@ from PIL import Image
 from transformers import pipeline
 
 from sk_transformers.data import decoding
-from sk_transformers.demo.page import read_image
+from sk_transformers.demo.mechanism import load_network, read
+from sk_transformers.demo.page import attention_html, keys_html, read_image
 from sk_transformers.demo.space import example_images, save_space
 
 SERVE = """
@@ -71,6 +72,14 @@ def wait_for_change(page, section, before):
         arg=[section, before[0] if before else ""],
     )
     return pictures(page, section)
+
+
+def test_networks_of_one_mechanism_are_told_apart_by_their_names(repos, digits):
+    networks = [load_network(repo, name) for repo, name in zip((*repos[:2], repos[0]), ("first", "second", "third"))]
+    readings = [read(network, Image.open(digits[0])) for network in networks]
+    titles = ["Static keys (SKA): first", "Convolutional (CSKA)", "Static keys (SKA): third"]
+    for html in (attention_html(networks, readings, 1, 0, None), keys_html(networks, readings, 1, 0)):
+        assert re.findall(r'class="sk-title">(.*?)<', html) == titles
 
 
 @pytest.mark.slow
