@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.nn import functional as F
 
 from ..data.seeds import seed_of
 from ..models.attention import scale
@@ -151,16 +150,24 @@ class Task:
         inputs, targets: `(images, tokens, channels)`.
         grid_size: `(height, width)` of the grid.
         scale: what the layer does with the mixer's output before it adds it.
+        weights: `(channels,)`, of the errors: a channel counts by how much of it is lost, however small it is.
     """
 
     inputs: torch.Tensor
     targets: torch.Tensor
     grid_size: tuple[int, int]
     scale: nn.Module
+    weights: torch.Tensor
 
     def output(self, mixer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
         """Return what a mixer adds to the tokens of a batch of the inputs."""
         return self.scale(mixer(inputs, self.grid_size)[0])
+
+    def error(self, mixer: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        """Return how far off a mixer is for some of the images, `(images, tokens, channels)`, weighted."""
+        device = self.weights.device
+        output = self.output(mixer, self.inputs[images].to(device))
+        return (output - self.targets[images].to(device)) * self.weights
 
 
 def fitted_parameters(candidate: nn.Module, attention: nn.Module, settings: FitSettings) -> dict[str, nn.Parameter]:
@@ -172,14 +179,12 @@ def fitted_parameters(candidate: nn.Module, attention: nn.Module, settings: FitS
 
 @torch.no_grad()
 def output_error(accelerator: Accelerator, candidate: nn.Module, task: Task) -> float:
-    """Return what a mixer leaves unexplained of what it should add, over all processes."""
-    device = accelerator.device
+    """Return what a mixer leaves unexplained of what it should add, weighted, over all processes."""
     squares = torch.zeros(2, dtype=torch.float64)
-    for some, wanted in zip(task.inputs.split(64), task.targets.split(64)):
-        output = task.output(candidate, some.to(device))
-        squares[0] += (output.cpu() - wanted).double().square().sum()
-        squares[1] += wanted.double().square().sum()
-    squares = accelerator.reduce(squares.to(device, torch.float32), "sum")
+    for images in torch.arange(len(task.inputs)).split(64):
+        squares[0] += task.error(candidate, images).double().square().sum().cpu()
+        squares[1] += (task.targets[images] * task.weights.cpu()).double().square().sum()
+    squares = accelerator.reduce(squares.to(accelerator.device, torch.float32), "sum")
     return float(squares[0] / squares[1])
 
 
@@ -191,7 +196,7 @@ def fit(
     settings: FitSettings,
     report: Callable[[], None] = lambda: None,
 ) -> None:
-    """Fit a candidate to what it should add to its layer's tokens, by the mean square error.
+    """Fit a candidate to what it should add to its layer's tokens, by the mean square of the weighted errors.
 
     Args:
         accelerator: whose processes each take a share of every batch.
@@ -201,8 +206,6 @@ def fit(
         settings: steps, batches, learning rates.
         report: called after each step.
     """
-    device, inputs, targets = accelerator.device, task.inputs, task.targets
-    unit = targets.float().var().clamp(min=1e-12).to(device)  # or Adam's epsilon would matter where outputs are small
     own = own_parameters(candidate, attention)
     fitted = fitted_parameters(candidate, attention, settings)
     parameters = list(fitted.values())
@@ -217,10 +220,9 @@ def fit(
     order = torch.empty(0, dtype=torch.long)
     for _ in range(settings.steps):
         while len(order) < share:
-            order = torch.cat([order, torch.randperm(len(inputs), generator=generator)])
+            order = torch.cat([order, torch.randperm(len(task.inputs), generator=generator)])
         batch, order = order[:share], order[share:]
-        output = task.output(candidate, inputs[batch].to(device))
-        F.mse_loss(output, targets[batch].to(device)).div(unit).backward()
+        task.error(candidate, batch).square().mean().backward()
         for parameter in parameters:
             gradient: Any = accelerator.reduce(parameter.grad, "mean")
             parameter.grad = gradient

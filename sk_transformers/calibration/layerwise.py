@@ -135,6 +135,7 @@ class LayeredNetwork:
         keep: int,
         layers: Iterable[int] = (),
         convolutional: bool = False,
+        mirrored: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor, dict[int, LayerSums]]:
         """Run the network on images once.
 
@@ -143,6 +144,7 @@ class LayeredNetwork:
             keep: how many images are kept as tokens.
             layers: whose sums are gathered, of all images.
             convolutional: whether the sums for convolutional keys are wanted, too.
+            mirrored: whether every image comes once more, mirrored.
 
         Returns:
             Tokens before the first layer, `(images, tokens, hidden_size)`, the labels of those images, and the sums.
@@ -167,9 +169,10 @@ class LayeredNetwork:
             for batch in batches:
                 readable = is_readable(batch["labels"])
                 pixel_values = batch["pixel_values"][readable].to(self.model.device, self.model.dtype)
-                labels.append(batch["labels"][readable])
-                if len(pixel_values):
-                    self.model(pixel_values)
+                for images in (pixel_values, pixel_values.flip(-1)) if mirrored else (pixel_values,):
+                    labels.append(batch["labels"][readable])
+                    if len(images):
+                        self.model(images)
         finally:
             for hook in hooks:
                 hook.remove()

@@ -40,6 +40,7 @@ class FitOptions:
     image_size: int | None = option(None, "pixels a side that the keys are made for [the model's]", type=positive_int)
     max_images: int = option(600, "images that calibrate", type=positive_int)
     held_out: int = option(200, "other images that measure", type=positive_int)
+    mirrored: bool = option(True, "images calibrate mirrored, too")
     labels: bool = option(True, "of a classifier measure accuracy, by the images' labels")
     fit_steps: int = option(150, "of each layer, 0 for the closed forms", type=non_negative_int)
     fit_batch_size: int = option(48, "images", type=positive_int)
@@ -47,7 +48,7 @@ class FitOptions:
     projection_learning_rate: float = option(
         1e-3, "of the projections of query, value and output; 0 leaves them as they were trained", type=non_negative
     )
-    kept_memory: float = option(1.0, "GiB of memory for images kept as tokens", type=positive)
+    kept_memory: float = option(2.0, "GiB of memory for images kept as tokens", type=positive)
     seed: int = option(0, type=non_negative_int)
 
 

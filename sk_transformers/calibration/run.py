@@ -228,7 +228,9 @@ def prepare(
         if layer not in kept_sums or (convolutional and not has_neighborhoods(kept_sums[layer]))
     ]
 
-    def read(images: Any, what: str, limit: int, of_layers: list[int]) -> tuple[torch.Tensor, torch.Tensor, dict]:
+    def read(
+        images: Any, what: str, limit: int, of_layers: list[int], mirrored: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, dict]:
         loader = loader_of(images, source, data_options, process, processes)
 
         def batches() -> Iterator[dict[str, torch.Tensor]]:
@@ -236,9 +238,9 @@ def prepare(
                 yield batch
                 report(what, number, len(loader))
 
-        return network.read(batches(), limit, of_layers, convolutional)
+        return network.read(batches(), limit, of_layers, convolutional, mirrored)
 
-    tokens, _, sums = read(data.train, "reading images", keep, missing)
+    tokens, _, sums = read(data.train, "reading images", keep, missing, fit.mirrored)
     sums = kept_sums | {layer: reduce_sums(accelerator, one) for layer, one in sums.items()}
     if accelerator.is_main_process and missing:
         save_sums(sums, file)

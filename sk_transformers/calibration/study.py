@@ -143,12 +143,14 @@ def fit_layer(
     inputs = network.mixer_inputs(layer, place.tokens)
     untouched = inputs if place.is_untouched else study.network.mixer_inputs(layer, place.untouched_tokens)
     targets = study.network.added_by_mixer(layer, untouched)
+    spread = channel_deviations(study.accelerator, targets)
     if not place.is_untouched:  # what earlier layers lost is made up for, as far as it can be
         targets = targets + place.untouched_tokens - place.tokens
     sums = study.sums.get(layer) if place.is_untouched else None
     sums = sums or sums_of(study, attention, inputs, untouched, KINDS[kind].mixer == "conv_static_key")
     accelerator, settings = study.accelerator, study.settings
-    task = Task(inputs, targets, network.grid_size, network.layers[layer].mixer_scale)
+    weights = (1 / spread.clamp(min=1e-6 * float(spread.max()) + 1e-12)).to(accelerator.device)
+    task = Task(inputs, targets, network.grid_size, network.layers[layer].mixer_scale, weights)
 
     starts = closed_forms(kind, sums, attention)
     errors = {}
@@ -193,6 +195,19 @@ def sums_of(
         total = batch if total is None else total + batch
     assert total is not None
     return reduce_sums(study.accelerator, total)
+
+
+def channel_deviations(accelerator: Accelerator, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the standard deviation of each channel of the kept tokens of all processes, `(channels,)`."""
+    count = torch.tensor([tokens[..., 0].numel()], dtype=torch.float64)
+    first, second = torch.zeros(2, tokens.shape[-1], dtype=torch.float64)
+    for batch in tokens.split(BATCH_SIZE):
+        rows = batch.double().flatten(0, 1)
+        first += rows.sum(0)
+        second += rows.square().sum(0)
+    sums = sum_over_processes(accelerator, torch.cat([count, first, second]))
+    total, first, second = sums.split([1, len(first), len(second)])
+    return (second / total - (first / total) ** 2).clamp(min=0).sqrt().float()
 
 
 def reduce_sums(accelerator: Accelerator, sums: LayerSums) -> LayerSums:

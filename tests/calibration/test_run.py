@@ -207,6 +207,21 @@ def test_what_does_not_fit_is_refused_in_a_sentence(source, images, tmp_path, ca
     assert not out.exists()
 
 
+def test_mirrored_images_calibrate_too(source):
+    from accelerate import Accelerator
+
+    from sk_transformers.calibration.layerwise import LayeredNetwork
+
+    network = LayeredNetwork(load_classifier(source)[0], Accelerator())
+    pixel_values, labels = torch.randn(3, 3, 16, 16), torch.tensor([0, 1, 2])
+    batch = {"pixel_values": pixel_values, "labels": labels}
+    mirrored = {"pixel_values": pixel_values.flip(3), "labels": labels}
+    tokens, of_tokens, sums = network.read([batch], 6, [1], mirrored=True)
+    expected, _, expected_sums = network.read([batch, mirrored], 6, [1])
+    assert torch.equal(tokens, expected) and of_tokens.tolist() == [0, 1, 2, 0, 1, 2]
+    assert sums[1].images == 6 and torch.equal(sums[1].weights, expected_sums[1].weights)
+
+
 def test_a_work_folder_is_of_one_calibration(source, images, tmp_path):
     options = {"layers": "1", "mixer": ["static_map"], "work_dir": tmp_path / "work", **SETTINGS}
     calibrate(source, images, tmp_path / "one", **options)
