@@ -2,6 +2,7 @@
 
 sk-transformers demo runs/skvit/model runs/cskvit/model runs/vit/model
 sk-transformers demo runs/skvit/model runs/cskvit/model runs/vit/model --save_space my-space
+sk-transformers demo dinov2-small-work/source dinov2-small            # what was calibrated, beside its source
 """
 
 import argparse
@@ -19,7 +20,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="sk-transformers demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", nargs="+", help="repo folders, or Hub ids, of classifiers")
+    parser.add_argument("models", nargs="+", help="repo folders, or Hub ids")
     parser.add_argument("--images", help="a folder of example images [that of the first repo, if any]")
     parser.add_argument("--port", type=int, help="of the loopback [the first that is free from 7860 on]")
     parser.add_argument("--save_space", metavar="FOLDER", help="write a Space to this folder, and show nothing")

@@ -13,7 +13,13 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    PreTrainedModel,
+)
 
 MECHANISMS = {
     "static_key": "Static keys (SKA)",
@@ -25,7 +31,7 @@ MECHANISMS = {
 
 @dataclass
 class Network:
-    """A classifier with its image processor, and what the page calls it."""
+    """A classifier, or a network without one, with its image processor, and what the page calls it."""
 
     name: str
     mechanism: str
@@ -35,7 +41,7 @@ class Network:
     @property
     def mixers(self) -> list[Any]:
         """The modules that attend, first layer first; their class is not known, what they have is."""
-        return [module for module in self.model.modules() if hasattr(module, "v_proj") and hasattr(module, "o_proj")]
+        return [module for module in self.model.modules() if hasattr(module, "v_proj") and hasattr(module, "grid_size")]
 
 
 @dataclass
@@ -89,15 +95,21 @@ class Layer:
 
 @dataclass
 class Reading:
-    """A network's pass over an image: probabilities by label, the image as preprocessed, and what each layer did."""
+    """A network's pass over an image: what it makes of it, the image as preprocessed, and what each layer did.
+
+    Args:
+        probabilities: of a classifier, by label.
+        features: of a network without one, `(channels,)`.
+    """
 
     probabilities: dict[str, float]
+    features: np.ndarray | None
     seen: Image.Image
     layers: list[Layer]
 
 
 def load_network(repo: str | Path, name: str | None = None, trust_remote_code: bool = False) -> Network:
-    """Return a classifier from a repo folder or a Hub id.
+    """Return a classifier, or a network that makes features, from a repo folder or a Hub id.
 
     Args:
         repo: the folder or id.
@@ -108,15 +120,16 @@ def load_network(repo: str | Path, name: str | None = None, trust_remote_code: b
         ValueError: if it cannot be loaded, or no layer of it attends.
     """
     try:
-        model, report = AutoModelForImageClassification.from_pretrained(
-            repo, trust_remote_code=trust_remote_code, output_loading_info=True
-        )
+        config = AutoConfig.from_pretrained(repo, trust_remote_code=trust_remote_code)
+        is_classifier = any("ForImageClassification" in name for name in config.architectures or ())
+        auto_class = AutoModelForImageClassification if is_classifier else AutoModel
+        model, report = auto_class.from_pretrained(repo, trust_remote_code=trust_remote_code, output_loading_info=True)
         image_processor = AutoImageProcessor.from_pretrained(repo)
     except (OSError, ValueError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"model {repo} could not be loaded: {reason}") from error
     if report["missing_keys"]:
-        raise ValueError(f"model {repo} is not a trained classifier: its weights lack {min(report['missing_keys'])}.")
+        raise ValueError(f"model {repo} is not a trained network: its weights lack {min(report['missing_keys'])}.")
     names = [name for name in MECHANISMS if name in getattr(model.config, "token_mixers", ())]
     path = Path(repo)
     name = name or (path.parent.name if path.name == "model" else path.name)
@@ -141,14 +154,22 @@ def read(network: Network, image: Image.Image) -> Reading:
     finally:
         for hook in hooks:
             hook.remove()
-    logits, config = outputs.logits[0].float(), network.model.config
-    several_labels = config.problem_type == "multi_label_classification"
-    probabilities = (logits.sigmoid() if several_labels else logits.softmax(dim=0)).tolist()
+    probabilities, features = {}, None
+    if "logits" in outputs:
+        probabilities = class_probabilities(outputs.logits[0].float(), network.model.config)
+    else:
+        features = outputs.pooler_output[0].float().numpy()
     layers = [
         read_layer(mixer, weights[0], computed_keys) for mixer, weights in zip(network.mixers, outputs.attentions)
     ]
-    labels: dict[Any, str] = config.id2label or {}
-    return Reading({labels[i]: p for i, p in enumerate(probabilities)}, as_seen(network, pixel_values[0]), layers)
+    return Reading(probabilities, features, as_seen(network, pixel_values[0]), layers)
+
+
+def class_probabilities(logits: torch.Tensor, config: Any) -> dict[str, float]:
+    """Return the probability of each label, of logits `(classes,)`."""
+    several_labels = config.problem_type == "multi_label_classification"
+    values = (logits.sigmoid() if several_labels else logits.softmax(dim=0)).tolist()
+    return {config.id2label[number]: value for number, value in enumerate(values)}
 
 
 def read_layer(mixer: Any, weights: torch.Tensor, computed_keys: dict[nn.Module, torch.Tensor]) -> Layer:

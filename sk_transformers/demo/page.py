@@ -9,11 +9,12 @@ from typing import Any
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio asks when it is imported
 
 import gradio as gr
+import numpy as np
 from PIL import Image
 
 from .decoding import UnreadableImage, decode
 from .mechanism import Layer, Network, Reading, read
-from .pictures import attention_picture, bars, figures, key_picture
+from .pictures import attention_picture, bars, figures, key_picture, note
 
 INTRODUCTION = """
 # Static keys, side by side
@@ -187,11 +188,26 @@ def launch(page: gr.Blocks, **options: Any) -> Any:
 
 
 def classes_html(networks: Sequence[Network], readings: Sequence[Reading]) -> str:
-    """Return HTML of the most probable classes by each network."""
+    """Return HTML of the most probable classes by each network, or of how alike the features are that it makes."""
+    first = next((number for number, reading in enumerate(readings) if reading.features is not None), 0)
     columns = (
-        bars(network.mechanism, network.name, reading.probabilities) for network, reading in zip(networks, readings)
+        bars(network.mechanism, network.name, reading.probabilities)
+        if reading.features is None
+        else note(network.mechanism, network.name, likeness(reading, readings[first], networks[first].name))
+        for network, reading in zip(networks, readings)
     )
     return f'<div class="sk-answers">{"".join(columns)}</div>'
+
+
+def likeness(reading: Reading, first: Reading, name: str) -> str:
+    """Return how alike the features of an image are to those of the first network that makes some, called `name`."""
+    features, expected = reading.features, first.features
+    assert features is not None and expected is not None
+    text = f"{len(features)} features"
+    if reading is first or len(features) != len(expected):
+        return f"{text}."
+    cosine = features @ expected / max(float(np.linalg.norm(features) * np.linalg.norm(expected)), 1e-12)
+    return f"{text}; their cosine to those of {name} is {cosine:.3f}."
 
 
 def attention_html(

@@ -69,6 +69,15 @@ def figure(picture: Image.Image, title: str, caption: str) -> str:
     )
 
 
+def note(title: str, subtitle: str, text: str) -> str:
+    """Return HTML of a sentence on a network, in the place of its classes."""
+    title, subtitle, text = html.escape(title), html.escape(subtitle), html.escape(text)
+    return (
+        f'<section class="sk-classes"><div class="sk-title">{title}</div>'
+        f'<div class="sk-caption">{subtitle}</div><p>{text}</p></section>'
+    )
+
+
 def bars(title: str, subtitle: str, probabilities: dict[str, float], count: int = 5) -> str:
     """Return HTML of the most probable classes as bars."""
     ranked = sorted(probabilities.items(), key=lambda item: -item[1])[:count]

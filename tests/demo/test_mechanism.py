@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
 
-from sk_transformers import SKViTModel, create_model
+from sk_transformers import SKViTModel, calibrate, create_model
 from sk_transformers.demo.mechanism import Network, load_network, principal_colors, read
+from sk_transformers.demo.page import attention_html, classes_html, keys_html
 from sk_transformers.demo.pictures import SIDE, attention_picture, bars, figure
+from sk_transformers.hub.export import export
 
 from .conftest import PROCESSOR
 
@@ -105,10 +108,37 @@ def test_networks_without_attention_are_refused(tmp_path):
         load_network(tmp_path / "nowhere")
 
 
-def test_networks_that_are_not_classifiers_are_refused(repos, tmp_path):
-    SKViTModel.from_pretrained(repos[0]).save_pretrained(tmp_path / "headless")
-    PROCESSOR.save_pretrained(tmp_path / "headless")
-    with pytest.raises(ValueError, match=r"headless is not a trained classifier: its weights lack classifier.bias\."):
+@pytest.fixture(scope="module")
+def features(repos, tmp_path_factory):
+    """Networks without a classifier: one that attends, and what a calibration makes of it."""
+    folder = tmp_path_factory.mktemp("features")
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)) for _ in range(24)]
+    source = export(SKViTModel.from_pretrained(repos[2]), PROCESSOR, folder / "source")
+    options = {"layers": "1", "mixer": ["static_map"], "fit_steps": 2}
+    return str(source), str(calibrate(str(source), images, folder / "calibrated", **options).folder)
+
+
+def test_a_calibrated_network_is_shown_beside_its_source(features, digits):
+    networks = [load_network(repo) for repo in features]
+    assert [network.mechanism for network in networks] == ["Attention", "Static map and Attention"]
+    image = Image.open(digits[0])
+    readings = [read(network, image) for network in networks]
+    assert [[layer.key_is_static for layer in reading.layers] for reading in readings] == [[False] * 2, [False, True]]
+    with torch.no_grad():
+        expected, found = (network.model(pixel_values(image)).pooler_output[0] for network in networks)
+    cosine = torch.nn.functional.cosine_similarity(expected, found, dim=0)
+    assert f"their cosine to those of source is {cosine:.3f}." in classes_html(networks, readings)
+    assert attention_html(networks, readings, 2, 0, None).count("<img") == 2
+    assert "Trained, the same for every image" in keys_html(networks, readings, 2, 0)
+
+
+def test_a_damaged_network_is_refused(repos, tmp_path):
+    shutil.copytree(repos[0], tmp_path / "headless")
+    tensors = load_file(tmp_path / "headless" / "model.safetensors")
+    del tensors["classifier.bias"]
+    save_file(tensors, tmp_path / "headless" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"headless is not a trained network: its weights lack classifier.bias\."):
         load_network(tmp_path / "headless")
     shutil.copytree(repos[0], tmp_path / "damaged")
     (tmp_path / "damaged" / "model.safetensors").write_bytes(bytes(100))
