@@ -86,6 +86,7 @@ def train_options(
             max_train_steps=options.distill_steps,
             per_device_train_batch_size=options.distill_batch_size,
             ema_decay=options.ema_decay,
+            ema_warmup=True,
             max_grad_norm=1.0,
         ),
         schedule=ScheduleOptions(
