@@ -1,6 +1,7 @@
 """The commands of `scripts/benchmark.py`: each measures and prints Markdown, some write their figures as JSON."""
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from itertools import product
@@ -63,6 +64,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--image_size", type=positive_int, help="pixels a side; the networks' own without it")
     add_rounds(add)
     add_output(add)
+    add = command("calibration", calibration, "the figures of calibrations in one file, of which the page is made")
+    add("calibrations", nargs="+", metavar="NAME=FOLDER", help="what sk-transformers calibrate wrote, and its name")
+    add("--runtimes", nargs="+", default=[], metavar="NAME=FILE", help="what runtimes wrote")
+    add("--probe", metavar="FILE", help="what probe wrote")
+    add("--output", type=writable, required=True, metavar="FILE", help="where to write the figures, as JSON")
     add = command("probe", probe, "a linear classifier on the mean patch tokens of networks")
     add("networks", nargs="+", metavar="NETWORK", help="repo folders or Hub ids")
     add("--dataset", required=True, help="labelled images, as sk-transformers train takes them")
@@ -214,6 +220,17 @@ def runtimes(args: argparse.Namespace) -> None:
         machine = describe_machine(("torch", "transformers", "onnxruntime"))
         write_json({"machine": machine, "provenance": provenance(), "timings": runtimes.to_json(timings)}, args.output)
     print(f"\n{runtimes.to_table(timings)}")
+
+
+def calibration(args: argparse.Namespace) -> None:
+    """Gather the figures of calibrations and of what was measured beside them."""
+    from .calibration_report import gather, read_folder
+
+    folders, files = (dict(one.split("=", 1) for one in named) for named in (args.calibrations, args.runtimes))
+    more = {"runtimes": {name: json.loads(Path(file).read_text()) for name, file in files.items()}}
+    if args.probe:
+        more["probe"] = json.loads(Path(args.probe).read_text())
+    write_json(gather({name: read_folder(folder) for name, folder in folders.items()}, more), args.output)
 
 
 def probe(args: argparse.Namespace) -> None:

@@ -1,13 +1,13 @@
-"""The tables of the documentation that are made of measured figures, `docs/speed.json` and `docs/scaling.json`."""
+"""The tables of the documentation that are made of measured figures: those of the JSON files in `docs`."""
 
 import json
 import re
 from pathlib import Path
 
-from . import scaling, speed, speed_report
+from . import calibration_report, scaling, speed, speed_report
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/performance.md")
+PAGES = ("README.md", "docs/performance.md", "docs/pretrained.md")
 
 
 def render_tables() -> dict[str, str]:
@@ -15,7 +15,8 @@ def render_tables() -> dict[str, str]:
     measured = json.loads((ROOT / "docs" / "speed.json").read_text(encoding="utf-8"))
     results = speed.from_json(measured)
     points = scaling.from_json(json.loads((ROOT / "docs" / "scaling.json").read_text(encoding="utf-8")))
-    return {
+    calibrated = json.loads((ROOT / "docs" / "calibration-dinov2.json").read_text(encoding="utf-8"))
+    return calibration_report.to_tables(calibrated) | {
         "machine": speed_report.to_sentence(measured["machine"]),
         "speed summary": speed_report.to_summary(results),
         "speed": speed_report.to_table(results),
