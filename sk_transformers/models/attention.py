@@ -18,6 +18,7 @@ from .grids import neighborhoods, window_padding_mask, window_partition, window_
 from .reference import softmax_attention, static_key_logits
 
 MOST_WEIGHTS = 1024**2  # of a head that are written to memory where that is faster
+MOST_WEIGHTS_WITH_TILES = 128**2  # the same, on a CPU with AMX
 
 
 def check_tokens(mixer: Any, hidden_states: torch.Tensor, grid_size: tuple[int, int]) -> None:
@@ -111,18 +112,17 @@ def overruns_mask(implementation: str, mask: torch.Tensor | None) -> bool:
 
 
 def products_beat_kernel(implementation: str, query: torch.Tensor, key: torch.Tensor) -> bool:
-    """Return whether the plain way is faster than sdpa: in training in bfloat16 on a CPU without units for tiles (AMX).
+    """Return whether the plain way is faster than sdpa: in training in bfloat16 on a CPU.
 
-    There sdpa's backward pass takes 1.3 to 8 times as long with torch 2.14 (docs/performance.md). The weights, which a
-    backward pass keeps, have to fit into memory.
+    There sdpa's backward pass takes 1.3 to 8 times as long with torch 2.14, on a CPU with units for tiles (AMX) only on
+    small grids (docs/performance.md). The weights, which a backward pass keeps, have to fit into memory.
     """
     return (
         implementation == "sdpa"
         and torch.is_grad_enabled()
         and query.device.type == "cpu"
         and query.dtype == torch.bfloat16
-        and query.shape[2] * key.shape[-2] <= MOST_WEIGHTS
-        and not has_tile_units()
+        and query.shape[2] * key.shape[-2] <= (MOST_WEIGHTS_WITH_TILES if has_tile_units() else MOST_WEIGHTS)
     )
 
 

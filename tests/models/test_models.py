@@ -292,10 +292,11 @@ def test_half_precision(name, dtype):
     torch.testing.assert_close(logits.float(), expected, rtol=0.1, atol=0.1)
 
 
-@pytest.mark.parametrize("has_tile_units", [False, True])
-def test_training_in_bfloat16_on_either_kind_of_cpu(has_tile_units, monkeypatch):
-    """Gradients are those of float32, and the kernel runs where the CPU has units for it."""
+@pytest.mark.parametrize("has_tile_units, most_weights", [(False, 0), (True, 0), (True, 1000)])
+def test_training_in_bfloat16_on_either_kind_of_cpu(has_tile_units, most_weights, monkeypatch):
+    """Gradients are those of float32, and the kernel runs on large grids where the CPU has units for it."""
     kernel_runs = []
+    monkeypatch.setattr(attention, "MOST_WEIGHTS_WITH_TILES", most_weights)
     fused = attention.fused_attention
     monkeypatch.setattr(attention, "has_tile_units", lambda: has_tile_units)
     monkeypatch.setattr(attention, "fused_attention", lambda *args: kernel_runs.append(1) or fused(*args))
@@ -307,7 +308,7 @@ def test_training_in_bfloat16_on_either_kind_of_cpu(has_tile_units, monkeypatch)
     kernel_runs.clear()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         model(pixel_values, labels=labels).loss.backward()
-    assert bool(kernel_runs) == has_tile_units
+    assert bool(kernel_runs) == (has_tile_units and not most_weights)
     torch.testing.assert_close(key.grad, expected, rtol=0.1, atol=0.1 * expected.abs().max().item())
 
 
