@@ -4,7 +4,6 @@ The reference runs where it is asked for and where the weights are, which exist 
 fits.
 """
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -17,6 +16,8 @@ from .fast_paths import use_fast_paths
 from .grids import neighborhoods, window_padding_mask, window_partition, window_reverse
 from .reference import softmax_attention, static_key_logits
 
+# Whether the CPU has AMX; True where this torch cannot tell. Asked here, since a call would break a compiled graph.
+HAS_TILE_UNITS = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: True)())
 MOST_WEIGHTS = 1024**2  # of a head that are written to memory where that is faster
 MOST_WEIGHTS_WITH_TILES = 128**2  # the same, on a CPU with AMX
 
@@ -122,14 +123,8 @@ def products_beat_kernel(implementation: str, query: torch.Tensor, key: torch.Te
         and torch.is_grad_enabled()
         and query.device.type == "cpu"
         and query.dtype == torch.bfloat16
-        and query.shape[2] * key.shape[-2] <= (MOST_WEIGHTS_WITH_TILES if has_tile_units() else MOST_WEIGHTS)
+        and query.shape[2] * key.shape[-2] <= (MOST_WEIGHTS_WITH_TILES if HAS_TILE_UNITS else MOST_WEIGHTS)
     )
-
-
-@cache
-def has_tile_units() -> bool:
-    """Return whether the CPU has AMX; True where this torch cannot tell."""
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: True)())
 
 
 def exports_mask(mask: torch.Tensor | None) -> bool:

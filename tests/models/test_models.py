@@ -298,7 +298,7 @@ def test_training_in_bfloat16_on_either_kind_of_cpu(has_tile_units, most_weights
     kernel_runs = []
     monkeypatch.setattr(attention, "MOST_WEIGHTS_WITH_TILES", most_weights)
     fused = attention.fused_attention
-    monkeypatch.setattr(attention, "has_tile_units", lambda: has_tile_units)
+    monkeypatch.setattr(attention, "HAS_TILE_UNITS", has_tile_units)
     monkeypatch.setattr(attention, "fused_attention", lambda *args: kernel_runs.append(1) or fused(*args))
     model = small_model("skvit").train()
     pixel_values, labels = images(model), torch.tensor([0, 1])
