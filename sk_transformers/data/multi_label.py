@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from datasets import ClassLabel, Dataset, List
+from datasets import ClassLabel, Dataset, Features, List, Value, concatenate_datasets
 
 from ..errors import first_line
 from .labels import HOLD_OUT_ADVICE, Labeling, Rows, count_classes, label_numbers
@@ -46,6 +46,26 @@ def _parse_list(where: str, text: str) -> list[str]:
     if not all(isinstance(name, str) for name in names):
         raise ValueError(f"{where} has {text}, expected a list of names.")
     return names
+
+
+def gather_class_columns(data: Dataset, image_column: str) -> Dataset:
+    """Return data whose columns of 0 and 1, one for each class, became the column `label` of lists of their names.
+
+    Where one of them is null, so is the list. Without two such columns, the data as it is.
+    """
+    columns = {name: data.select_columns(name)[name][:] for name in data.column_names if name != image_column}
+    classes = {
+        name: cells
+        for name, cells in columns.items()
+        if all(cell is None or (isinstance(cell, int | float) and cell in (0, 1)) for cell in cells)
+        and any(cell is not None for cell in cells)
+    }
+    if len(classes) < 2:
+        return data
+    rows = zip(*classes.values())
+    labels = [None if None in row else [name for name, cell in zip(classes, row) if cell] for row in rows]
+    column = Dataset.from_dict({"label": labels}, Features({"label": List(Value("string"))}))
+    return concatenate_datasets([data.select_columns(image_column), column], axis=1)
 
 
 def hold_out_by_rarest_label(name: str, data: Dataset, labels: list[str], part: float, seed: int) -> tuple[Rows, Rows]:

@@ -33,7 +33,7 @@ from .labels import (
     stream_labels,
 )
 from .listing import Folder, LeftOut, check_faults, count, describe_left_out, list_folder, name_labels
-from .multi_label import SEVERAL_LABELS
+from .multi_label import SEVERAL_LABELS, gather_class_columns
 from .options import DataOptions
 from .parquet import find_parquet_splits
 from .tables import LABEL_COLUMNS, TABLE_SUFFIXES
@@ -49,7 +49,8 @@ class ImageData:
 
     A label is the number of a class, or a list of them where `problem_type` is `multi_label`. `train` is a stream if it
     was asked for; `train_images` is None if a stream does not tell its length. `revision` is the commit of a Hub
-    dataset. `account` says how much there is and what is left out.
+    dataset, `validation_split` what the validation images are called there, None if they are held out. `account` says
+    how much there is and what is left out.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ImageData:
     account: str = ""
     fingerprint: Fingerprint = field(default_factory=dict)
     problem_type: str = "single_label"
+    validation_split: str | None = None
 
     @property
     def id2label(self) -> dict[int, str]:
@@ -155,7 +157,16 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
         options.problem_type,
     )
     return ImageData(
-        name, train, validation, labels, train_images, source.revision, account, fingerprint, options.problem_type
+        name,
+        train,
+        validation,
+        labels,
+        train_images,
+        source.revision,
+        account,
+        fingerprint,
+        options.problem_type,
+        validation_name,
     )
 
 
@@ -391,6 +402,9 @@ class LibraryDataset:
         features, asked = data.features or {}, self.options
         image = asked.image_column or next((name for name, kind in features.items() if isinstance(kind, Image)), "")
         label = asked.label_column or next((name for name in LABEL_COLUMNS if name in features), "")
+        if image in features and not label and asked.problem_type == "multi_label" and isinstance(data, Dataset):
+            data = gather_class_columns(data, image)
+            features, label = data.features, "label" if "label" in data.features else ""
         for column, what in ((image, "image"), (label, "label")):
             if column not in features:
                 missing = f"no {column!r}" if column else f"no {what}s"

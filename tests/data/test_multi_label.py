@@ -86,6 +86,25 @@ def test_columns_of_parquet(tmp_path, kind):
                                  for name in data.labels]  # fmt: skip
 
 
+def test_columns_of_classes_in_parquet(tmp_path):
+    write_files(tmp_path, *FILES)
+    images = [{"path": name, "bytes": (tmp_path / name).read_bytes()} for name in FILES]
+    classes = {"eel": [int("eel" in labels) for labels in LABELS], "cat": ["cat" in labels for labels in LABELS],
+               "dog": [float("dog" in labels) for labels in LABELS]}  # fmt: skip
+    kinds = {"id": Value("int64"), "eel": Value("int8"), "cat": Value("bool"), "dog": Value("float32")}
+    columns = {"image": images, "id": range(8), **classes}
+    Dataset.from_dict(columns, Features({"image": Image(), **kinds})).to_parquet(str(tmp_path / "train.parquet"))
+    data, found = read_labels(tmp_path / "train.parquet")
+    assert found == dict(zip(FILES, LABELS)) and data.labels == ["cat", "dog", "eel"]
+
+    columns["dog"] = [*classes["dog"][:7], None]
+    Dataset.from_dict(columns, Features({"image": Image(), **kinds})).to_parquet(str(tmp_path / "train.parquet"))
+    with pytest.raises(ValueError, match=r"1 without a label \(row 7\)"):
+        read_labels(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match="has columns image, id, eel, cat, dog and no labels among them"):
+        load_images(tmp_path / "train.parquet")
+
+
 def test_a_missing_list_obeys(tmp_path):
     write_files(tmp_path, *FILES)
     images = [{"path": name, "bytes": (tmp_path / name).read_bytes()} for name in FILES]

@@ -338,6 +338,21 @@ def test_compiled_training_step():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["skvit", "cskaformer"])
+def test_compiled_training_step_in_bfloat16(name):
+    """One graph, also where products take the place of the kernel by the kind of CPU."""
+    model = small_model(name).train()
+    pixel_values, labels = images(model), torch.tensor([0, 1])
+    gradients = []
+    for network in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
+        model.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            network(pixel_values, labels=labels).loss.backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 @torch.no_grad()
 def test_export_with_any_batch(name):
