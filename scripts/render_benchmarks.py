@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/performance.md from the figures that scripts/benchmark.py left in docs.
+"""Write the tables of README.md and the pages in docs from measured figures: those in docs and of trained networks.
 
 python scripts/render_benchmarks.py
 python scripts/render_benchmarks.py --check    # name the pages that are out of date, with status 1, and write nothing

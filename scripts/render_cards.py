@@ -5,6 +5,7 @@ python scripts/render_cards.py --check    # say which are out of date, with stat
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sk_transformers.cli.errors import exit_on_user_error
 
 FOLDER = Path(__file__).parents[1] / "model_cards"
 INDEX = "README.md"
+EVALUATION = "evaluation"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -21,24 +23,45 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def render_cards() -> dict[str, str]:
-    """The cards by the names of their files."""
+    """The cards by their files."""
     import torch
     from transformers import AutoModelForImageClassification
 
     from sk_transformers import create_config, list_models
     from sk_transformers.hub.cards.card import OriginFacts, create_card
+    from sk_transformers.zoo import TRAINED
 
     cards = {}
     for name in list_models():
+        if name in TRAINED:
+            cards[f"{name}/{INDEX}"] = trained_card(FOLDER / name, name)
+            continue
         with torch.device("meta"):
             model = AutoModelForImageClassification.from_config(create_config(name))
         cards[f"{name}.md"] = str(create_card(model, name, origin=OriginFacts(name)))
     return cards
 
 
+def trained_card(folder: Path, name: str) -> str:
+    """The card of a network whose weights, records and pictures are in a folder."""
+    import torch
+
+    from sk_transformers.hub.cards.card import RepoFacts
+    from sk_transformers.hub.cards.completion import evaluation_of, model_of
+    from sk_transformers.training.run_record import run_card
+    from sk_transformers.zoo import ORGANIZATION
+
+    record, examples = (json.loads((folder / file).read_text()) for file in ("metrics.json", "examples.json"))
+    repo = RepoFacts(f"{ORGANIZATION}/{name}", examples=examples, weights_dtype=torch.float16)
+    evaluation = evaluation_of(folder / EVALUATION, prefix=f"{EVALUATION}/")
+    return str(run_card(model_of(folder), name, record, [evaluation], repo))
+
+
 def out_of_date(cards: dict[str, str], folder: Path = FOLDER) -> list[str]:
     """Names of files that are missing, other than they would be written, or of no network any more."""
-    found = {file.name: file.read_text(encoding="utf-8") for file in folder.glob("*.md") if file.name != INDEX}
+    files = [file for file in folder.glob("*.md") if file.name != INDEX] + list(folder.glob(f"*/{INDEX}"))
+    found = {file.relative_to(folder).as_posix(): file.read_text(encoding="utf-8") for file in files}
+    found.pop(f"examples/{INDEX}", None)
     return sorted(name for name in cards.keys() | found.keys() if cards.get(name) != found.get(name))
 
 

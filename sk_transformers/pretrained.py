@@ -1,5 +1,6 @@
 """Load, resize and start classifiers, each with its image processor."""
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.utils import cached_file
 
 from .errors import first_line
 from .image_processing import image_processor_for, with_output_size
 from .models.grids import resize_grid
 from .registration import is_ours
-from .zoo import VARIANTS, create_model, get_variant
+from .zoo import TRAINED, VARIANTS, create_model, get_variant, trained_source
 
 logger = logging.getLogger(__name__)
 LOADING_ERRORS = (OSError, ValueError, SafetensorError)  # of what is no repo, and of damaged files
@@ -107,22 +109,23 @@ def last_layers(model: PreTrainedModel) -> list[str]:
 
 
 def load_classifier(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """Return the trained classifier of a folder or Hub id, and its image processor; ValueError if there is none.
+    """Return the trained classifier of a folder, Hub id or name of the zoo, and its image processor.
 
-    It is in float32, whatever its weights are kept in.
+    ValueError if there is none. It is in float32, whatever its weights are kept in.
     """
     return _load_trained(AutoModelForImageClassification, name, "a trained classifier")
 
 
 def load_base_model(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """Return the network below the head of a repo folder or a Hub id, and its image processor; ValueError if it fails.
+    """Return the network below the head of a repo folder, Hub id or name of the zoo, and its image processor.
 
-    It takes a repo without a head, too, and is in float32, whatever its weights are kept in.
+    ValueError if it fails. It takes a repo without a head, too, and is in float32, whatever its weights are kept in.
     """
     return _load_trained(AutoModel, name, "a trained network")
 
 
 def _load_trained(auto_class: Any, name: str, expected: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    name = source_of(name)
     try:
         model, report = auto_class.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
         processor = AutoImageProcessor.from_pretrained(name)
@@ -131,6 +134,17 @@ def _load_trained(auto_class: Any, name: str, expected: str) -> tuple[PreTrained
     if report["missing_keys"]:
         raise ValueError(f"model {name} is not {expected}: its weights lack {min(report['missing_keys'])}.")
     return model, processor
+
+
+def weights_sha256(name: str) -> str | None:
+    """Return the SHA-256 of the weights in a repo folder, Hub id or name of the zoo; None of several files."""
+    file = cached_file(source_of(name), "model.safetensors", _raise_exceptions_for_missing_entries=False)
+    return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def source_of(name: str) -> str:
+    """Return the folder or Hub id of a trained network that the zoo has a name for, and any other as it is."""
+    return trained_source(name) if name in TRAINED and not Path(name).is_dir() else name
 
 
 def class_names(config: PretrainedConfig) -> list[str]:

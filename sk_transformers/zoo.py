@@ -6,6 +6,7 @@ A variant is its family and what its configuration sets. To add one, add a row.
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -137,11 +138,19 @@ def _former_variants() -> dict[str, Variant]:
 
 
 VARIANTS: dict[str, Variant] = {**_vit_variants(), **_former_variants()}
+TRAINED = ("skaformer-micro-32",)  # the networks of which there are trained weights
+TRAINED_FOLDER = Path(__file__).parents[1] / "model_cards"  # of a checkout: a folder for each of them
+ORGANIZATION = "sk-transformers"  # on the Hub: a repo for each of them
 
 
-def list_models(filter: str | None = None) -> list[str]:
-    """Return the names of the zoo's networks, sorted; `filter` is a part of a name, or a pattern as `"cska*-s*"`."""
-    names = sorted(VARIANTS)
+def list_models(filter: str | None = None, pretrained: bool = False) -> list[str]:
+    """Return the names of the zoo's networks, sorted.
+
+    Args:
+        filter: a part of a name, or a pattern as `"cska*-s*"`.
+        pretrained: only those of which there are trained weights.
+    """
+    names = sorted(TRAINED if pretrained else VARIANTS)
     if filter is None:
         return names
     pattern = filter if any(wildcard in filter for wildcard in "*?[") else f"*{filter}*"
@@ -188,9 +197,49 @@ def _check_fields(config_class: type, overrides: dict[str, Any]) -> None:
             raise ValueError(f"{config_class.__name__} has no field {field_name!r}.{hint}")
 
 
-def create_model(name: str, **overrides: Any) -> "PreTrainedModel":
-    """Return an image classifier with the configuration of `create_config(name, **overrides)` and fresh weights."""
-    config = create_config(name, **overrides)
+def create_model(name: str, pretrained: bool = False, **overrides: Any) -> "PreTrainedModel":
+    """Return an image classifier with the configuration of `create_config(name, **overrides)`.
+
+    Args:
+        name: one of `list_models()`.
+        pretrained: load its trained weights, from the checkout that the package lies in, or else from the Hub. With
+            another `num_labels` or `id2label` the classifier's last layers start afresh.
+        overrides: see `create_config`.
+
+    Raises:
+        ValueError: see `create_config`; or if there are no trained weights, or they do not fit the overrides.
+        OSError: if they cannot be loaded.
+    """
     from transformers import AutoModelForImageClassification
 
-    return AutoModelForImageClassification.from_config(config)
+    if not pretrained:
+        return AutoModelForImageClassification.from_config(create_config(name, **overrides))
+    source = trained_source(name)
+    create_config(name, **overrides)  # names a field that there is not
+    model, report = AutoModelForImageClassification.from_pretrained(
+        source, ignore_mismatched_sizes=True, output_loading_info=True, **overrides
+    )
+    fresh = [*report["missing_keys"], *(key if isinstance(key, str) else key[0] for key in report["mismatched_keys"])]
+    lost = [key for key in fresh if key.startswith(f"{model.base_model_prefix}.")]
+    if lost:
+        raise ValueError(
+            f"The trained weights of {name} do not fit {', '.join(overrides)} ({len(lost)} tensors, as {min(lost)}):"
+            " leave such fields out, or start afresh with pretrained=False."
+        )
+    return model
+
+
+def trained_source(name: str) -> str:
+    """Return where the trained weights of a network are: a folder of the checkout, or a Hub id.
+
+    Raises:
+        ValueError: if there is no such network, or no trained weights of it.
+    """
+    get_variant(name)
+    if name not in TRAINED:
+        raise ValueError(
+            f"There are no trained weights of {name!r}, only of {', '.join(TRAINED)}: choose one of them, or start"
+            " afresh."
+        )
+    folder = TRAINED_FOLDER / name
+    return str(folder) if (folder / "model.safetensors").is_file() else f"{ORGANIZATION}/{name}"

@@ -11,6 +11,7 @@ resolution      resized static keys beside windows of them
 runtimes        networks in turns: eager, compiled, in ONNX Runtime, and there in 8 bits
 probe           a linear classifier on what networks make of images
 calibration_report  tables of calibrations of a pretrained network
+trained_report  the trained networks as a table
 startup         the import, and loading from a file
 training_speed  training loops beside those of transformers and timm
 mixers          networks that differ in their token mixer, trained under one recipe; mixers_report, table and plot

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from . import calibration_report, scaling, speed, speed_report
+from . import calibration_report, scaling, speed, speed_report, trained_report
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/performance.md", "docs/pretrained.md")
@@ -17,6 +17,7 @@ def render_tables() -> dict[str, str]:
     points = scaling.from_json(json.loads((ROOT / "docs" / "scaling.json").read_text(encoding="utf-8")))
     calibrated = json.loads((ROOT / "docs" / "calibration-dinov2.json").read_text(encoding="utf-8"))
     return calibration_report.to_tables(calibrated) | {
+        "trained": trained_report.to_table(),
         "machine": speed_report.to_sentence(measured["machine"]),
         "speed summary": speed_report.to_summary(results),
         "speed": speed_report.to_table(results),

@@ -57,7 +57,8 @@ class Timing:
 def load_network(name: str, image_size: int | None = None) -> PreTrainedModel:
     """Return a classifier by its name in the zoo, with fresh weights, or from a folder, at an image size."""
     if not Path(name).is_dir():
-        return create_model(name, **({} if image_size is None else {"image_size": image_size})).eval()
+        model = create_model(name) if image_size is None else create_model(name, image_size=image_size)
+        return model.eval()
     model, processor = load_model(name, LABELS)
     if image_size is not None and model.config.image_size != image_size:
         model, processor = resize(model, processor, image_size)

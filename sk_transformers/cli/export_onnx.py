@@ -19,7 +19,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="sk-transformers export-onnx", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", help="a repo folder or a Hub id")
+    parser.add_argument("model", help="a repo folder, a Hub id or the name of a trained network of the zoo")
     parser.add_argument("output_dir", help="the model's repo folder, or a new folder")
     parser.add_argument("--dynamic_size", action="store_true", help="take images of all sizes from the trained one on")
     parser.add_argument("--save_page", metavar="FOLDER", help="write a page that runs it in the browser (needs npm)")

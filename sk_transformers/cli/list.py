@@ -2,6 +2,7 @@
 
 sk-transformers list                       # every network
 sk-transformers list "cska*" --parameters  # those that fit a pattern, with their parameters counted
+sk-transformers list --pretrained          # those of which there are trained weights
 sk-transformers list --recipes             # or, with a name, the path of one: a file to copy and change
 accelerate launch --config_file "$(sk-transformers list --accelerate fsdp)" -m sk_transformers.cli.train ...
 
@@ -26,6 +27,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         prog="sk-transformers list", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("pattern", nargs="?", help="part of a network's name, or a pattern such as 'cska*-s*'")
+    parser.add_argument("--pretrained", action="store_true", help="only those of which there are trained weights")
     parser.add_argument("--parameters", action="store_true", help="count the parameters, which takes seconds")
     files = parser.add_mutually_exclusive_group()
     files.add_argument("--recipes", nargs="?", const=ALL, metavar="NAME", help="the recipes, or the path of one")
@@ -33,8 +35,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--accelerate", nargs="?", const=ALL, metavar="NAME", help="configurations for accelerate, or the path of one"
     )
     args = parser.parse_args(argv)
-    if (args.pattern or args.parameters) and (args.recipes is not None or args.accelerate is not None):
-        parser.error("PATTERN and --parameters are for networks, and do not go with --recipes or --accelerate")
+    of_networks = args.pattern or args.parameters or args.pretrained
+    if of_networks and (args.recipes is not None or args.accelerate is not None):
+        parser.error(
+            "PATTERN, --parameters and --pretrained are for networks, and do not go with --recipes or --accelerate"
+        )
     return args
 
 
@@ -46,13 +51,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif args.accelerate is not None:
             print_files("configuration", accelerate_configurations(), args.accelerate)
         else:
-            print_networks(args.pattern, args.parameters)
+            print_networks(args.pattern, args.parameters, args.pretrained)
 
 
-def print_networks(pattern: str | None, with_parameters: bool) -> None:
-    names = list_models(pattern)
+def print_networks(pattern: str | None, with_parameters: bool, pretrained: bool) -> None:
+    names = list_models(pattern, pretrained)
     if not names:
-        raise ValueError(f"no network of the zoo fits {pattern!r}: `sk-transformers list` names them all.")
+        kind = "trained network" if pretrained else "network"
+        raise ValueError(f"no {kind} of the zoo fits {pattern!r}: `sk-transformers list` names them all.")
     rows = [network_row(name) for name in names]
     header = ["model", "image size", "token mixers"]
     if with_parameters:

@@ -20,7 +20,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="sk-transformers predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", help="a repo folder or a Hub id")
+    parser.add_argument("model", help="a repo folder, a Hub id or the name of a trained network of the zoo")
     parser.add_argument("inputs", nargs="+", metavar="FILE_OR_FOLDER", help="images, and folders of images")
     parser.add_argument(
         "-o", "--output", required=True, metavar="TABLE", help="the table: a new .csv, .jsonl or .parquet file"

@@ -12,7 +12,7 @@ SEVERITIES = [1, 2, 3, 4, 5]
 class EvaluationOptions:
     """What is measured, beside the data, and how."""
 
-    model: str = option(help="a repo folder or a Hub id")
+    model: str = option(help="a repo folder, a Hub id or the name of a trained network of the zoo")
     split: Literal["train", "validation", "all"] = option(
         "validation",
         "all: of a set without a validation split, nothing held out",

@@ -42,7 +42,7 @@ def predict_files(model: str, inputs: Sequence[str], output: str, options: Predi
     A run that was stopped goes on where it was, with any number of processes.
 
     Args:
-        model: a repo folder or a Hub id.
+        model: a repo folder, a Hub id or the name of a trained network of the zoo.
         inputs: files, and folders of which every file is taken.
         output: the table, `.csv`, `.jsonl` or `.parquet`; it must not exist.
         options: what is written, and how it is computed.

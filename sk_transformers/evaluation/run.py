@@ -21,7 +21,7 @@ from ..data.sources import load_data
 from ..data.transforms import Transform, eval_transform
 from ..devices import use_all_cores
 from ..files import check_free, write_json
-from ..pretrained import class_names, load_classifier
+from ..pretrained import class_names, load_classifier, weights_sha256
 from ..provenance import provenance
 from .options import EvaluationOptions
 from .plots import PLOTS, plot_robustness
@@ -71,9 +71,10 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
     figures = problem.summarize(predictions, names)
     record = {
         "model": options.model,
+        "weights_sha256": weights_sha256(options.model),
         "dataset": data_options.dataset,
         "dataset_revision": data.revision,
-        "split": options.split,
+        "split": data.validation_split or "validation" if options.split == "validation" else options.split,
         "labels_sha256": labels_digest(problem.names_of_labels(predictions, names)),
         **figures,
         **provenance(),

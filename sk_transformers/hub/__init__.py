@@ -1,6 +1,7 @@
 """From a model in memory to a repo on the Hub.
 
 export         a repo folder: weights, code, image processor, card
+trained        a repo folder of a trained network of the zoo
 onnx_export    the same network as ONNX
 cards          the card, from a template, with a drawing of the network; completed and merged by a push
 

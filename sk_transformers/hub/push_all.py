@@ -6,13 +6,13 @@ was cut off, the same call completes it. Collection and Space come last: they na
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import Collection, HfApi, get_token
 
 from ..pretrained import load_classifier
+from ..zoo import TRAINED
 from .errors import PushError, raise_push_errors
 from .gather import find_examples
 from .onnx_export import export_onnx
@@ -20,6 +20,7 @@ from .preflight import check_file, repo_files
 from .push import add_namespace, check_target, push_folder
 from .remote import Content, persist, upload
 from .report import Gathering, Push, Target
+from .trained import export_trained
 
 SPACE = "static-key-attention"
 TITLE = "Static key attention"
@@ -50,30 +51,23 @@ def push_all(
         PushError: if the Hub refused, or could not be reached; the same call completes it later.
         ValueError: if `org` is not a name.
     """
-    networks, export_trained = trained_networks()
     check_org(org)
     api = HfApi()
     with raise_push_errors(org):
         add_namespace(api, Target(f"{org}/{SPACE}"), dry_run)  # before the work, whether somebody is logged in
     with tempfile.TemporaryDirectory() as work:
-        folders = [Path(work, name) for name in networks]
+        folders = [Path(work, name) for name in TRAINED]
         for folder in folders:
             export_trained(folder.name, folder)
             add_graphs(folder)
             yield push_folder(folder, f"{org}/{folder.name}", private=private, dry_run=dry_run)
-        repos = [f"{org}/{name}" for name in networks]
+        repos = [f"{org}/{name}" for name in TRAINED]
         pictures = next((found for folder in folders if (found := find_examples(folder, ()))), [])
         space = Target(f"{org}/{SPACE}", private, repo_type="space")
         yield push_space(api, write_space(repos, Path(work, "space"), pictures), space, dry_run)
     items: list[tuple[RepoType, str]] = [("model", repo) for repo in repos]
     items.append(("space", space.repo_id))
     yield gather(api, org, items, private, dry_run)
-
-
-def trained_networks() -> tuple[tuple[str, ...], Callable[[str, Path], Path]]:
-    """Return the names of the zoo's trained networks, and what writes the repo folder of one of them."""
-    zoo, trained = import_module("sk_transformers.zoo"), import_module("sk_transformers.hub.trained")
-    return zoo.TRAINED, trained.export_trained
 
 
 def check_org(org: str) -> None:

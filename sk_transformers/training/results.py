@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, pipeline
 from ..data.drawn_digits import draw_digits
 from ..files import write_json
 from ..hub import export, push_folder
+from ..hub.cards.card import RepoFacts
 from ..hub.cards.completion import example_of
 from ..hub.errors import PreflightError, PushError
 from ..hub.report import Push
@@ -29,7 +30,7 @@ def finish(setup: Setup, run: Path, state: RunState) -> None:
         write_json(record, run / "metrics.json")
         plot_curves(state.history, setup.problem.titles, run / "curves.png")
         examples = answered_examples(model, setup)
-        card = run_card(model, run.name, record, examples)
+        card = run_card(model, run.name, record, repo=RepoFacts(examples=examples))
         pictures = {"curves.png": run / "curves.png"} | {one["file"]: one["picture"] for one in examples}
         repo = export(model, setup.processor, run / "model", card, pictures)
         say(setup.accelerator, f"Best {setup.problem.best_title} {state.best_score:.2%}. Ready to push: {repo}")

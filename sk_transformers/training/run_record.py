@@ -1,5 +1,6 @@
 """What a run says of itself: the record in `metrics.json`, and the card made from it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -23,6 +24,7 @@ from .options import TrainOptions
 KNOWN_DATA = {
     "digits": "scikit-learn's handwritten digits of 8 x 8 pixels (from UCI, CC BY 4.0)",
     "fashion-mnist": "Fashion-MNIST (Zalando, MIT)",
+    "cifar10": "CIFAR-10 (Krizhevsky 2009) with its images as JPEG",
 }
 TIMED_IMAGES = 9
 
@@ -72,9 +74,20 @@ def seconds_an_image(model: PreTrainedModel) -> float:
 
 
 def run_card(
-    model: PreTrainedModel, name: str, record: dict[str, Any], examples: list[dict[str, Any]] | None = None
+    model: PreTrainedModel,
+    name: str,
+    record: dict[str, Any],
+    evaluations: Sequence[dict[str, Any]] = (),
+    repo: RepoFacts | None = None,
 ) -> ModelCard:
-    """Return the card of a run's model: how it was trained, what was measured on validation images, and examples."""
+    """Return the card of a run's model: how it was trained, and what was measured on validation images.
+
+    Args:
+        model: on the meta device will do.
+        name: the card's title.
+        record: see `run_record`.
+        evaluations, repo: see `create_card`.
+    """
     data, best, arguments = record["data"], record["best"], record["arguments"]
     results = [
         EvalResult(
@@ -124,7 +137,8 @@ def run_card(
             base_model=started_from if is_hub_id(started_from) and not fresh else None,
             datasets=[dataset] if is_hub_id(dataset) and dataset not in BUILT_IN else None,
         ),
-        repo=RepoFacts(examples=examples or []),
+        evaluations=evaluations,
+        repo=repo,
     )
 
 

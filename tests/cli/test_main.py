@@ -60,7 +60,7 @@ def test_version(capsys):
     "command, sentence",
     [
         ("trian", "error: unknown command 'trian'. Did you mean 'train'?\n"),
-        ("export_onnx", "error: unknown command 'export_onnx'. Did you mean 'export-onnx'?\n"),
+        ("export_onnx", "error: unknown command 'export_onnx'. Did you mean 'export-onnx' or 'export'?\n"),
         ("zzz", f"error: unknown command 'zzz'. Expected one of {', '.join(COMMANDS)}.\n"),
     ],
 )

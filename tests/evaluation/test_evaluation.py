@@ -1,5 +1,6 @@
 """Figures of an evaluation against a second calculation, and the script as a user runs it."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -230,3 +231,13 @@ def test_a_folder_with_one_class(repo, tmp_path, capsys):
         _, figures = evaluate_model(options, DataOptions(str(images)))
         assert figures["images"] == count and list(figures["per_class"]) == ["cat"]
         assert "10 images of 1 class" in capsys.readouterr().err
+
+
+def test_the_record_names_the_weights_and_the_split_as_the_data_does(repo, tmp_path):
+    for split, images in (("train", 8), ("test", 4)):
+        write_images(tmp_path / "images" / split, classes=("cat", "dog"), images=images // 2)
+    options = EvaluationOptions(str(repo), output_dir=str(tmp_path / "evaluation"))
+    folder, figures = evaluate_model(options, DataOptions(str(tmp_path / "images")))
+    record = json.loads((folder / "evaluation.json").read_text())
+    assert (record["split"], figures["images"]) == ("test", 4)
+    assert record["weights_sha256"] == hashlib.sha256((repo / "model.safetensors").read_bytes()).hexdigest()

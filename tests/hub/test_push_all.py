@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
@@ -21,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification, ViTImageProcessor, pipeline
 
-from sk_transformers import create_model, zoo
+from sk_transformers import create_model
 from sk_transformers.cli.push import main
 from sk_transformers.demo.space import save_browser_space
 from sk_transformers.hub import export
@@ -62,10 +61,9 @@ def repo_folders(tmp_path_factory):
 
 def stand_in(monkeypatch, folder, names=NAMES):
     """Take the folders here for the zoo's trained networks."""
-    module = ModuleType("sk_transformers.hub.trained")
-    module.export_trained = lambda name, target: Path(shutil.copytree(folder / name, target))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(zoo, "TRAINED", names, raising=False)
+    export_trained = lambda name, target: Path(shutil.copytree(folder / name, target))  # noqa: E731
+    monkeypatch.setattr("sk_transformers.hub.push_all.export_trained", export_trained)
+    monkeypatch.setattr("sk_transformers.hub.push_all.TRAINED", names)
 
 
 @pytest.fixture
@@ -269,7 +267,7 @@ def test_who_may_not_push_is_told_before_the_work(token, said, hub, quick, monke
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
-    monkeypatch.setattr(sys.modules["sk_transformers.hub.trained"], "export_trained", None)
+    monkeypatch.setattr("sk_transformers.hub.push_all.export_trained", None)
     with pytest.raises(PushError, match=said) as error:
         push()
     assert not any(token in str(error.value) for token in (*TOKENS, EXPIRED))

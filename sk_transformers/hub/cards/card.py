@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -78,6 +79,7 @@ class RepoFacts:
         has_handler: whether it has `handler.py`, as `export()` gives it to classifiers.
         has_decoder: whether it has `decoding.py`, which `export()` gives to all.
         onnx: what `onnx/export.json` in it holds.
+        weights_dtype: in which its weights are kept; the model's own when None.
     """
 
     repo_id: str | None = None
@@ -87,6 +89,7 @@ class RepoFacts:
     has_handler: bool = True
     has_decoder: bool = True
     onnx: dict[str, Any] | None = None
+    weights_dtype: torch.dtype | None = None
 
 
 def create_card(
@@ -114,6 +117,7 @@ def create_card(
     parameters, in_keys = model.num_parameters(), static_key_parameters(model)
     published = get_variant(origin.variant).published if origin.variant else None
     height, width = size_pair("image_size", config.image_size)
+    dtype = repo.weights_dtype or model.dtype
     card = ModelCard.from_template(
         data,
         template_path=str(TEMPLATE),
@@ -122,7 +126,7 @@ def create_card(
         drawing=draw(model),
         parameters=millions(parameters),
         key_parameters=millions(in_keys, parameters) if in_keys else None,
-        weights_size=f"{file_size(parameters * model.dtype.itemsize)} ({str(model.dtype).removeprefix('torch.')})",
+        weights_size=f"{file_size(parameters * dtype.itemsize)} ({str(dtype).removeprefix('torch.')})",
         macs=multiply_adds(count_macs(config, has_classifier=is_classifier)),
         image_size=f"{height} x {width}",
         classes=name_classes(config) if is_classifier else None,

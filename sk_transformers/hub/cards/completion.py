@@ -25,6 +25,7 @@ PLOTS = {
     "confusion.png": "Confusion of the classes",
     "classes.png": "Average precision of the classes",
     "reliability.png": "Reliability of the confidences",
+    "robustness.png": "Accuracy under corruptions",
 }
 
 
@@ -108,8 +109,12 @@ def model_of(folder: Path) -> PreTrainedModel:
     return model.to(config.dtype or torch.float32)
 
 
-def evaluation_of(folder: Path) -> dict[str, Any]:
+def evaluation_of(folder: Path, prefix: str | None = None) -> dict[str, Any]:
     """Return an evaluation's record, with its `files` by their paths in the repo and the titles of its `plots`.
+
+    Args:
+        folder: as `sk-transformers evaluate` wrote it.
+        prefix: of the paths in the repo; made of data and split when None.
 
     Raises:
         PreflightError: if the folder holds none.
@@ -121,8 +126,9 @@ def evaluation_of(folder: Path) -> dict[str, Any]:
             f"{folder} has no evaluation.json that sk-transformers evaluate wrote: evaluate the model first."
         )
     dataset, split = Path(record["dataset"]).name, record["split"]
-    prefix = "evaluation/" + re.sub(r"[^\w.-]+", "-", f"{dataset}-{split}")
-    pictures = {f"{prefix}-{file}": folder / file for file in PLOTS if (folder / file).is_file()}
+    if prefix is None:
+        prefix = "evaluation/" + re.sub(r"[^\w.-]+", "-", f"{dataset}-{split}-")
+    pictures = {f"{prefix}{file}": folder / file for file in PLOTS if (folder / file).is_file()}
     titles = {path: f"{PLOTS[file.name]}: {dataset}, {split}" for path, file in pictures.items()}
     return {**record, "dataset": dataset, "files": pictures, "plots": titles}
 

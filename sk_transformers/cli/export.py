@@ -1,0 +1,34 @@
+"""Write a trained network of the zoo as a repo folder, which loads where this package is not installed.
+
+sk-transformers list --pretrained                      # which there are
+sk-transformers export skaformer-micro-32 my-network   # to load, to change, or to push as your own
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from .errors import exit_on_user_error
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="sk-transformers export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", help="of a trained network of the zoo")
+    parser.add_argument("folder", help="where to write: a new folder")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    with exit_on_user_error():
+        from transformers.utils import logging  # seconds of imports, which --help need not wait for
+
+        from ..hub.trained import export_trained
+
+        logging.disable_progress_bar()
+        print(export_trained(args.name, args.folder))
+
+
+if __name__ == "__main__":
+    main()
