@@ -167,7 +167,7 @@ def read(network: Network, image: Image.Image) -> Reading:
 
 def class_probabilities(logits: torch.Tensor, config: Any) -> dict[str, float]:
     """Return the probability of each label, of logits `(classes,)`."""
-    several_labels = config.problem_type == "multi_label_classification"
+    several_labels = config.problem_type == "multi_label_classification" or config.num_labels == 1
     values = (logits.sigmoid() if several_labels else logits.softmax(dim=0)).tolist()
     return {config.id2label[number]: value for number, value in enumerate(values)}
 

@@ -90,6 +90,13 @@ def test_the_zoos_cards_are_valid_and_admit_where_there_are_no_weights(rendered)
         assert set(parse_card(text).items) <= {*SECTIONS, *(f"{key}:" for key in yaml.safe_load(text.split("---")[1]))}
 
 
+def test_a_card_says_what_corruptions_cost_and_of_which_weights():
+    measured = {**FACTS["evaluations"][0], "weights_sha256": "ab12", "robustness": {"mean_error": 0.375}}
+    text = str(create_card(meta_model("skaformer-nano"), "ants", TRAINING, evaluations=[measured]))
+    section = parse_card(text).items["## Evaluation"]
+    assert "mean error over kinds and severities is 0.3750" in section and "`ab12`" in section
+
+
 @pytest.mark.slow
 def test_published_results_are_marked_as_the_authors(rendered):
     for name, variant in VARIANTS.items():
