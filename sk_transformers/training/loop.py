@@ -1,14 +1,11 @@
 """A training run, from the options to the repo folder."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import Accelerator
 from transformers.utils import logging as transformers_logging
 
 from ..data.seeds import STEP, seed_of, seed_step
@@ -27,7 +24,8 @@ from .display import add_training, announce, progress_bar, say, say_epoch
 from .options import TrainOptions
 from .results import finish
 from .setup import Setup, check_repo_id, check_run_folder, set_up
-from .signals import Stopped, StopRequest, TrainingError, explain_dead_process, listen_for_stop
+from .signals import Stopped, StopRequest, explain_dead_process, listen_for_stop
+from .step_figures import StepFigures, any_process, check_losses, read_steps
 from .trackers import start_trackers
 
 
@@ -100,7 +98,7 @@ def train_to_the_end(
             train_epoch(setup, run, state, stop, save, report=partial(bar.update, task))
             evaluate(setup, state)
             save()
-            if any_process(setup, stop.requested):  # since the last step
+            if any_process(setup.accelerator, stop.requested):  # since the last step
                 raise stopped_error(setup, state, stop)
     if state.step < setup.total_steps:
         say(
@@ -121,18 +119,6 @@ def is_over(setup: Setup, state: RunState) -> bool:
     return state.step >= setup.total_steps or (patience is not None and state.evaluations_since_best >= patience)
 
 
-def any_process(setup: Setup, flag: bool) -> bool:
-    """Return whether the flag is set on any process; each has to call it."""
-    (count,) = sum_processes(setup.accelerator, torch.tensor(float(flag), device=setup.accelerator.device))
-    return count > 0
-
-
-def sum_processes(accelerator: Accelerator, *values: torch.Tensor) -> list[float]:
-    """Return each scalar summed over all processes, by one reduction and one wait for the device."""
-    sums: Any = accelerator.reduce(torch.stack(values), "sum")
-    return sums.tolist()
-
-
 def stopped_error(setup: Setup, state: RunState, stop: StopRequest) -> Stopped:
     return Stopped(f"Stopped and saved at step {state.step} of {setup.total_steps}.", stop.status)
 
@@ -142,11 +128,13 @@ def train_epoch(
 ) -> None:
     """Train to the end of the epoch, or of the run, from wherever in it the run is.
 
+    The device is waited for every `logging_steps`, and where a checkpoint or an evaluation is due, not in each step.
+
     Args:
         setup: what is trained.
-        run: the run's folder, named where the loss is not finite.
+        run: the run's folder, named where a loss is not finite.
         state: where the run is, which moves on with every step.
-        stop: looked at after each step.
+        stop: looked at wherever losses are read; by a single process, after each step.
         save: called where a checkpoint is due.
         report: called after each step with `completed` and `last_step`, for the progress bar.
     """
@@ -157,40 +145,61 @@ def train_epoch(
     end = min(setup.total_steps, (epoch + 1) * setup.steps_per_epoch)
     batches = setup.train_loader.batches(epoch, done * setup.options.optimization.gradient_accumulation_steps)
     setup.model.train()
+    unread: list[StepFigures] = []
+    last_read, stops = "", False
     while state.step < end:
         learning_rate = setup.schedule.set(state.step)
-        loss, unreadable, stops = train_step(setup, batches, state.step, stop)
-        if not math.isfinite(loss):
-            raise TrainingError(describe_bad_loss(run, loss, state.step, learning_rate))
+        loss, unreadable = train_step(setup, batches, state.step)
         state.step += 1
-        state.epoch_losses.append(loss)
-        state.unreadable += unreadable
-        report(completed=state.step, last_step=f"loss {loss:.4f}  lr {learning_rate:.2e}")
-        setup.accelerator.log({"train_loss": loss, "learning_rate": learning_rate}, step=state.step)
+        unread.append(StepFigures(state.step, learning_rate, loss, unreadable))
+        saves = every != "epoch" and state.step % every == 0 and state.step < end
+        if saves or state.step == end or reading_is_due(setup, state, stop):
+            stops = take_in(setup, run, state, unread, stop)
+            last_read = f"loss {state.epoch_losses[-1]:.4f}  lr {learning_rate:.2e}"
+            unread.clear()
+        report(completed=state.step, last_step=last_read)
+        if saves or stops:
+            save()
         if stops:
-            save()
             raise stopped_error(setup, state, stop)
-        if every != "epoch" and state.step % every == 0 and state.step < end:
-            save()
 
 
-def train_step(
-    setup: Setup, batches: Iterator[dict[str, torch.Tensor]], step: int, stop: StopRequest
-) -> tuple[float, int, bool]:
-    """Take one step of the optimizer, unless the loss is not finite.
+def reading_is_due(setup: Setup, state: RunState, stop: StopRequest) -> bool:
+    """Return whether to read the losses after this step; all processes say the same."""
+    alone = setup.accelerator.num_processes == 1  # nobody else has to hear of a signal
+    return state.step % setup.options.run.logging_steps == 0 or (alone and stop.requested)
+
+
+def take_in(setup: Setup, run: Path, state: RunState, unread: list[StepFigures], stop: StopRequest) -> bool:
+    """Add to the state, and to the trackers, what steps computed; return whether any process was asked to stop.
+
+    Raises:
+        TrainingError: if a loss is not finite.
+    """
+    losses, unreadable, stops = read_steps(setup.accelerator, unread, stop.requested)
+    check_losses(run, unread, losses)
+    state.epoch_losses += losses
+    state.unreadable += unreadable
+    for figures, loss in zip(unread, losses):
+        values = {"train_loss": loss, "learning_rate": figures.learning_rate}
+        setup.accelerator.log(values, step=figures.step)
+    return stops
+
+
+def train_step(setup: Setup, batches: Iterator[dict[str, torch.Tensor]], step: int) -> tuple[torch.Tensor, int]:
+    """Take one step of the optimizer, without waiting for the device or for other processes' figures.
 
     Returns:
-        The mean loss over all processes, the number of unreadable images that were skipped, and whether any process
-        was asked to stop.
+        This process's mean loss, a scalar on the device, and the number of unreadable images that were skipped.
     """
     options, accelerator, model, optimizer = setup.options, setup.accelerator, setup.model, setup.optimizer
     accumulation, device = options.optimization.gradient_accumulation_steps, accelerator.device
     mixing_ends = options.augmentation.mixup_off_epoch
     mixes = mixing_ends is None or step < mixing_ends * setup.steps_per_epoch
-    loss_sum, skipped = torch.zeros((), device=device), torch.zeros((), device=device)
-    mean_loss, unreadable, stops = math.nan, 0.0, 0.0
+    loss_sum, unreadable = torch.zeros((), device=device), 0
     for part in range(accumulation):
         batch = next(batches)
+        unreadable += int(batch["unreadable"])  # which never leaves the CPU
         pixel_values, labels = (batch[name].to(device, non_blocking=True) for name in ("pixel_values", "labels"))
         if options.hardware.channels_last:
             pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
@@ -199,32 +208,13 @@ def train_step(
             loss = setup.objective(model, pixel_values, labels, mixes)
             accelerator.backward(loss)
             loss_sum += loss.detach()
-            skipped += batch["unreadable"]
-            if accelerator.sync_gradients:
-                asked = torch.tensor(float(stop.requested), device=device)
-                total_loss, unreadable, stops = sum_processes(accelerator, loss_sum, skipped, asked)
-                mean_loss = total_loss / accumulation / accelerator.num_processes
-                if not math.isfinite(mean_loss):  # before it reaches the weights
-                    return mean_loss, 0, False
-                if options.optimization.max_grad_norm is not None:
-                    accelerator.clip_grad_norm_(model.parameters(), options.optimization.max_grad_norm)
+            if accelerator.sync_gradients and options.optimization.max_grad_norm is not None:
+                accelerator.clip_grad_norm_(model.parameters(), options.optimization.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
     if setup.ema is not None:
         setup.ema.update(accelerator.unwrap_model(model), step=step + 1)
-    return mean_loss, int(unreadable), stops > 0
-
-
-def describe_bad_loss(run: Path, loss: float, step: int, learning_rate: float) -> str:
-    """Return a sentence of what happened, and where to go on from."""
-    try:
-        last_good = f"{find_checkpoint(run, 'latest')} is the last good checkpoint"
-    except FileNotFoundError:
-        last_good = "there is no checkpoint yet"
-    return (
-        f"the loss is {loss} at step {step + 1}, with a learning rate of {learning_rate:.3g}; {last_good}. A lower"
-        " --learning_rate, a longer warm-up, --max_grad_norm 1 or --mixed_precision no may help."
-    )
+    return loss_sum / accumulation, unreadable
 
 
 def evaluate_epoch(setup: Setup, state: RunState) -> None:

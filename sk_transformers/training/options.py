@@ -162,6 +162,9 @@ class RunOptions:
     push_to_hub: str | None = option(None, "where to push the result, as sk-transformers push does", metavar="REPO_ID")
     hub_private: bool = option(False, "as a private repo")
     report_to: list[str] = option(["none"], nargs="+", choices=["tensorboard", "wandb", "trackio", "none"])
+    logging_steps: int = option(
+        10, "optimizer steps between waits for the device, to read losses and hear of signals", type=positive_int
+    )
     checkpointing_steps: int | Literal["epoch"] = option(
         "epoch", "optimizer steps between checkpoints", type=steps_or_epoch, metavar="N|epoch"
     )

@@ -10,10 +10,10 @@ from sk_transformers.training import loop
 train_step, last, number = loop.train_step, int(sys.argv.pop(1)), int(sys.argv.pop(1))
 
 
-def signalled_at_last(setup, batches, step, stop):
+def signalled_at_last(setup, batches, step):
     if step == last and setup.accelerator.is_main_process:
         os.kill(os.getpid(), number)
-    return train_step(setup, batches, step, stop)
+    return train_step(setup, batches, step)
 
 
 loop.train_step = signalled_at_last

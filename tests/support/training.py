@@ -24,10 +24,15 @@ EVERYTHING = [*QUICK, "--num_train_epochs", 4, "--per_device_train_batch_size", 
               "--auto_augment", "rand-m5", "--random_erasing", 0.3, "--checkpointing_steps", 4]  # fmt: skip
 
 
-def finetune(*options):
-    """Train in this process, and return the run's folder."""
+def reset_states():
+    """Forget what accelerate keeps of the last run in this process."""
     for state in (AcceleratorState, GradientState, PartialState):
         state._reset_state()
+
+
+def finetune(*options):
+    """Train in this process, and return the run's folder."""
+    reset_states()
     torch.set_num_threads(1)
     return train(parse_options([*map(str, options)]))
 

@@ -41,10 +41,10 @@ def test_a_stream_goes_on_with_the_very_next_batch(tmp_path, monkeypatch):
                "--auto_augment", "rand-m5"]  # fmt: skip
     whole = finetune(*options, "--output_dir", tmp_path / "whole")
 
-    def die(setup, batches, step, stop):
+    def die(setup, batches, step):
         if step == 6:
             raise ConnectionError
-        return train_step(setup, batches, step, stop)
+        return train_step(setup, batches, step)
 
     train_step = loop.train_step
     monkeypatch.setattr(loop, "train_step", die)

@@ -18,10 +18,10 @@ def test_a_signal_saves_and_ends_the_run(tmp_path, monkeypatch, number, step):
     options = [*EVERYTHING, "--num_train_epochs", 3]
     whole = finetune(*options, "--output_dir", tmp_path / "whole")
 
-    def signalled(setup, batches, at, stop):
+    def signalled(setup, batches, at):
         if at == step - 1:
             os.kill(os.getpid(), number)
-        return train_step(setup, batches, at, stop)
+        return train_step(setup, batches, at)
 
     train_step = loop.train_step
     monkeypatch.setattr(loop, "train_step", signalled)
@@ -53,9 +53,9 @@ def test_a_signal_in_the_last_evaluation_ends_the_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_one_of_two_processes_says_that_they_stopped(tmp_path):
-    stopped = launch(*QUICK, "--num_train_epochs", 3, "--output_dir", tmp_path / "run", processes=2, kill_at_step=4,
-                     kill_with=signal.SIGTERM)  # fmt: skip
+def test_two_processes_stop_where_they_read_their_losses_and_one_says_so(tmp_path):
+    stopped = launch(*QUICK, "--num_train_epochs", 3, "--output_dir", tmp_path / "run", "--logging_steps", 5,
+                     processes=2, kill_at_step=3, kill_with=signal.SIGTERM)  # fmt: skip
     assert stopped.returncode != 0
     assert stopped.stderr.count("Stopped and saved at step 5 of 9. Go on with --resume") == 1, stopped.stderr
 
