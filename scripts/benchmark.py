@@ -3,6 +3,7 @@
 python scripts/benchmark.py count --models "*s18"                      # parameters and multiply-adds
 python scripts/benchmark.py speed --output speed.json                  # beside timm, transformers and plain static keys
 python scripts/benchmark.py speed --models skvit --dtypes bfloat16 --modes eager compiled
+python scripts/benchmark.py device --device cuda --output cuda.json    # right, by which kernel, and how fast, on a GPU
 python scripts/benchmark.py profile --models cskaformer                # what they spend their time on
 python scripts/benchmark.py scaling --output scaling.json --plot scaling.png   # against image size, batch and depth
 python scripts/benchmark.py resolution --models cskaformer-s18         # resized keys beside windows of them

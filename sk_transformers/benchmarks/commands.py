@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -48,6 +48,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=[1, 8, 32],
         help="those that a comparison has; 32 is SKA's",
     )
+    add_output(add)
+    add = command("device", device, "all of it on an accelerator: numerics, kernels, and speed; a file to send back")
+    add_comparisons(add)
+    add("--device", type=usable_device, default="cpu", help="cuda, xpu, mps, or the CPU itself")
+    add("--modes", nargs="+", choices=MODES, default=list(MODES), help="as they are, or by torch.compile")
+    add("--batch_sizes", nargs="+", type=positive_int, default=[1, 8, 32], help="those that a comparison has")
     add_output(add)
     add_comparisons(command("profile", profile, "what those spend their time on, by groups of operators"))
     add = command("scaling", scaling, "time and memory against image size, batch and depth")
@@ -116,6 +122,17 @@ def add_training(add: Add) -> None:
     add_output(add)
 
 
+def usable_device(name: str) -> torch.device:
+    """Return the device of the name, if this machine has it and torch can tell its memory."""
+    here = torch.accelerator.current_accelerator()
+    names = ["cpu"] if here is None else ["cpu", here.type]
+    if name.split(":")[0] not in names:
+        raise argparse.ArgumentTypeError(f"{name} is not on this machine, which has {' and '.join(names)}")
+    if name != "cpu" and not hasattr(torch.accelerator, "max_memory_allocated"):
+        raise argparse.ArgumentTypeError(f"{name} takes torch 2.9 or newer, and this is {torch.__version__}")
+    return torch.device(name)
+
+
 def writable(name: str) -> Path:
     """Return the path of a file to write, if its folder exists."""
     if not Path(name).parent.is_dir():
@@ -132,6 +149,25 @@ def count(args: argparse.Namespace) -> None:
 
 def speed(args: argparse.Namespace) -> None:
     """Print results as they come, since all take long, then the table; write them after each."""
+    compare_speed(args, torch.device("cpu"), {})
+
+
+def device(args: argparse.Namespace) -> None:
+    """Check the mixers' numbers on a device, and print the kernels that they took; then do as `speed` does there."""
+    from . import numerics
+
+    checks = []
+    for check in numerics.check_mixers(args.device):
+        checks.append(check)
+        print(check, flush=True)
+    print(f"\n{numerics.to_table(checks)}\n", flush=True)
+    compare_speed(args, args.device, {"numerics": [vars(check) for check in checks]})
+    if not all(check.is_right for check in checks):
+        raise ValueError(f"--device {args.device}: numbers are wrong there, see the first table.")
+
+
+def compare_speed(args: argparse.Namespace, device: torch.device, more: dict[str, Any]) -> None:
+    """Do as `speed` does on a device, and write `more` with its figures."""
     from . import speed, speed_report
 
     chosen = chosen_comparisons(args)
@@ -142,11 +178,11 @@ def speed(args: argparse.Namespace) -> None:
             " which these are measured at."
         )
     results: list[speed.Result] = []
-    for result in speed.compare(chosen, args.tasks, args.modes, args.dtypes, args.batch_sizes, args.rounds):
+    for result in speed.compare(chosen, args.tasks, args.modes, args.dtypes, args.batch_sizes, args.rounds, device):
         results.append(result)
         print(speed_report.to_row(result), flush=True)
         if args.output:
-            write_json(speed.to_json(results), args.output)
+            write_json({**speed.to_json(results, device), **more}, args.output)
     print(f"\n{speed_report.to_table(results)}")
 
 

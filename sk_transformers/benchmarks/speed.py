@@ -15,6 +15,7 @@ from ..models.static_key import ConvStaticKeyAttention, StaticKeyAttention
 from ..zoo import create_model
 from . import baselines
 from .measure import (
+    CPU,
     DTYPES,
     TASKS,
     count_module_macs,
@@ -128,20 +129,31 @@ def compare(
     dtypes: Sequence[str],
     batch_sizes: Sequence[int],
     rounds: int,
+    device: torch.device = CPU,
 ) -> Iterator[Result]:
     """Yield a `Result` for each combination of settings that a comparison has."""
-    peaks = {dtype: peak_macs_per_second(DTYPES[dtype]) for dtype in dtypes}
+    peaks = {dtype: peak_macs_per_second(DTYPES[dtype], device=device) for dtype in dtypes}
     for comparison in comparisons:
         for dtype in dtypes:
             for task in (task for task in tasks if task in comparison.tasks):
                 for mode in modes:
                     for batch in (batch for batch in comparison.batch_sizes if batch in batch_sizes):
-                        yield measure(comparison, task, mode, dtype, batch, rounds, peaks[dtype])
+                        yield measure(comparison, task, mode, dtype, batch, rounds, peaks[dtype], device)
 
 
-def measure(comparison: Comparison, task: str, mode: str, dtype: str, batch: int, rounds: int, peak: float) -> Result:
-    """Return the figures of one comparison in one setting; `peak` is the CPU's multiply-adds a second."""
+def measure(
+    comparison: Comparison,
+    task: str,
+    mode: str,
+    dtype: str,
+    batch: int,
+    rounds: int,
+    peak: float,
+    device: torch.device = CPU,
+) -> Result:
+    """Return the figures of one comparison in one setting; `peak` is the device's multiply-adds a second."""
     modules, inputs = make_pair(comparison, batch)
+    modules, inputs = [module.to(device) for module in modules], inputs.to(device)
     # With their weights as an output, all mixers run as the matrix products that are counted.
     options: tuple[dict[str, Any], ...] = ({"output_attentions": True}, {})
     ours, baseline = (count_module_macs(module.eval(), inputs[:1], **given) for module, given in zip(modules, options))
@@ -158,7 +170,7 @@ def measure(comparison: Comparison, task: str, mode: str, dtype: str, batch: int
         batch=batch,
         images_per_second=speeds,
         ratio=median_ratio(others, own),
-        memory_mib=(peak_memory(works[0]) / 2**20, peak_memory(works[1]) / 2**20),
+        memory_mib=(peak_memory(works[0], device) / 2**20, peak_memory(works[1], device) / 2**20),
         parameters=(count_weights(modules[0]), count_weights(modules[1])),
         macs=(ours, baseline),
         fraction_of_peak=(speeds[0] * ours / peak, speeds[1] * baseline / peak) if task == "inference" else None,
@@ -189,9 +201,9 @@ def profile_operators(
     return {name: time_by_operator(work, rounds) for name, work in zip(names, works)}
 
 
-def to_json(results: Sequence[Result]) -> dict[str, Any]:
+def to_json(results: Sequence[Result], device: torch.device = CPU) -> dict[str, Any]:
     """Return the machine and the results as JSON has them."""
-    return {"machine": describe_machine(), "results": [asdict(result) for result in results]}
+    return {"machine": describe_machine(device=device), "results": [asdict(result) for result in results]}
 
 
 def from_json(figures: dict[str, Any]) -> list[Result]:
