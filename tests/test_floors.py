@@ -20,7 +20,7 @@ FLOORS = [
     {"evaluation"},
     {"training"},
     {"calibration"},
-    {"benchmarks", "demo"},
+    {"benchmarks", "demo", "explanation"},
     {"cli"},
 ]
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}

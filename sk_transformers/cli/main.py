@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train or fine-tune a classifier; without arguments, the quick start on digits",
     "evaluate": "measure a classifier on labeled images",
     "predict": "write a table of the classes, or the features, of image files",
+    "explain": "draw what a trained network looks at in images",
     "convert": "turn a checkpoint of timm, transformers or the authors into a repo folder",
     "calibrate": "give static keys or maps to a trained Vision Transformer",
     "export": "write a trained network of the zoo as a repo folder",

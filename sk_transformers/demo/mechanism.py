@@ -66,6 +66,11 @@ class Layer:
         """Return the weights of one head, counted from 1, or with 0 the mean over all heads."""
         return weights.mean(axis=0) if head == 0 else weights[min(head, len(weights)) - 1]
 
+    def entropy(self, head: int) -> float:
+        """Return how wide a head looks, in nats: the mean entropy of its queries' weights, with head 0 of all heads."""
+        weights = (self.attention if head == 0 else self.head(self.attention, head)).astype(np.float32)
+        return float(-(weights * np.log(np.maximum(weights, np.finfo(np.float32).tiny))).sum(axis=-1).mean())
+
     def weights_of_position(self, head: int, row: int, column: int) -> tuple[np.ndarray, float]:
         """Return the attention weights of the query at `row` and `column`, counted from 0.
 

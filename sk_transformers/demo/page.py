@@ -236,6 +236,8 @@ def attention_html(
         caption = f"{describe(reading, layer, head, shown)}. Largest weight {weights.max():.1%}"
         caption += f", uniform {1 / weights.size:.1%}"
         caption += f"; on the class token {on_class_tokens:.1%}." if shown.num_class_tokens else "."
+        widest = np.log(shown.attention.shape[-1])
+        caption += f" Entropy of all queries {shown.entropy(head):.2f} nats, of at most {widest:.2f}."
         items.append((attention_picture(reading.seen, weights, position), figure_title(network, networks), caption))
     return figures(items)
 

@@ -10,6 +10,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..data.seeds import STEP, seed_of, seed_step
 from ..evaluation.predictions import predict
+from .attention_probe import attention_entropies
 from .checkpoints import (
     RunState,
     bring_best_checkpoint,
@@ -226,6 +227,8 @@ def evaluate_epoch(setup: Setup, state: RunState) -> None:
     if setup.averaged_model is not None:
         averaged = problem.measure(predict(setup.accelerator, setup.averaged_model, setup.eval_loader, problem))
         metrics |= {f"ema_{name}": value for name, value in averaged.items()}
+    if setup.probe is not None:
+        metrics |= attention_entropies(setup.accelerator, setup.model, setup.probe)
     if setup.options.data.skip_unreadable:
         metrics |= {"unreadable": state.unreadable, "unreadable_validation": predictions.unreadable}
     entry = {

@@ -165,6 +165,9 @@ class RunOptions:
     logging_steps: int = option(
         10, "optimizer steps between waits for the device, to read losses and hear of signals", type=positive_int
     )
+    log_attention_entropy: bool = option(
+        False, "evaluate also how wide each layer's attention is, on the first validation images"
+    )
     checkpointing_steps: int | Literal["epoch"] = option(
         "epoch", "optimizer steps between checkpoints", type=steps_or_epoch, metavar="N|epoch"
     )

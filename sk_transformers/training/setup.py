@@ -23,7 +23,9 @@ from ..data.transforms import eval_transform, make_mixup, train_transform
 from ..devices import use_all_cores
 from ..evaluation.predictions import Problem
 from ..evaluation.problems import PROBLEMS
+from ..models.configuration_checks import ATTENTION_MIXER_NAMES
 from ..pretrained import load_model
+from .attention_probe import probe_images
 from .objective import LABEL_LOSSES, Objective, Teacher
 from .optimization import Schedule, make_optimizer
 from .options import OptimizationOptions, ScheduleOptions, TrainOptions
@@ -38,7 +40,8 @@ class Setup:
     """What a run trains, with what, and for how long.
 
     `model` is prepared by the accelerator; `model_class` and `config` make the same network anew, for export. `ema` is
-    None unless the weights are averaged. Steps are those of the optimizer.
+    None unless the weights are averaged, `probe` unless the entropy of attention is logged: images for it. Steps are
+    those of the optimizer.
     """
 
     options: TrainOptions
@@ -57,6 +60,7 @@ class Setup:
     eval_loader: DataLoader
     steps_per_epoch: int
     total_steps: int
+    probe: torch.Tensor | None = None
 
     @property
     def averaged_model(self) -> nn.Module | None:
@@ -135,7 +139,27 @@ def set_up(options: TrainOptions) -> Setup:
         eval_loader=loader,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
+        probe=make_probe(options, data, processor, config),
     )
+
+
+def make_probe(
+    options: TrainOptions, data: ImageData, processor: BaseImageProcessor, config: PretrainedConfig
+) -> torch.Tensor | None:
+    """Return the images that the entropy of attention is measured on, None unless it is.
+
+    Raises:
+        ValueError: if no layer of the network attends.
+    """
+    if not options.run.log_attention_entropy:
+        return None
+    if not set(config.token_mixers) & set(ATTENTION_MIXER_NAMES):
+        mixers = ", ".join(dict.fromkeys(config.token_mixers))
+        raise ValueError(
+            f"--log_attention_entropy: no layer of {options.model.model} attends, its token mixers are {mixers}; leave"
+            " the option out."
+        )
+    return probe_images(data.validation, eval_transform(processor), options.data.skip_unreadable)
 
 
 def make_accelerator(options: TrainOptions) -> Accelerator:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
 
 from sk_transformers import SKViTModel, calibrate, create_model
-from sk_transformers.demo.mechanism import Network, load_network, principal_colors, read
+from sk_transformers.demo.mechanism import Layer, Network, load_network, principal_colors, read
 from sk_transformers.demo.page import attention_html, classes_html, keys_html
 from sk_transformers.demo.pictures import SIDE, attention_picture, bars, figure
 from sk_transformers.hub.export import export
@@ -144,3 +144,11 @@ def test_a_damaged_network_is_refused(repos, tmp_path):
     (tmp_path / "damaged" / "model.safetensors").write_bytes(bytes(100))
     with pytest.raises(ValueError, match="damaged could not be loaded: "):
         load_network(tmp_path / "damaged")
+
+
+def test_entropy_is_that_of_a_heads_queries():
+    uniform, one = np.full((4, 4), 0.25), np.eye(4)
+    layer = Layer((2, 2), 0, np.stack([uniform, one]).astype(np.float16), np.zeros((2, 4, 3)), key_is_static=True)
+    assert layer.entropy(1) == pytest.approx(np.log(4), abs=1e-3)
+    assert layer.entropy(2) == pytest.approx(0, abs=1e-6)
+    assert layer.entropy(0) == pytest.approx(np.log(4) / 2, abs=1e-3)

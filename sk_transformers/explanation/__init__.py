@@ -1,0 +1,1 @@
+"""Pictures and numbers of what a trained network looks at."""

@@ -1,0 +1,199 @@
+"""What a network looks at in images, from the options of `sk-transformers explain` to a folder of pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from ..data.decoding import UnreadableImage, decode
+from ..demo.mechanism import MECHANISMS, Network, as_seen
+from ..errors import first_line
+from ..evaluation.attention_quantities import Interactions, attention_entropy, attention_rollout, interactions
+from ..files import whole_folder, write_json
+from ..pretrained import load_base_model, load_classifier, source_of
+from ..provenance import provenance
+from .grad_cam import grad_cam
+
+MAX_IMAGES = 64  # whose weights are held at once
+
+
+@dataclass
+class AttendingLayer:
+    """A layer that attends, and its weights for the images, `(images, heads, tokens, tokens)`."""
+
+    name: str
+    mixer: Any
+    weights: torch.Tensor
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """`(rows, columns)` of the positions."""
+        return tuple(self.mixer.grid_size)
+
+    @property
+    def num_class_tokens(self) -> int:
+        """Tokens before the positions."""
+        return getattr(self.mixer, "num_class_tokens", 0)
+
+    @property
+    def interactions(self) -> Interactions:
+        """Where its positions look."""
+        return interactions(self.weights, self.grid_size, self.num_class_tokens)
+
+
+@dataclass
+class Explanation:
+    """What was found of a network in some images.
+
+    Args:
+        images: as the network saw them.
+        layers: those that attend, first layer first.
+        answers: the label and the probability of the likeliest class of each image; empty without a classifier.
+        rollout: `(images, rows, columns)` of the class token or, where there is none, the mean position; None where
+            layers attend among different tokens.
+        class_maps: of a classifier with stages, Grad-CAM of each stage, `(images, height, width)`.
+    """
+
+    images: list[Image.Image]
+    layers: list[AttendingLayer]
+    answers: list[tuple[str, float]] = field(default_factory=list)
+    rollout: torch.Tensor | None = None
+    class_maps: list[torch.Tensor] = field(default_factory=list)
+
+
+def explain(model: str, files: Sequence[str], output_dir: str, fusion: str = "mean", discard: float = 0.0) -> Path:
+    """Write pictures of what a network looks at, and `explanation.json`.
+
+    Args:
+        model: a repo folder, a Hub id or the name of a trained network of the zoo.
+        files: images.
+        output_dir: a folder, new or empty.
+        fusion: how rollout fuses heads: mean, max or min.
+        discard: fraction of the smallest weights of a layer that rollout leaves out.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: if the model cannot be loaded or does not attend, or an image cannot be read.
+        FileExistsError: if the folder holds something.
+    """
+    from .drawing import draw_explanation  # matplotlib
+
+    transformers_logging.disable_progress_bar()
+    pictures = read_images(files)
+    with whole_folder(output_dir) as partial:
+        network = load(model)
+        explanation = look_into(network, pictures, fusion, discard)
+        draw_explanation(explanation, [Path(file).stem for file in files], partial)
+        write_json(to_json(explanation, network.name, files), partial / "explanation.json")
+    return Path(output_dir)
+
+
+def read_images(files: Sequence[str]) -> list[Image.Image]:
+    """Return the decoded images; ValueError names one that cannot be read, or says that there are too many."""
+    if len(files) > MAX_IMAGES:
+        raise ValueError(f"{len(files)} images were given, expected at most {MAX_IMAGES}: choose some of them.")
+    images = []
+    for name in files:
+        try:
+            with open(name, "rb") as file:
+                images.append(decode(file))
+        except (UnreadableImage, OSError) as error:
+            raise ValueError(f"{name} cannot be read as an image: {first_line(error)}") from error
+    return images
+
+
+def load(model: str) -> Network:
+    """Return the network, a classifier if the repo holds one; ValueError if it cannot be loaded or does not attend."""
+    try:
+        loaded, processor = load_classifier(model)
+    except ValueError:
+        loaded, processor = load_base_model(model)
+    mixers = getattr(loaded.config, "token_mixers", ())
+    network = Network(
+        Path(source_of(model)).name,
+        " and ".join(title for name, title in MECHANISMS.items() if name in mixers),
+        loaded.eval(),
+        processor,
+    )
+    if not network.mixers:
+        raise ValueError(f"model {model} has no layer that attends: there is nothing to look into.")
+    return network
+
+
+def look_into(
+    network: Network, images: Sequence[Image.Image], fusion: str = "mean", discard: float = 0.0
+) -> Explanation:
+    """Return what a network attends to in images, at the size that its image processor makes them."""
+    processed = network.image_processor([image.convert("RGB") for image in images], return_tensors="pt")
+    pixel_values = processed.pixel_values
+    with torch.inference_mode():
+        outputs = network.model(pixel_values, output_attentions=True)
+    names = {module: name for name, module in network.model.named_modules()}
+    layers = [
+        AttendingLayer(layer_name(names[mixer]), mixer, weights.float())
+        for mixer, weights in zip(network.mixers, outputs.attentions)
+    ]
+    explanation = Explanation([as_seen(network, pixels) for pixels in pixel_values], layers)
+    if len({layer.weights.shape[-1] for layer in layers}) == 1:
+        explanation.rollout = rollout_of_positions(layers, fusion, discard)
+    if "logits" in outputs:
+        probabilities = outputs.logits.float().softmax(dim=-1)
+        confidence, classes = probabilities.max(dim=-1)
+        labels = [network.model.config.id2label[number] for number in classes.tolist()]
+        explanation.answers = list(zip(labels, confidence.tolist()))
+        if has_stages(network.model):
+            explanation.class_maps = grad_cam(network.model, pixel_values, classes)
+    return explanation
+
+
+def layer_name(module: str) -> str:
+    """Return `"stage 2, layer 1"` of `skformer.stages.1.layers.0.mixer`, and of a network without stages the layer."""
+    parts = module.split(".")
+    numbers = {unit: int(parts[parts.index(f"{unit}s") + 1]) + 1 for unit in ("stage", "layer") if f"{unit}s" in parts}
+    return ", ".join(f"{unit} {number}" for unit, number in numbers.items())
+
+
+def has_stages(model: PreTrainedModel) -> bool:
+    """Return whether hidden states are maps of stages."""
+    return hasattr(model.config, "depths")
+
+
+def rollout_of_positions(layers: list[AttendingLayer], fusion: str, discard: float) -> torch.Tensor:
+    """Return the rollout from the class token, or from the mean of the positions, to each position of the grid."""
+    first = layers[0].num_class_tokens
+    rollout = attention_rollout([layer.weights for layer in layers], fusion, discard)
+    rows = rollout[:, 0, first:] if first else rollout.mean(dim=1)
+    return rows.unflatten(1, layers[0].grid_size)
+
+
+def to_json(explanation: Explanation, model: str, files: Sequence[str]) -> dict[str, Any]:
+    """Return the numbers: of each layer and head over the images, in nats and in positions of the layer's grid."""
+    layers = []
+    for layer in explanation.layers:
+        seen = layer.interactions
+        layers.append(
+            {
+                "layer": layer.name,
+                "grid": list(layer.grid_size),
+                "entropy_of_heads": attention_entropy(layer.weights).mean(dim=(0, 2)).tolist(),
+                "largest_entropy": float(torch.tensor(layer.weights.shape[-1]).log()),
+                "arrow_length": seen.arrows.norm(dim=1).mean().item(),
+                "field_size": seen.sizes.mean().item(),
+                "spread_over_heads": seen.spread_over_heads.mean().item(),
+                # of one image there is none
+                "spread_over_images": seen.spread_over_images.mean().item() if len(layer.weights) > 1 else None,
+            }
+        )
+    answers = explanation.answers or [None] * len(files)
+    images = [
+        {"file": Path(file).name, **({"label": answer[0], "probability": answer[1]} if answer else {})}
+        for file, answer in zip(files, answers)
+    ]
+    return {"model": model, "provenance": provenance(), "images": images, "layers": layers}
