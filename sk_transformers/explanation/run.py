@@ -15,7 +15,7 @@ from ..demo.mechanism import MECHANISMS, Network, as_seen
 from ..errors import first_line
 from ..evaluation.attention_quantities import Interactions, attention_entropy, attention_rollout, interactions
 from ..files import whole_folder, write_json
-from ..pretrained import load_base_model, load_classifier, source_of
+from ..pretrained import class_names, load_base_model, load_classifier, source_of
 from ..provenance import provenance
 from .grad_cam import grad_cam
 
@@ -146,7 +146,8 @@ def look_into(
     if "logits" in outputs:
         probabilities = outputs.logits.float().softmax(dim=-1)
         confidence, classes = probabilities.max(dim=-1)
-        labels = [network.model.config.id2label[number] for number in classes.tolist()]
+        names_of_classes = class_names(network.model.config)
+        labels = [names_of_classes[number] for number in classes.tolist()]
         explanation.answers = list(zip(labels, confidence.tolist()))
         if has_stages(network.model):
             explanation.class_maps = grad_cam(network.model, pixel_values, classes)
