@@ -15,7 +15,7 @@ from ..demo.mechanism import MECHANISMS, Network, as_seen
 from ..errors import first_line
 from ..evaluation.attention_quantities import Interactions, attention_entropy, attention_rollout, interactions
 from ..files import whole_folder, write_json
-from ..pretrained import class_names, load_base_model, load_classifier, source_of
+from ..pretrained import class_names, class_probabilities, load_base_model, load_classifier, source_of
 from ..provenance import provenance
 from .grad_cam import grad_cam
 
@@ -144,11 +144,12 @@ def look_into(
     if len({layer.weights.shape[-1] for layer in layers}) == 1:
         explanation.rollout = rollout_of_positions(layers, fusion, discard)
     if "logits" in outputs:
-        probabilities = outputs.logits.float().softmax(dim=-1)
-        confidence, classes = probabilities.max(dim=-1)
-        names_of_classes = class_names(network.model.config)
-        labels = [names_of_classes[number] for number in classes.tolist()]
-        explanation.answers = list(zip(labels, confidence.tolist()))
+        config = network.model.config
+        confidence, classes = class_probabilities(outputs.logits.float(), config).max(dim=-1)
+        labels = class_names(config)
+        explanation.answers = [
+            (labels[number], chance) for number, chance in zip(classes.tolist(), confidence.tolist())
+        ]
         if has_stages(network.model):
             explanation.class_maps = grad_cam(network.model, pixel_values, classes)
     return explanation

@@ -26,6 +26,7 @@ from .options import TrainOptions
 from .results import finish
 from .setup import Setup, check_repo_id, check_run_folder, set_up
 from .signals import Stopped, StopRequest, explain_dead_process, listen_for_stop
+from .spectral_reparam import advance
 from .step_figures import StepFigures, any_process, check_losses, read_steps
 from .trackers import start_trackers
 
@@ -211,6 +212,8 @@ def train_step(setup: Setup, batches: Iterator[dict[str, torch.Tensor]], step: i
             loss_sum += loss.detach()
             if accelerator.sync_gradients and options.optimization.max_grad_norm is not None:
                 accelerator.clip_grad_norm_(model.parameters(), options.optimization.max_grad_norm)
+            if accelerator.sync_gradients and options.optimization.spectral_reparam is not None:
+                advance(model)
             optimizer.step()
             optimizer.zero_grad()
     if setup.ema is not None:

@@ -17,6 +17,7 @@ EMBEDDINGS = ("embeddings.", "stem.")
 
 def kind_of(name: str, parameter: nn.Parameter) -> str:
     """Return one of `PARAMETER_KINDS`, or `"weights"`. Scales of norms, residuals and activations are `"norms"`."""
+    name = re.sub(r"\.parametrizations\.(\w+)\.original$", r".\1", name)
     last = name.rsplit(".", 1)[-1]
     if last in ("position_embeddings", "cls_token", "distillation_token", "register_tokens", "probe"):
         return "positions"

@@ -101,6 +101,13 @@ class OptimizationOptions:
     )
     layer_decay: float = option(1.0, "factor on the learning rate from a layer to the one below", type=positive)
     max_grad_norm: float | None = option(None, "largest norm of the gradient", type=positive)
+    spectral_reparam: list[str] | None = option(
+        None,
+        "train weights with their spectral norm as a number of its own: those of modules that fit a pattern"
+        " [without one: linear layers, convolutions and static keys but the head]",
+        nargs="*",
+        metavar="PATTERN",
+    )
     label_smoothing: float = option(0.0, "fraction of a label that is spread over all classes", type=fraction)
     class_weights: str | None = option(
         None, "of the classes in the loss: a YAML file, or by how few images they have", metavar="balanced|FILE"

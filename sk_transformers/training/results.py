@@ -19,6 +19,7 @@ from .curves import plot_curves
 from .display import say
 from .run_record import run_card, run_record
 from .setup import Setup
+from .spectral_reparam import add_spectral_reparam, fold
 from .trainable import add_lora
 
 
@@ -67,6 +68,10 @@ def best_model(setup: Setup, checkpoint: Path) -> PreTrainedModel:
         weights = setup.averaged_model.state_dict()
     # PEFT's model passes on what it does not have itself to the network in it.
     model: Any = add_lora(setup.model_class(setup.config), setup.options.lora)
+    reparam = setup.options.optimization.spectral_reparam
+    if reparam is not None:
+        add_spectral_reparam(model, reparam)
     if setup.accelerator.is_main_process:
         model.load_state_dict(weights)
+        fold(model)
     return (model if setup.options.lora.lora_rank is None else model.merge_and_unload()).eval()

@@ -29,6 +29,7 @@ from .attention_probe import probe_images
 from .objective import LABEL_LOSSES, Objective, Teacher
 from .optimization import Schedule, make_optimizer
 from .options import OptimizationOptions, ScheduleOptions, TrainOptions
+from .spectral_reparam import add_spectral_reparam
 from .trackers import installed_trackers
 from .trainable import add_lora, freeze_backbone
 
@@ -105,6 +106,9 @@ def set_up(options: TrainOptions) -> Setup:
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if options.model.freeze_backbone:
         freeze_backbone(network)
+    if optimization.spectral_reparam is not None:
+        check_reparam(options, accelerator)
+        add_spectral_reparam(network, optimization.spectral_reparam)
     model = add_lora(network, options.lora)
     ema = make_ema(optimization, accelerator, model)
     objective = make_objective(options, accelerator, data, processor)
@@ -141,6 +145,17 @@ def set_up(options: TrainOptions) -> Setup:
         total_steps=total_steps,
         probe=make_probe(options, data, processor, config),
     )
+
+
+def check_reparam(options: TrainOptions, accelerator: Accelerator) -> None:
+    """Raise ValueError if weights cannot be reparametrized in this run."""
+    if options.lora.lora_rank is not None:
+        raise ValueError("--spectral_reparam goes with weights that are trained, not with --lora_rank: leave one out.")
+    if accelerator.distributed_type in SHARDED:
+        raise ValueError(
+            f"--spectral_reparam: {accelerator.distributed_type.value} splits the weights among processes, and a"
+            " spectral norm needs them whole: leave one of the two out."
+        )
 
 
 def make_probe(
