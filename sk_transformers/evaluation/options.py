@@ -31,6 +31,11 @@ class EvaluationOptions:
     severities: list[int] = option(
         [], "of corruption [1 2 3 4 5]", nargs="+", type=int, choices=SEVERITIES, metavar="SEVERITY"
     )
+    patch_attack: str | None = option(
+        None,
+        "accuracy where a square of each image is optimized against the model: pixels a side, and steps",
+        metavar="SIZE,STEPS",
+    )
     baseline: str | None = option(None, "another model's evaluation.json to compare corruption errors with")
 
     def __post_init__(self) -> None:

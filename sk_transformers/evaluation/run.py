@@ -24,6 +24,7 @@ from ..files import check_free, write_json
 from ..pretrained import class_names, load_classifier, weights_sha256
 from ..provenance import provenance
 from .options import EvaluationOptions
+from .patch_attack import PatchAttack, attacked_accuracy
 from .plots import PLOTS, plot_robustness
 from .predictions import map_labels, predict
 from .problems import choose_problem
@@ -52,6 +53,9 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
             raise ValueError("--corruptions measures top-1 accuracy, which --problem_type multi_label does not have.")
         library_version()  # or the error would come after the first pass
         options = replace(options, corruptions=choose_corruptions(options.corruptions))
+    attack = None if options.patch_attack is None else PatchAttack.parse(options.patch_attack)
+    if attack is not None and data_options.problem_type != "single_label":
+        raise ValueError("--patch_attack measures top-1 accuracy, which --problem_type multi_label does not have.")
     transformers_logging.disable_progress_bar()
     accelerator = Accelerator(mixed_precision=options.mixed_precision)
     use_all_cores(accelerator)
@@ -85,6 +89,12 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
         folder.mkdir(parents=True, exist_ok=True)
         write_json(record, folder / "evaluation.json")
         PLOTS[problem.predictions](predictions, figures, names, folder)
+    if attack is not None:
+        figures["patch_attack"] = record["patch_attack"] = attacked_accuracy(
+            accelerator, model, loader, label_map, attack, processor
+        )
+        if accelerator.is_main_process:
+            write_json(record, folder / "evaluation.json")
     if options.corruptions is not None:
         figures["robustness"] = record["robustness"] = evaluate_robustness(
             options, data_options, accelerator, model, processor, images, label_map, figures["top1"], baseline
