@@ -24,7 +24,10 @@ MAX_IMAGES = 64  # whose weights are held at once
 
 @dataclass
 class AttendingLayer:
-    """A layer that attends, and its weights for the images, `(images, heads, tokens, tokens)`."""
+    """A layer that attends, and its weights for the images, `(images, heads, tokens, tokens)`.
+
+    Where it cuts maps into windows, they are those of the mean window.
+    """
 
     name: str
     mixer: Any
@@ -137,11 +140,12 @@ def look_into(
         outputs = network.model(pixel_values, output_attentions=True)
     names = {module: name for name, module in network.model.named_modules()}
     layers = [
-        AttendingLayer(layer_name(names[mixer]), mixer, weights.float())
+        AttendingLayer(layer_name(names[mixer]), mixer, weights.float().unflatten(0, (len(images), -1)).mean(dim=1))
         for mixer, weights in zip(network.mixers, outputs.attentions)
     ]
     explanation = Explanation([as_seen(network, pixels) for pixels in pixel_values], layers)
-    if len({layer.weights.shape[-1] for layer in layers}) == 1:
+    has_windows = any(len(weights) != len(images) for weights in outputs.attentions)
+    if not has_windows and len({layer.weights.shape[-1] for layer in layers}) == 1:
         explanation.rollout = rollout_of_positions(layers, fusion, discard)
     if "logits" in outputs:
         config = network.model.config
