@@ -120,12 +120,12 @@ def advance(model: nn.Module) -> None:
         if isinstance(module, parametrize.ParametrizationList):
             for reparam in module:
                 if isinstance(reparam, SpectralReparam):
-                    reparam.advance(module.original)  # pyright: ignore[reportArgumentType]
+                    reparam.advance(module.original)
 
 
 def fold(model: nn.Module) -> None:
     """Make plain weights of what was reparametrized, of the same values."""
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
-            for leaf in list(module.parametrizations):  # pyright: ignore[reportArgumentType, reportGeneralTypeIssues]
+            for leaf in list(module.parametrizations):  # pyright: ignore[reportArgumentType]
                 parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
