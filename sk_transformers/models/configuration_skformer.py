@@ -55,6 +55,7 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
     """
 
     model_type = "skformer"
+    has_stages = True
 
     def __init__(
         self,

@@ -80,6 +80,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
     """
 
     model_type = "skvit"
+    has_stages = False
 
     def __init__(
         self,
