@@ -30,7 +30,7 @@ def count_macs(
     positions to another image size is not counted: in evaluation it happens once and not for each image.
 
     Args:
-        config: of one of this package's networks.
+        config: of an SKViT or SKFormer.
         image_size: pixels, one number or `(height, width)`; None is the configuration's.
         has_classifier: whether the network is an image classifier, or what is below its classifier.
     """

@@ -5,10 +5,8 @@ from typing import Any
 from transformers import AutoBackbone, AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedModel
 
 from .models.configuration_skformer import SKFormerConfig
-from .models.configuration_skswin import SKSwinConfig
 from .models.configuration_skvit import SKViTConfig
 from .models.modeling_skformer import SKFormerBackbone, SKFormerForImageClassification, SKFormerModel
-from .models.modeling_skswin import SKSwinBackbone, SKSwinForImageClassification, SKSwinModel
 from .models.modeling_skvit import SKViTBackbone, SKViTForImageClassification, SKViTModel
 
 AUTO_CLASSES = {
@@ -21,11 +19,6 @@ AUTO_CLASSES = {
         AutoModel: SKFormerModel,
         AutoModelForImageClassification: SKFormerForImageClassification,
         AutoBackbone: SKFormerBackbone,
-    },
-    SKSwinConfig: {
-        AutoModel: SKSwinModel,
-        AutoModelForImageClassification: SKSwinForImageClassification,
-        AutoBackbone: SKSwinBackbone,
     },
 }
 

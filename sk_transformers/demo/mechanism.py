@@ -122,7 +122,7 @@ def load_network(repo: str | Path, name: str | None = None, trust_remote_code: b
         trust_remote_code: run the code in the repo, which is needed where this package is not installed.
 
     Raises:
-        ValueError: if it cannot be loaded, or no layer of it attends to all positions.
+        ValueError: if it cannot be loaded, or no layer of it attends.
     """
     try:
         config = AutoConfig.from_pretrained(repo, trust_remote_code=trust_remote_code)
@@ -136,11 +136,6 @@ def load_network(repo: str | Path, name: str | None = None, trust_remote_code: b
     if report["missing_keys"]:
         raise ValueError(f"model {repo} is not a trained network: its weights lack {min(report['missing_keys'])}.")
     names = [name for name in MECHANISMS if name in getattr(model.config, "token_mixers", ())]
-    if hasattr(model.config, "window_size"):
-        raise ValueError(
-            f"model {repo} attends within windows, which have no map of the whole image to show: choose networks"
-            " whose layers attend to all positions."
-        )
     path = Path(repo)
     name = name or (path.parent.name if path.name == "model" else path.name)
     network = Network(name, " and ".join(MECHANISMS[n] for n in names), model.float().eval(), image_processor)

@@ -168,7 +168,7 @@ def layer_name(module: str) -> str:
 
 def has_stages(model: PreTrainedModel) -> bool:
     """Return whether hidden states are maps of stages."""
-    return model.config.has_stages
+    return hasattr(model.config, "depths")
 
 
 def rollout_of_positions(layers: list[AttendingLayer], fusion: str, discard: float) -> torch.Tensor:

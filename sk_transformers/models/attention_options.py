@@ -23,8 +23,6 @@ class AttentionOptions:
         attention_bias: a trained bias of the logits: None, `"full"` or `"relative"` (see `attention_bias.py`).
         static_key_resolution: what static keys do on another grid than `grid_size`: `"interpolate"` resizes them,
             `"window"` cuts the map into windows of the trained grid.
-        key_windows: rows and columns of windows of `grid_size` that a static key has rows for, one key a window; None
-            has one key for all windows.
         initializer_range: standard deviation of the keys of CSKA before training.
 
     Raises:
@@ -45,7 +43,6 @@ class AttentionOptions:
     rope_theta: float | None = None
     attention_bias: str | None = None
     static_key_resolution: str = "interpolate"
-    key_windows: tuple[int, int] | None = None
     initializer_range: float = 0.02
 
     def __post_init__(self) -> None:

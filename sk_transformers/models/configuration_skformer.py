@@ -55,7 +55,6 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
     """
 
     model_type = "skformer"
-    has_stages = True
 
     def __init__(
         self,

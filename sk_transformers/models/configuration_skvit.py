@@ -80,7 +80,6 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
     """
 
     model_type = "skvit"
-    has_stages = False
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What all model families share: their base class, and the ends of a forward pass."""
+"""What both model families share: their base class, and the ends of a forward pass."""
 
 from typing import Any, cast
 

@@ -27,11 +27,6 @@ SECTIONS = [  # in the template's order
     "## Evaluation", "## Published results", "## Size and speed", "## Examples", "## Plots", "## License",
     "## Citation",
 ]  # fmt: skip
-KINDS = {
-    "skvit": "a Vision Transformer",
-    "skformer": "a four-stage hybrid (MetaFormer)",
-    "skswin": "a Swin Transformer",
-}  # by model type
 MAX_NAMED_CLASSES = 20  # more names than that are for config.json
 
 
@@ -109,7 +104,7 @@ def create_card(
     """Write the card of a model. What is not given is not in it.
 
     Args:
-        model: one of this package's; on the meta device will do.
+        model: an SKViT or SKFormer model; on the meta device will do.
         name: the model's name, the card's title.
         training: None for fresh weights, which the card's first line then says.
         origin: by default a network and weights of this package's.
@@ -136,7 +131,7 @@ def create_card(
         image_size=f"{height} x {width}",
         classes=name_classes(config) if is_classifier else None,
         limits=limits(config),
-        family=config.model_type,
+        is_hybrid=config.model_type == "skformer",
         several_labels=config.problem_type == "multi_label_classification",
         pipeline_tag=data.pipeline_tag,
         repo_id=repo.repo_id or f"org/{name}",
@@ -185,7 +180,7 @@ def card_metadata(
 def summary(config: PretrainedConfig, is_classifier: bool, parameters: str) -> str:
     """Return a sentence on what the network is."""
     what = "An image classifier" if is_classifier else "A network that makes features of images,"
-    kind = KINDS[config.model_type]
+    kind = "a four-stage hybrid (MetaFormer)" if config.model_type == "skformer" else "a Vision Transformer"
     return f"{what} with {parameters} parameters: {kind} whose tokens are mixed by {mixer_summary(config)}."
 
 
@@ -230,8 +225,6 @@ def limits(config: PretrainedConfig) -> list[str]:
         what = "positions and static keys are" if has_static_keys else "positions are"
         when = "With `interpolate_pos_encoding=True` it" if config.strict_image_size else "It"
         how = f"{when} takes other sizes, and {what} resized like an image."
-    elif config.model_type == "skswin":
-        return [f"It was made for images of {height} x {width} pixels. {window_limits(config, has_static_keys)}"]
     elif not has_static_keys:
         how = "It takes other sizes as they are."
     elif config.static_key_resolution == "window":
@@ -239,17 +232,6 @@ def limits(config: PretrainedConfig) -> list[str]:
     else:
         how = "On images of another size the keys are resized like an image."
     return [f"It was made for images of {height} x {width} pixels. {rows}{how}"]
-
-
-def window_limits(config: PretrainedConfig, has_static_keys: bool) -> str:
-    """Say of a Swin what its keys belong to and how it takes images of other sizes."""
-    cut = f"It takes other sizes: maps are cut into as many windows of {config.window_size} x {config.window_size} as"
-    if not has_static_keys:
-        return f"{cut} they need."
-    if config.window_keys == "separate":
-        owned = "A static key belongs to one window of the map that it was made for."
-        return f"{owned} {cut} they need, and keys are resized."
-    return f"A static key has a row for each position of a window, and is the same for every window. {cut} they need."
 
 
 COLUMNS = {
