@@ -92,3 +92,8 @@ def check_attention(name: str, config: PretrainedConfig) -> None:
         raise ValueError(f"{name} has no attention to replace: its token mixers are {mixers}.")
     if not config.query_projection:
         raise ValueError(f"{name} has query_projection=False, and the queries of attention are projections.")
+    if config.attention_normalization != "softmax":
+        raise ValueError(
+            f"{name} has attention_normalization={config.attention_normalization!r}: what takes the place of attention"
+            " is fitted to the logarithm of its weights, and takes 'softmax', whose weights are above zero."
+        )

@@ -46,9 +46,20 @@ def scale(query: torch.Tensor, temperature: torch.Tensor | None) -> tuple[torch.
     return query * temperature.exp().to(query.dtype), 1.0
 
 
-def wants_reference(implementation: str, output_attentions: bool) -> bool:
-    """Return whether the weights have to exist, or the plain way was asked for."""
-    return output_attentions or implementation == "eager" or not use_fast_paths()
+def wants_reference(implementation: str, output_attentions: bool, normalization: str = "softmax") -> bool:
+    """Return whether the weights have to exist, or the plain way was asked for.
+
+    Raises:
+        ValueError: if a kernel was asked for by name that cannot normalize so.
+    """
+    if normalization == "softmax":
+        return output_attentions or implementation == "eager" or not use_fast_paths()
+    if implementation not in ("eager", "sdpa"):  # sdpa is the default, and no more than a wish for what is fastest
+        raise ValueError(
+            f"attn_implementation={implementation!r} computes softmax only, and attention_normalization is"
+            f" {normalization!r}: use 'eager'."
+        )
+    return True
 
 
 def attend(
@@ -60,6 +71,7 @@ def attend(
     mask: torch.Tensor | None = None,
     implementation: str = "sdpa",
     output_attentions: bool = False,
+    normalization: str = "softmax",
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return `softmax(scaling * query @ key.T + mask) @ value`, for computed and for static keys.
 
@@ -71,15 +83,17 @@ def attend(
         mask: additive, broadcastable to `(batch, heads, queries, keys)`.
         implementation: a name in transformers' `ALL_ATTENTION_FUNCTIONS`, or `"eager"` for the reference.
         output_attentions: whether to return the weights.
+        normalization: what takes softmax's place, see `normalizations.py`.
 
     Returns:
         The output, `(batch, queries, heads, d)`, and the weights, `(batch, heads, queries, keys)` or None.
     """
-    keeps_weights = wants_reference(implementation, output_attentions) or overruns_mask(implementation, mask)
+    keeps_weights = wants_reference(implementation, output_attentions, normalization)
+    keeps_weights = keeps_weights or overruns_mask(implementation, mask)
     if keeps_weights or products_beat_kernel(implementation, query, key) or exports_mask(mask):
         query = query * scaling
         logits = static_key_logits(query, key) if key.dim() == 3 else query @ key.mT
-        output, weights = softmax_attention(logits, value, mask)
+        output, weights = softmax_attention(logits, value, mask, normalization)
         return output.transpose(1, 2), weights if keeps_weights else None
     return fused_attention(mixer, query, key, value, scaling, mask, implementation), None
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from .configuration_checks import ATTENTION_NORMALIZATIONS, check_choice
+
 
 @dataclass(frozen=True)
 class AttentionOptions:
@@ -21,6 +23,8 @@ class AttentionOptions:
         rope_theta: turn queries, and keys that are computed, by rotary positions of this base (see `rotary.py`); None
             for none. A static key holds its own rotation: what is right for the turned query.
         attention_bias: a trained bias of the logits: None, `"full"` or `"relative"` (see `attention_bias.py`).
+        attention_normalization: what makes weights of the logits: `"softmax"`, `"sparsemax"` or `"entmax15"` (see
+            `normalizations.py`).
         static_key_resolution: what static keys do on another grid than `grid_size`: `"interpolate"` resizes them,
             `"window"` cuts the map into windows of the trained grid.
         initializer_range: standard deviation of the keys of CSKA before training.
@@ -42,10 +46,12 @@ class AttentionOptions:
     learned_temperature: bool = False
     rope_theta: float | None = None
     attention_bias: str | None = None
+    attention_normalization: str = "softmax"
     static_key_resolution: str = "interpolate"
     initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
+        check_choice("attention_normalization", self.attention_normalization, ATTENTION_NORMALIZATIONS)
         if not self.query_projection and self.inner_size != self.hidden_size:
             raise ValueError(
                 f"query_projection=False makes the {self.hidden_size} channels of a token its query, but there are"

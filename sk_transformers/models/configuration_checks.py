@@ -7,6 +7,7 @@ ATTENTION_MIXER_NAMES = ("static_key", "conv_static_key", "static_map", "attenti
 SPATIAL_MIXER_NAMES = ("separable_conv", "pooling", "identity", "random")
 TOKEN_MIXER_NAMES = ATTENTION_MIXER_NAMES + SPATIAL_MIXER_NAMES
 ATTENTION_BIASES = (None, "full", "relative")
+ATTENTION_NORMALIZATIONS = ("softmax", "sparsemax", "entmax15")
 INTERPOLATION_NAMES = ("auto", "bicubic", "bicubic_antialias", "bilinear_antialias")
 
 

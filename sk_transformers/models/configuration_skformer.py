@@ -6,6 +6,7 @@ from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PretrainedConfig
 
 from .configuration_checks import (
+    ATTENTION_NORMALIZATIONS,
     SPATIAL_MIXER_NAMES,
     biases_of_mixers,
     check_at_least,
@@ -35,6 +36,8 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         attention_bias: a trained bias of the logits, one for all stages that attend or a list with one for each: None,
             `"full"`, a number for each pair of tokens, or `"relative"`, one for each distance on the grid (Swin,
             BEiT); see `attention_bias.py`. A static map has a full one where it is None.
+        attention_normalization: what makes weights of the logits in the stages that attend: `"softmax"`, or
+            `"sparsemax"` or `"entmax15"`, which give most tokens a weight of exactly 0, slowly (`normalizations.py`).
         query_projection: False makes a token its own query, in the stages with static keys.
         mlp_ratio: channels inside an MLP over those outside, in the layers and in the head.
         norm: the norm of the layers: `"layer"`, over the channels of a token, or `"group"`, a group norm of one
@@ -67,6 +70,7 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         token_mixers: list[str] | tuple[str, ...] = ("separable_conv", "static_key", "static_key", "attention"),
         head_dim: int | list[int] | tuple[int, ...] = 32,
         attention_bias: str | list[str | None] | None = None,
+        attention_normalization: str = "softmax",
         query_projection: bool = True,
         mlp_ratio: float = 4,
         norm: str = "layer",
@@ -90,6 +94,7 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         self.token_mixers = one_for_each("token_mixers", token_mixers, NUM_STAGES, "stages")
         self.head_dim = head_dim
         self.attention_bias = attention_bias
+        self.attention_normalization = attention_normalization
         self.query_projection = query_projection
         self.mlp_ratio = mlp_ratio
         if "layer_norm_scope" in kwargs:  # what configurations of version 0.1 call it
@@ -119,6 +124,7 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
                 check_at_least(1, **{name: value})
         check_mixers("token_mixers", self.token_mixers, NUM_STAGES, "stages")
         biases_of_mixers(self.attention_bias, self.token_mixers, "stages")
+        check_choice("attention_normalization", self.attention_normalization, ATTENTION_NORMALIZATIONS)
         check_rate(drop_path_rate=self.drop_path_rate, head_dropout=self.head_dropout)
         check_choice("norm", self.norm, ("layer", "group"))
         check_choice("static_key_resolution", self.static_key_resolution, ("interpolate", "window"))

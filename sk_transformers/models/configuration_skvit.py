@@ -6,6 +6,7 @@ from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PretrainedConfig
 
 from .configuration_checks import (
+    ATTENTION_NORMALIZATIONS,
     INTERPOLATION_NAMES,
     SPATIAL_MIXER_NAMES,
     biases_of_mixers,
@@ -41,6 +42,8 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         attention_bias: a trained bias of the logits, one for all layers that attend or a list with one for each: None,
             `"full"`, a number for each pair of tokens, or `"relative"`, one for each distance on the grid (Swin,
             BEiT); see `attention_bias.py`. A static map has a full one where it is None.
+        attention_normalization: what makes weights of the logits in the layers that attend: `"softmax"`, or
+            `"sparsemax"` or `"entmax15"`, which give most tokens a weight of exactly 0, slowly (`normalizations.py`).
         query_projection: False makes a token its own query, in the layers with static keys.
         qkv_bias: whether the query, key and value projections have biases.
         key_bias: False leaves out the key's, which BEiT and DINOv3 do not have.
@@ -94,6 +97,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         intermediate_size: int = 3072,
         token_mixer: str | list[str] = "static_key",
         attention_bias: str | list[str | None] | None = None,
+        attention_normalization: str = "softmax",
         query_projection: bool = True,
         qkv_bias: bool = True,
         key_bias: bool = True,
@@ -134,6 +138,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         self.intermediate_size = intermediate_size
         self.token_mixer = token_mixer
         self.attention_bias = attention_bias
+        self.attention_normalization = attention_normalization
         self.query_projection = query_projection
         self.qkv_bias = qkv_bias
         self.key_bias = key_bias
@@ -201,6 +206,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
             )
         check_mixers("token_mixer", self.token_mixers, self.num_hidden_layers, "layers")
         biases_of_mixers(self.attention_bias, self.token_mixers, "layers")
+        check_choice("attention_normalization", self.attention_normalization, ATTENTION_NORMALIZATIONS)
         whole_patches = self.strict_image_size or self.shifted_patch_tokenization
         for image, patch in zip(size_pair("image_size", self.image_size), size_pair("patch_size", self.patch_size)):
             if image < patch or (image % patch and whole_patches):

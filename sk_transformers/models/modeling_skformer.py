@@ -94,6 +94,7 @@ class SKFormerLayer(GradientCheckpointingLayer):
             query_projection=config.query_projection or not token_mixer.endswith("static_key"),
             output_bias=False,
             attention_bias=config.attention_biases[stage],
+            attention_normalization=config.attention_normalization,
             static_key_resolution=config.static_key_resolution,
             initializer_range=config.initializer_range,
         )

@@ -182,6 +182,7 @@ class SKViTLayer(GradientCheckpointingLayer):
             mask_diagonal=config.mask_diagonal,
             learned_temperature=config.learned_temperature,
             attention_bias=attention_bias,
+            attention_normalization=config.attention_normalization,
             initializer_range=config.initializer_range,
         )
         self.mixer = build_token_mixer(token_mixer, options)

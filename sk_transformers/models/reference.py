@@ -10,10 +10,14 @@ Source: "Static Key Attention in Vision", Hu, Zhou, Rostami, arXiv 2412.07049. W
 Without a source in the paper: a bias `B` of the logits that is a parameter, added to those of either as a mask, and
 
     map    out = softmax(B) @ v
+
+Any of them may have another of `normalizations.py` in softmax's place.
 """
 
 import torch
 from torch.nn import functional as F
+
+from .normalizations import normalize
 
 
 def static_key_attention(
@@ -36,10 +40,10 @@ def conv_static_key_attention(
 
 
 def static_map(
-    bias: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
+    bias: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None, normalization: str = "softmax"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a static map's output and weights, as above; the bias is `(heads, N, N)`."""
-    return softmax_attention(bias.expand(value.shape[0], -1, -1, -1), value, mask)
+    return softmax_attention(bias.expand(value.shape[0], -1, -1, -1), value, mask, normalization)
 
 
 def static_key_logits(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
@@ -65,8 +69,11 @@ def conv_static_key_logits(
 
 
 def softmax_attention(
-    logits: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
+    logits: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None, normalization: str = "softmax"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return `softmax(logits + mask) @ value` and the weights; the mask is additive."""
-    weights = (logits if mask is None else logits + mask).softmax(dim=-1)
+    """Return `softmax(logits + mask) @ value` and the weights; the mask is additive.
+
+    `normalization` names what takes softmax's place, see `normalizations.py`.
+    """
+    weights = normalize(logits if mask is None else logits + mask, normalization)
     return weights @ value, weights

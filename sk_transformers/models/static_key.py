@@ -85,7 +85,9 @@ class SelfAttention(nn.Module):
             query, key = rotate(grid_size, self.num_class_tokens, options.rope_theta, query, key)
         query, scaling = scale(query, self.temperature)
         mask = logit_mask(self, mask, grid_size, value)
-        output, weights = attend(self, query, key, value, scaling, mask, implementation, output_attentions)
+        output, weights = attend(
+            self, query, key, value, scaling, mask, implementation, output_attentions, options.attention_normalization
+        )
         return self.o_proj(output.flatten(2)), weights
 
 
@@ -134,7 +136,9 @@ class StaticKeyAttention(nn.Module):
         (key,) = self.resized_keys(self.static_keys(), grid_size)  # (heads, tokens, head_dim): there is no image in it
         query, scaling = scale(query, self.temperature)
         mask = logit_mask(self, mask, grid_size, value)
-        output, weights = attend(self, query, key, value, scaling, mask, implementation, output_attentions)
+        output, weights = attend(
+            self, query, key, value, scaling, mask, implementation, output_attentions, options.attention_normalization
+        )
         return self.o_proj(output.flatten(2)), weights
 
 
@@ -197,12 +201,12 @@ class ConvStaticKeyAttention(nn.Module):
         grid_query = query[:, :, first:]
         class_query, class_scaling = scale(query[:, :, :first], self.temperature)
         scaling = 1.0 if options.learned_temperature else options.head_dim**-0.5
-        if wants_reference(implementation, output_attentions):
+        if wants_reference(implementation, output_attentions, options.attention_normalization):
             logits = conv_static_key_logits(grid_query, key, key_bias, grid_size) * scaling
             if first:
                 class_logits = static_key_logits(class_query, class_key[0]) * class_scaling
                 logits = torch.cat([class_logits, logits], dim=2)
-            output, weights = softmax_attention(logits, value, mask)
+            output, weights = softmax_attention(logits, value, mask, options.attention_normalization)
             return self.o_proj(output.transpose(1, 2).flatten(2)), weights
 
         class_mask, grid_mask = (None, None) if mask is None else (mask[:, :, :first], mask[:, :, first:])

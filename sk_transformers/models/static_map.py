@@ -14,6 +14,7 @@ from .attention import check_tokens, mix_windows, split_heads, wants_reference
 from .attention_bias import AttentionBias, hide_diagonal
 from .attention_options import AttentionOptions
 from .grids import GridCache
+from .normalizations import normalize
 from .reference import static_map
 
 
@@ -47,7 +48,8 @@ class StaticMap(nn.Module):
         value = split_heads(self.v_proj(hidden_states), options.num_heads)  # (batch, heads, tokens, head_dim)
         if mask is not None or wants_reference(implementation, output_attentions):
             mask = hide_diagonal(mask, value) if options.mask_diagonal else mask
-            output, weights = static_map(self.attention_bias(grid_size).to(value.dtype), value, mask)
+            bias = self.attention_bias(grid_size).to(value.dtype)
+            output, weights = static_map(bias, value, mask, options.attention_normalization)
             return self.o_proj(output.transpose(1, 2).flatten(2)), weights if output_attentions else None
         weights = self.weights(grid_size).to(value.dtype)
         output = torch.einsum("hqk,bhkd->bqhd", weights, value)  # one product a head, for all images
@@ -59,6 +61,6 @@ class StaticMap(nn.Module):
         def make() -> list[torch.Tensor]:
             bias = self.attention_bias.on_grid(grid_size)[None]
             bias = hide_diagonal(bias, bias) if self.options.mask_diagonal else bias
-            return [bias[0].softmax(dim=-1)]
+            return [normalize(bias[0], self.options.attention_normalization)]
 
         return self.kept_weights.remember([self.attention_bias.bias], grid_size, make)[0]

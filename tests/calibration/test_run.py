@@ -189,6 +189,8 @@ def test_what_does_not_fit_is_refused_in_a_sentence(source, images, tmp_path, ca
     out = tmp_path / "out"
     static = make_source(tmp_path / "static", token_mixer="static_key")
     assert "has no attention to replace" in refusal(capsys, static, out, "--dataset", images)
+    sparse = make_source(tmp_path / "sparse", attention_normalization="sparsemax")
+    assert "attention_normalization='sparsemax'" in refusal(capsys, sparse, out, "--dataset", images)
     assert "there is no layer 9" in refusal(capsys, source, out, "--dataset", images, "--layers", "9")
     assert "pooling" in refusal(capsys, source, out, "--dataset", images, "--layers", "1", "--mixer", "pooling")
     few = write_images(tmp_path / "few", ("a", "b"), 4)

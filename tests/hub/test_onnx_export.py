@@ -48,6 +48,7 @@ SHALLOW = {"depths": [1, 1, 1, 1]}
         ("skvit", {"num_hidden_layers": 1}),
         ("cskvit-small-data", {}),
         ("bias-vit", {}),
+        ("sparse-vit", {}),
         ("vit", {"token_mixer": "static_map", "num_hidden_layers": 1, "attn_implementation": "eager"}),
         ("skaformer", SHALLOW),
         ("cskaformer", SHALLOW),

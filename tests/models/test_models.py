@@ -122,7 +122,7 @@ def test_every_trainable_parameter_gets_a_gradient(name):
     assert not without
 
 
-@pytest.mark.parametrize("name", ["cskvit-small-data", "cskaformer", "window-former"])
+@pytest.mark.parametrize("name", ["cskvit-small-data", "cskaformer", "window-former", "sparse-vit"])
 def test_checkpointed_gradients_are_equal(name):
     model = small_model(name, drop_path_rate=0.5).train()
     pixel_values, labels = images(model, batch=4), torch.arange(4) % 3

@@ -47,6 +47,10 @@ VITS = {
         "attention_bias": ["relative", "full"],
         **SMALL_DATA,
     },
+    "sparse-vit": {
+        "token_mixer": ["static_map", "attention", "static_key", "conv_static_key"],
+        "attention_normalization": "entmax15",
+    },
     "spatial-vit": {"token_mixer": ["separable_conv", "pooling", "identity", "random"], "pooling": "mean"},
 }  # fmt: skip
 FORMERS = {
@@ -64,6 +68,11 @@ FORMERS = {
     "bias-former": {
         "token_mixers": ["static_map", "static_key", "static_map", "conv_static_key"],
         "attention_bias": ["relative", "relative", "full", "full"],
+        "static_key_resolution": "window",
+    },
+    "sparse-former": {
+        "token_mixers": ["separable_conv", "static_map", "conv_static_key", "static_key"],
+        "attention_normalization": "sparsemax",
         "static_key_resolution": "window",
     },
     "no-query-former": {"token_mixers": ["separable_conv", "identity", "static_key", "conv_static_key"],
