@@ -161,7 +161,7 @@ def device(args: argparse.Namespace) -> None:
         checks.append(check)
         print(check, flush=True)
     print(f"\n{numerics.to_table(checks)}\n", flush=True)
-    compare_speed(args, args.device, {"numerics": [vars(check) for check in checks]})
+    compare_speed(args, args.device, {"provenance": provenance(), "numerics": [vars(check) for check in checks]})
     if not all(check.is_right for check in checks):
         raise ValueError(f"--device {args.device}: numbers are wrong there, see the first table.")
 

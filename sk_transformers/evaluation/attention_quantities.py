@@ -55,10 +55,13 @@ def interactions(weights: torch.Tensor, grid_size: tuple[int, int], num_class_to
     if weights.shape[-1] != expected:
         raise ValueError(
             f"Attention weights are of {weights.shape[-1]} tokens, and a grid of {grid_size[0]}x{grid_size[1]} with"
-            f" {num_class_tokens} class tokens has {expected}: weights of windows have to be put together first."
+            f" {num_class_tokens} class tokens has {expected}: look at images of the size that the network is for."
         )
     first = num_class_tokens
     weights = weights[..., first:, first:].float()
+    # Sparse weights may be on class tokens alone: such a position looks at itself.
+    sees_none = weights.sum(dim=-1, keepdim=True) == 0
+    weights = torch.where(sees_none, torch.eye(expected - first, device=weights.device), weights)
     weights = weights / weights.sum(dim=-1, keepdim=True)
     rows, columns = (torch.arange(side, dtype=torch.float32, device=weights.device) for side in grid_size)
     positions = torch.cartesian_prod(rows, columns)  # (positions, 2)

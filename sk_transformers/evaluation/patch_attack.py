@@ -6,22 +6,25 @@ within a square that may hold any colors.
 
 import math
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import track
+from scipy.stats import binomtest
 from torch import nn
 from torch.nn import functional as F
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..data.loaders import is_readable
 from ..image_processing import normalization
+from .predictions import predict
+from .single_label import SINGLE_LABEL
 
 PLACES = ("corner", "random")  # the lower right corner, or anywhere
 STEP = 2.5  # times the range of colors, over the number of steps: enough to get from one end to the other
-Z = 1.96  # of 95%
 
 
 @dataclass(frozen=True)
@@ -125,44 +128,33 @@ def attacked_accuracy(
     attack: PatchAttack,
     processor: BaseImageProcessor,
 ) -> dict[str, Any]:
-    """Return the accuracy under an attack at each of `PLACES`, with its interval, and what it was.
+    """Return what the attack was, and for each of `PLACES` the accuracy under it, with Wilson's interval at 95%.
 
-    Raises:
-        ValueError: if the patch is larger than the images.
+    Args:
+        accelerator: that prepared model and loader.
+        model: the classifier.
+        loader: of images.
+        label_map: the model's class of each of the data's.
+        attack: on these.
+        processor: of the images, whose black and white are what a patch may reach.
     """
     mean, std = (torch.tensor(values).view(-1, 1, 1).to(accelerator.device) for values in normalization(processor))
-    bounds = -mean / std, (1 - mean) / std
-    right, images = dict.fromkeys(PLACES, 0), 0
-    model.eval()
-    for batch in loader:
-        readable = is_readable(batch["labels"])
-        pixel_values, labels = (
-            batch["pixel_values"][readable],
-            label_map.to(accelerator.device)[batch["labels"][readable]],
-        )
-        side = min(pixel_values.shape[2:])
-        if attack.size > side:
-            raise ValueError(f"--patch_attack: a patch of {attack.size} pixels does not fit into images of {side}.")
-        counts = [torch.tensor(len(labels), device=accelerator.device)]
-        for place in PLACES:
-            corners, start = draw_patches(pixel_values, attack, place)
+    bounds, classes = (-mean / std, (1 - mean) / std), label_map.to(accelerator.device)
+
+    def attacked(place: str) -> Iterator[dict[str, torch.Tensor]]:
+        shown = {"console": Console(stderr=True), "disable": not accelerator.is_main_process}
+        for batch in track(loader, f"patches, {place}", **shown):
+            pixel_values = batch["pixel_values"]
+            labels = classes[batch["labels"].clamp(min=0)]  # what could not be read is not counted
             with accelerator.autocast():
-                changed = attack_images(model, pixel_values, labels, attack, corners, start, bounds)
-                with torch.no_grad():
-                    predicted = model(pixel_values=changed).logits.argmax(dim=-1)
-            counts.append((predicted == labels).sum())
-        count, *found = accelerator.reduce(torch.stack(counts), "sum").tolist()  # pyright: ignore[reportAttributeAccessIssue]
-        images += count
-        right = {place: right[place] + number for place, number in zip(PLACES, found)}
-    accuracies = {
-        place: {"top1": number / images, "interval": list(interval(number, images))} for place, number in right.items()
-    }
-    return {"size": attack.size, "steps": attack.steps, "images": images, **accuracies}
+                corners, start = draw_patches(pixel_values, attack, place)
+                pixel_values = attack_images(model, pixel_values, labels, attack, corners, start, bounds)
+            yield {**batch, "pixel_values": pixel_values}
 
-
-def interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return Wilson's interval of a fraction at 95%."""
-    fraction, z = successes / trials, Z**2 / trials
-    middle = (fraction + z / 2) / (1 + z)
-    half = Z / (1 + z) * math.sqrt(fraction * (1 - fraction) / trials + z / 4 / trials)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    figures: dict[str, Any] = asdict(attack)
+    model.eval()
+    for place in PLACES:
+        correct = predict(accelerator, model, attacked(place), SINGLE_LABEL, label_map).correct
+        interval = binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")
+        figures[place] = {"top1": correct.float().mean().item(), "interval": [interval.low, interval.high]}
+    return figures

@@ -70,6 +70,11 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
     if options.baseline is not None:
         baseline = load_baseline(options.baseline, options.corruptions or [], options.severities, seen_size(processor))
 
+    height, width = seen_size(processor)
+    if attack is not None and attack.size > min(height, width):
+        raise ValueError(
+            f"--patch_attack {options.patch_attack}: the patch does not fit into images of {height}x{width}."
+        )
     model, loader = accelerator.prepare(model, make_loader(options, data_options, images, eval_transform(processor)))
     predictions = predict(accelerator, model, loader, problem, label_map)
     figures = problem.summarize(predictions, names)

@@ -11,11 +11,11 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ..data.decoding import UnreadableImage, decode
-from ..demo.mechanism import MECHANISMS, Network, as_seen
+from ..demo.mechanism import Network, as_seen, load_network
 from ..errors import first_line
 from ..evaluation.attention_quantities import Interactions, attention_entropy, attention_rollout, interactions
 from ..files import whole_folder, write_json
-from ..pretrained import class_names, class_probabilities, load_base_model, load_classifier, source_of
+from ..pretrained import class_names, class_probabilities, source_of
 from ..provenance import provenance
 from .grad_cam import grad_cam
 
@@ -91,7 +91,7 @@ def explain(model: str, files: Sequence[str], output_dir: str, fusion: str = "me
     transformers_logging.disable_progress_bar()
     pictures = read_images(files)
     with whole_folder(output_dir) as partial:
-        network = load(model)
+        network = load_network(source_of(model))
         explanation = look_into(network, pictures, fusion, discard)
         draw_explanation(explanation, [Path(file).stem for file in files], partial)
         write_json(to_json(explanation, network.name, files), partial / "explanation.json")
@@ -110,24 +110,6 @@ def read_images(files: Sequence[str]) -> list[Image.Image]:
         except (UnreadableImage, OSError) as error:
             raise ValueError(f"{name} cannot be read as an image: {first_line(error)}") from error
     return images
-
-
-def load(model: str) -> Network:
-    """Return the network, a classifier if the repo holds one; ValueError if it cannot be loaded or does not attend."""
-    try:
-        loaded, processor = load_classifier(model)
-    except ValueError:
-        loaded, processor = load_base_model(model)
-    mixers = getattr(loaded.config, "token_mixers", ())
-    network = Network(
-        Path(source_of(model)).name,
-        " and ".join(title for name, title in MECHANISMS.items() if name in mixers),
-        loaded.eval(),
-        processor,
-    )
-    if not network.mixers:
-        raise ValueError(f"model {model} has no layer that attends: there is nothing to look into.")
-    return network
 
 
 def look_into(

@@ -25,10 +25,11 @@ def probe_images(data: Dataset, transform: Transform, skip_unreadable: bool) -> 
 
 @torch.no_grad()
 def attention_entropies(accelerator: Accelerator, model: nn.Module, images: torch.Tensor) -> dict[str, float]:
-    """Return the mean entropy of each layer that attends, in nats, over images, heads and queries."""
-    was_training = model.training
+    """Return the mean entropy of each layer that attends, in nats, over images, heads and queries.
+
+    The model is left in evaluation mode.
+    """
     model.eval()
     with accelerator.autocast():
         layers = model(pixel_values=images.to(accelerator.device), output_attentions=True).attentions
-    model.train(was_training)
     return {f"{PREFIX}{number}": attention_entropy(weights).mean().item() for number, weights in enumerate(layers, 1)}

@@ -149,8 +149,12 @@ def set_up(options: TrainOptions) -> Setup:
 
 def check_reparam(options: TrainOptions, accelerator: Accelerator) -> None:
     """Raise ValueError if weights cannot be reparametrized in this run."""
-    if options.lora.lora_rank is not None:
-        raise ValueError("--spectral_reparam goes with weights that are trained, not with --lora_rank: leave one out.")
+    for name, is_set in {
+        "--lora_rank": options.lora.lora_rank,
+        "--freeze_backbone": options.model.freeze_backbone,
+    }.items():
+        if is_set:
+            raise ValueError(f"--spectral_reparam goes with weights that are trained, not with {name}: leave one out.")
     if accelerator.distributed_type in SHARDED:
         raise ValueError(
             f"--spectral_reparam: {accelerator.distributed_type.value} splits the weights among processes, and a"

@@ -8,7 +8,8 @@ of it is folded into plain weights.
 
 Sigma is followed by one power iteration a step. The paper's code makes it in each forward pass; here the pass makes it
 without keeping it, and `advance` keeps it once a step, so that gradient checkpointing and accumulation, and a run that
-is resumed, see the same numbers.
+is resumed, see the same numbers. (torch's own `spectral_norm` has no gamma, takes one norm of all heads or groups, and
+moves on in each pass.)
 """
 
 from collections.abc import Iterator, Sequence

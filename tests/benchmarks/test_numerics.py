@@ -53,7 +53,7 @@ def test_one_command_checks_and_measures_a_device(tmp_path, monkeypatch, capsys)
     main(["device", *options])
     figures = json.loads(file.read_text())
     assert len(figures["numerics"]) == 3 * len(MIXERS) and len(figures["results"]) == 2
-    assert {"cpu", "versions"} <= set(figures["machine"])
+    assert {"cpu", "versions"} <= set(figures["machine"]) and "commit" in figures["provenance"]
     printed = capsys.readouterr().out
     assert printed.index("| kernel |") < printed.index("**inference, eager**")
 

@@ -89,6 +89,13 @@ def test_spreads_tell_heads_from_images():
     torch.testing.assert_close(images.sizes, ones)  # a mean image sees both ends
 
 
+def test_positions_that_see_class_tokens_alone_look_at_themselves():
+    weights = torch.zeros(1, 2, 5, 5)
+    weights[..., 0] = 1
+    found = interactions(weights, (2, 2), num_class_tokens=1)
+    assert not any(quantity.any() for quantity in (found.arrows, found.sizes, found.spread_over_heads))
+
+
 def test_weights_of_windows_are_refused():
     with pytest.raises(ValueError, match="are of 4 tokens, and a grid of 4x4 with 0 class tokens has 16"):
         interactions(torch.full((4, 1, 4, 4), 0.25), (4, 4))

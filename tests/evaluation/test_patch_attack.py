@@ -13,7 +13,6 @@ from sk_transformers.evaluation.patch_attack import (
     PatchAttack,
     attack_images,
     draw_patches,
-    interval,
     with_patches,
 )
 from sk_transformers.hub.export import export
@@ -73,13 +72,7 @@ def test_first_layers_with_static_keys_keep_the_weights_of_rows_outside_the_patc
     rows[6:, 6:] = False  # the token and its neighbors
     grid = slice(-64, None)  # positions, after the class token
     same = (weights[:, :, grid] == attacked[:, :, grid]).all(dim=-1)[:, :, rows.flatten()]
-    assert bool(same.all()) is keeps
-
-
-def test_an_interval_is_wilsons():
-    """Of 8 of 10 it is 49 to 94%, and of none of 10 it ends at 28%: figures of any table of it."""
-    assert interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert interval(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert same.all() if keeps else not same.any()
 
 
 def test_an_evaluation_reports_it(tmp_path, capsys):
@@ -89,7 +82,7 @@ def test_an_evaluation_reports_it(tmp_path, capsys):
     main([*options, str(tmp_path / "out"), "--patch_attack", "6,3"])
     record = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     found = record["patch_attack"]
-    assert (found["size"], found["steps"], found["images"]) == (6, 3, 40)
+    assert (found["size"], found["steps"]) == (6, 3)
     for place in PLACES:
         low, high = found[place]["interval"]
         assert low <= found[place]["top1"] <= high and found[place]["top1"] <= record["top1"] + 0.05
@@ -100,4 +93,5 @@ def test_an_evaluation_reports_it(tmp_path, capsys):
         "17,3": "does not fit into",
     }.items():
         with pytest.raises(SystemExit, match=message):
-            main([*options, str(tmp_path / f"out{value}"), "--patch_attack", value])
+            main([*options, str(tmp_path / "other"), "--patch_attack", value])
+        assert not (tmp_path / "other").exists()

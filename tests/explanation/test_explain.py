@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 
 from sk_transformers.cli.explain import main
+from sk_transformers.demo.mechanism import load_network
 from sk_transformers.explanation.grad_cam import grad_cam
-from sk_transformers.explanation.run import load, look_into
+from sk_transformers.explanation.run import look_into
 from sk_transformers.hub.export import export
 from sk_transformers.image_processing import image_processor_for
 from sk_transformers.models.modeling_skvit import SKViTModel
@@ -53,7 +54,7 @@ def test_a_vit_is_explained(tmp_path, photos):
 
 
 def test_a_hybrid_has_grad_cam_and_no_rollout(tmp_path, photos):
-    network = load(repo(tmp_path / "former", small_model("skaformer")))
+    network = load_network(repo(tmp_path / "former", small_model("skaformer")))
     found = look_into(network, [Image.open(file) for file in photos])
     assert found.rollout is None  # its stages have other tokens
     assert [layer.name for layer in found.layers] == [

@@ -5,13 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
+import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 
 from sk_transformers.recipes import accelerate_configurations
+from sk_transformers.training import loop
 from sk_transformers.training.command_line import parse_options
 from sk_transformers.training.loop import train
 
@@ -35,6 +39,20 @@ def finetune(*options):
     reset_states()
     torch.set_num_threads(1)
     return train(parse_options([*map(str, options)]))
+
+
+@contextmanager
+def dying_at(step):
+    """Let a run in this process die before it takes that step, counted from 0, and expect that it does."""
+
+    def die(setup, batches, at):
+        if at == step:
+            raise ConnectionError
+        return train_step(setup, batches, at)
+
+    train_step = loop.train_step
+    with mock.patch.object(loop, "train_step", die), pytest.raises(ConnectionError):
+        yield
 
 
 def launch(*options, program=PROGRAM, processes=1, config="two_cpus", kill_at_step=None, kill_with=signal.SIGKILL):

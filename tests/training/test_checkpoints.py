@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from sk_transformers.training import loop
 
 from ..support.image_files import write_images
-from ..support.training import EVERYTHING, QUICK, assert_same_runs, finetune, launch, metrics_of
+from ..support.training import EVERYTHING, QUICK, assert_same_runs, dying_at, finetune, launch, metrics_of
 
 
 @pytest.mark.slow
@@ -31,7 +31,7 @@ def test_a_killed_run_goes_on_with_the_very_next_batch(tmp_path, processes):
 
 
 @pytest.mark.slow
-def test_a_stream_goes_on_with_the_very_next_batch(tmp_path, monkeypatch):
+def test_a_stream_goes_on_with_the_very_next_batch(tmp_path):
     """After a run that died in mid-epoch of its second epoch, in the second pass over the stream."""
     for split in ("train", "validation"):
         write_images(tmp_path / "images" / split, images=8)
@@ -41,16 +41,8 @@ def test_a_stream_goes_on_with_the_very_next_batch(tmp_path, monkeypatch):
                "--auto_augment", "rand-m5"]  # fmt: skip
     whole = finetune(*options, "--output_dir", tmp_path / "whole")
 
-    def die(setup, batches, step):
-        if step == 6:
-            raise ConnectionError
-        return train_step(setup, batches, step)
-
-    train_step = loop.train_step
-    monkeypatch.setattr(loop, "train_step", die)
-    with pytest.raises(ConnectionError):
+    with dying_at(6):
         finetune(*options, "--output_dir", tmp_path / "died")
-    monkeypatch.setattr(loop, "train_step", train_step)
     resumed = finetune(*options, "--output_dir", tmp_path / "died", "--resume_from_checkpoint", "latest")
     assert_same_runs(resumed, whole, step=8)
 

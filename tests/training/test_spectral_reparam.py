@@ -10,13 +10,12 @@ from torch.nn.utils import parametrize
 from sk_transformers import create_model
 from sk_transformers.cli.evaluate import main as evaluate
 from sk_transformers.pretrained import load_classifier
-from sk_transformers.training import loop
 from sk_transformers.training.optimization import kind_of
 from sk_transformers.training.spectral_reparam import SpectralReparam, add_spectral_reparam, advance, fold
 
 from ..support.networks import assert_close, drawn, fill, logits
 from ..support.small_models import small_model
-from ..support.training import EVERYTHING, QUICK, assert_same_runs, finetune, metrics_of
+from ..support.training import EVERYTHING, QUICK, assert_same_runs, dying_at, finetune, metrics_of
 
 
 def reparametrized(layer, gamma):
@@ -131,20 +130,12 @@ def test_patterns_choose_modules():
 
 
 @pytest.mark.slow
-def test_a_run_resumes_exactly_and_exports_plain_weights(tmp_path, monkeypatch):
+def test_a_run_resumes_exactly_and_exports_plain_weights(tmp_path):
     options = [*EVERYTHING, "--spectral_reparam", "--gradient_checkpointing", "--num_train_epochs", 2]
     whole = finetune(*options, "--output_dir", tmp_path / "whole")
 
-    def die(setup, batches, step):
-        if step == 9:
-            raise ConnectionError
-        return train_step(setup, batches, step)
-
-    train_step = loop.train_step
-    monkeypatch.setattr(loop, "train_step", die)
-    with pytest.raises(ConnectionError):
+    with dying_at(9):
         finetune(*options, "--output_dir", tmp_path / "died")
-    monkeypatch.setattr(loop, "train_step", train_step)
     resumed = finetune(*options, "--output_dir", tmp_path / "died", "--resume_from_checkpoint", "latest")
     assert_same_runs(resumed, whole, step=12)
     model, _ = load_classifier(str(whole / "model"))
@@ -160,6 +151,7 @@ def test_a_run_reports_the_network_that_it_exports(tmp_path):
     assert found["top1"] == pytest.approx(metrics_of(run)["best"]["top1"])
 
 
-def test_it_does_not_go_with_adapters(tmp_path):
-    with pytest.raises(ValueError, match="--spectral_reparam goes with weights that are trained"):
-        finetune(*QUICK, "--spectral_reparam", "--lora_rank", 2, "--output_dir", tmp_path / "run")
+@pytest.mark.parametrize("option", [["--lora_rank", 2], ["--freeze_backbone"]])
+def test_it_does_not_go_with_weights_that_are_not_trained(tmp_path, option):
+    with pytest.raises(ValueError, match=f"goes with weights that are trained, not with {option[0]}"):
+        finetune(*QUICK, "--spectral_reparam", *option, "--output_dir", tmp_path / "run")
