@@ -199,7 +199,7 @@ def fit(
     """Fit a candidate to what it should add to its layer's tokens, by the mean square of the weighted errors.
 
     Args:
-        accelerator: whose processes each take a share of every batch.
+        accelerator: whose processes each take a share of every batch; in bfloat16 where its precision is that.
         candidate: the mixer.
         attention: in whose place it is.
         task: what it gets and should give.
@@ -217,12 +217,16 @@ def fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     generator = torch.Generator().manual_seed(seed_of(settings.seed, accelerator.process_index))
     share = max(1, settings.batch_size // accelerator.num_processes)
+    # Small gradients would be lost in float16, which nothing scales here.
+    in_bfloat16 = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=accelerator.mixed_precision == "bf16")
     order = torch.empty(0, dtype=torch.long)
     for _ in range(settings.steps):
         while len(order) < share:
             order = torch.cat([order, torch.randperm(len(task.inputs), generator=generator)])
         batch, order = order[:share], order[share:]
-        task.error(candidate, batch).square().mean().backward()
+        with in_bfloat16:
+            error = task.error(candidate, batch)  # in float32: targets and weights are
+        error.square().mean().backward()
         for parameter in parameters:
             gradient: Any = accelerator.reduce(parameter.grad, "mean")
             parameter.grad = gradient

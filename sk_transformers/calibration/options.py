@@ -64,6 +64,8 @@ class DistillationOptions:
     crop_scale: float = option(0.5, "smallest area of random crops", type=proper_fraction)
     color_jitter: float = option(0.3, "largest change of brightness, contrast and saturation", type=fraction)
     ema_decay: float | None = option(0.98, "of the average of the weights, which is what is left", type=proper_fraction)
-    mixed_precision: Literal["no", "fp16", "bf16"] = option("no", choices=["no", "fp16", "bf16"])
+    mixed_precision: Literal["no", "fp16", "bf16"] = option(
+        "no", "of this training; bf16 of the fits of layers, too", choices=["no", "fp16", "bf16"]
+    )
     report_to: list[str] = option(["none"], nargs="+", choices=["tensorboard", "wandb", "trackio", "none"])
     checkpointing_steps: int = option(100, "optimizer steps between checkpoints", type=positive_int)

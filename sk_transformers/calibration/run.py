@@ -121,7 +121,7 @@ def run_calibration(
     source.model.to(accelerator.device)
     if accelerator.is_main_process:
         work.mkdir(parents=True, exist_ok=True)
-        check_same_work(work, source, data, fit_options)
+        check_same_work(work, source, data, {**asdict(fit_options), "mixed_precision": distillation.mixed_precision})
     accelerator.wait_for_everyone()
     with progress(accelerator) as report:
         report(data.account, 0, 1)
@@ -166,9 +166,9 @@ def chosen_layers(options: LayerOptions, source: Source) -> list[int]:
     return parse_layers(options.layers, attention, config.num_hidden_layers)
 
 
-def check_same_work(work: Path, source: Source, data: ImageData, options: FitOptions) -> None:
+def check_same_work(work: Path, source: Source, data: ImageData, options: dict[str, Any]) -> None:
     """Note what the work folder is for, or raise ValueError if it is for something else."""
-    now = {"model": source.name, "data": data.fingerprint, "options": asdict(options)}
+    now = {"model": source.name, "data": data.fingerprint, "options": options}
     file = work / "calibration-of.json"
     if not file.is_file():
         write_json(now, file)

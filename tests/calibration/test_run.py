@@ -18,6 +18,7 @@ from sk_transformers.image_processing import image_processor_for
 from sk_transformers.pretrained import load_base_model, load_classifier
 from tests.support.image_files import write_images
 from tests.support.small_models import small_config
+from tests.support.training import reset_states
 
 SETTINGS = {"fit_steps": 5, "fit_batch_size": 8, "held_out": 8}
 
@@ -229,6 +230,17 @@ def test_a_work_folder_is_of_one_calibration(source, images, tmp_path):
     calibrate(source, images, tmp_path / "one", **options)
     with pytest.raises(ValueError, match="fitted with another options: choose another --work_dir"):
         calibrate(source, images, tmp_path / "two", **{**options, "fit_steps": 6})
+
+
+def test_layers_are_fitted_in_bfloat16_and_measured_in_float32(source, images, tmp_path):
+    options = {"layers": "1", "mixer": ["static_key+bias"], **SETTINGS}
+    precise = calibrate(source, images, tmp_path / "no", **options)
+    reset_states()
+    half = calibrate(source, images, tmp_path / "bf16", mixed_precision="bf16", **options)
+    reset_states()
+    keys = [one.model.base_model.get_parameter("layers.1.mixer.key") for one in (precise, half)]
+    assert keys[1].dtype == torch.float32 and not torch.equal(*keys)
+    assert half.after["error"] == pytest.approx(precise.after["error"], rel=0.02)
 
 
 def test_options_that_contradict_each_other_are_refused():
