@@ -19,9 +19,13 @@ if TYPE_CHECKING:  # what the names below are, for type checkers and editors
     from .models.modeling_skformer import SKFormerBackbone as SKFormerBackbone
     from .models.modeling_skformer import SKFormerForImageClassification as SKFormerForImageClassification
     from .models.modeling_skformer import SKFormerModel as SKFormerModel
+    from .models.modeling_skformer_segmentation import (
+        SKFormerForSemanticSegmentation as SKFormerForSemanticSegmentation,
+    )
     from .models.modeling_skvit import SKViTBackbone as SKViTBackbone
     from .models.modeling_skvit import SKViTForImageClassification as SKViTForImageClassification
     from .models.modeling_skvit import SKViTModel as SKViTModel
+    from .models.modeling_skvit_segmentation import SKViTForSemanticSegmentation as SKViTForSemanticSegmentation
     from .models.static_key import ConvStaticKeyAttention as ConvStaticKeyAttention
     from .models.static_key import SelfAttention as SelfAttention
     from .models.static_key import StaticKeyAttention as StaticKeyAttention
@@ -32,10 +36,12 @@ _MODULE_OF = {
     "SKViTConfig": "models.configuration_skvit",
     "SKViTModel": "models.modeling_skvit",
     "SKViTForImageClassification": "models.modeling_skvit",
+    "SKViTForSemanticSegmentation": "models.modeling_skvit_segmentation",
     "SKViTBackbone": "models.modeling_skvit",
     "SKFormerConfig": "models.configuration_skformer",
     "SKFormerModel": "models.modeling_skformer",
     "SKFormerForImageClassification": "models.modeling_skformer",
+    "SKFormerForSemanticSegmentation": "models.modeling_skformer_segmentation",
     "SKFormerBackbone": "models.modeling_skformer",
     "AttentionOptions": "models.attention_options",
     "SelfAttention": "models.static_key",

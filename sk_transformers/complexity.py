@@ -8,10 +8,16 @@ last digit (tests/test_complexity.py), and fvcore does to the rounding of its ow
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModel, AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModelForImageClassification,
+    AutoModelForSemanticSegmentation,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from .models.configuration_checks import size_pair
 
@@ -22,7 +28,9 @@ def count_parameters(config: PretrainedConfig) -> int:
 
 
 def count_macs(
-    config: PretrainedConfig, image_size: int | tuple[int, int] | None = None, has_classifier: bool = True
+    config: PretrainedConfig,
+    image_size: int | tuple[int, int] | None = None,
+    auto_class: Any = AutoModelForImageClassification,
 ) -> int:
     """Return the multiply-adds of the network with this configuration, for one image.
 
@@ -32,19 +40,19 @@ def count_macs(
     Args:
         config: of an SKViT or SKFormer.
         image_size: pixels, one number or `(height, width)`; None is the configuration's.
-        has_classifier: whether the network is an image classifier, or what is below its classifier.
+        auto_class: which makes the network: a classifier, a segmenter, or with AutoModel what is below their heads.
     """
     height, width = size_pair("image_size", image_size or config.image_size)
-    model = _on_meta(config, has_classifier)
-    options = {"interpolate_pos_encoding": True} if config.model_type == "skvit" else {}
+    model = _on_meta(config, auto_class)
+    asks = config.model_type == "skvit" and auto_class is not AutoModelForSemanticSegmentation
+    options = {"interpolate_pos_encoding": True} if asks else {}
     pixel_values = torch.empty(1, config.num_channels, height, width, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(pixel_values, **options)
     return counter.get_total_flops() // 2
 
 
-def _on_meta(config: PretrainedConfig, has_classifier: bool = True) -> PreTrainedModel:
-    auto_class = AutoModelForImageClassification if has_classifier else AutoModel
+def _on_meta(config: PretrainedConfig, auto_class: Any = AutoModelForImageClassification) -> PreTrainedModel:
     with torch.device("meta"):
         model = auto_class.from_config(copy.deepcopy(config), attn_implementation="eager")  # which it notes there
     return model.float().eval()  # whatever the weights are kept in, the count is the same

@@ -2,22 +2,33 @@
 
 from typing import Any
 
-from transformers import AutoBackbone, AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedModel
+from transformers import (
+    AutoBackbone,
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForSemanticSegmentation,
+    PreTrainedModel,
+)
 
 from .models.configuration_skformer import SKFormerConfig
 from .models.configuration_skvit import SKViTConfig
 from .models.modeling_skformer import SKFormerBackbone, SKFormerForImageClassification, SKFormerModel
+from .models.modeling_skformer_segmentation import SKFormerForSemanticSegmentation
 from .models.modeling_skvit import SKViTBackbone, SKViTForImageClassification, SKViTModel
+from .models.modeling_skvit_segmentation import SKViTForSemanticSegmentation
 
 AUTO_CLASSES = {
     SKViTConfig: {
         AutoModel: SKViTModel,
         AutoModelForImageClassification: SKViTForImageClassification,
+        AutoModelForSemanticSegmentation: SKViTForSemanticSegmentation,
         AutoBackbone: SKViTBackbone,
     },
     SKFormerConfig: {
         AutoModel: SKFormerModel,
         AutoModelForImageClassification: SKFormerForImageClassification,
+        AutoModelForSemanticSegmentation: SKFormerForSemanticSegmentation,
         AutoBackbone: SKFormerBackbone,
     },
 }
@@ -41,3 +52,14 @@ def is_ours(model: Any) -> bool:
     """
     families = {config_class.model_type for config_class in AUTO_CLASSES}
     return isinstance(model, PreTrainedModel) and model.config.model_type in families
+
+
+def auto_class_of(architecture: str) -> Any:
+    """Return the Auto class that opens a model of this package, by the name of its class."""
+    for ending, auto_class in (
+        ("ForImageClassification", AutoModelForImageClassification),
+        ("ForSemanticSegmentation", AutoModelForSemanticSegmentation),
+    ):
+        if architecture.endswith(ending):
+            return auto_class
+    return AutoModel

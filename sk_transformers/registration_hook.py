@@ -19,6 +19,8 @@ NEEDED_TO_REGISTER = (
     "transformers.modeling_layers",
     "transformers.models.auto.auto_factory",
     "transformers.models.auto.modeling_auto",
+    "transformers.models.upernet.configuration_upernet",
+    "transformers.models.upernet.modeling_upernet",
     *(f"sk_transformers.models.{module.name}" for module in iter_modules([str(Path(__file__).with_name("models"))])),
     "sk_transformers.registration",
 )

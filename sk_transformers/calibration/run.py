@@ -26,6 +26,7 @@ from ..files import check_free, whole_file, write_json
 from ..hub.export import export
 from ..models.configuration_checks import size_pair
 from ..provenance import provenance
+from ..registration import auto_class_of
 from ..training.setup import make_accelerator
 from .candidates import BIAS, KINDS, FitSettings
 from .costs import TIMED_IMAGES, images_per_second
@@ -281,7 +282,7 @@ def replace_greedily(
     """
     max_error = options.max_error or (None if options.target_macs else MAX_ERROR)
     network = study.network.model
-    macs = count_macs(network.config, has_classifier=hasattr(network, "classifier"))
+    macs = count_macs(network.config, auto_class=auto_class_of(type(network).__name__))
     chosen: list[Replacement] = []
     best = None
     for replacement in greedy_order(candidates):
@@ -336,7 +337,7 @@ def finish(
     speeds = images_per_second([source.model, network], images)
     figures = []
     for model, speed, own in ((source.model, speeds[0], before), (network, speeds[1], damage)):
-        macs = count_macs(model.config, has_classifier=hasattr(model, "classifier"))
+        macs = count_macs(model.config, auto_class=auto_class_of(type(model).__name__))
         figures.append(
             {"multiply_adds": macs, "parameters": model.num_parameters(), "images_per_second": round(speed, 2), **own}
         )

@@ -84,6 +84,10 @@ def complete_auto_map(config_file: Path, model: PreTrainedModel) -> None:
         "AutoModelForImageClassification": f"{module}.{family}ForImageClassification",
         "AutoBackbone": f"{module}.{family}Backbone",
     }
+    if "ForSemanticSegmentation" in type(model).__name__:  # whose code the others do not bring
+        config["auto_map"]["AutoModelForSemanticSegmentation"] = (
+            f"{module}_segmentation.{family}ForSemanticSegmentation"
+        )
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 

@@ -16,8 +16,9 @@ from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForImageClassification
+from transformers import AutoModel
 
+from ..registration import auto_class_of
 from .cards.merge import parse_card
 from .code_check import find_violation
 from .errors import PreflightError
@@ -221,13 +222,12 @@ def compare_with_model_here(
 ) -> None:
     """Raise PreflightError if the folder computes something else than this package, or the run, or nothing finite."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    is_classifier = "ForImageClassification" in (config.get("architectures") or [""])[0]
-    auto_class = AutoModelForImageClassification if is_classifier else AutoModel
+    auto_class = auto_class_of((config.get("architectures") or [""])[0])
     model = auto_class.from_pretrained(folder, trust_remote_code=False).eval()
     numbers = None if fingerprint_of_run is None else torch.tensor(fingerprint(model))
     with torch.no_grad():
         here = model.float()(outputs["pixel_values"])
-    expected = here.logits if is_classifier else here.pooler_output
+    expected = here.pooler_output if auto_class is AutoModel else here.logits
     if not outputs["output"].isfinite().all():
         raise PreflightError(f"{folder}: the model's outputs are not finite: train it again.")
     if not agree(outputs["output"], expected):

@@ -51,6 +51,9 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         layer_norm_eps: epsilon of the norms.
         head_layer_norm_eps: epsilon of the layer norm in the MLP head.
         initializer_range: standard deviation of the weights before training.
+        segmentation_hidden_size: channels of a segmenter's head (UperNet); its auxiliary head has half of them.
+        segmentation_auxiliary_weight: of the auxiliary head's loss in a segmenter's; 0 leaves that head out.
+        segmentation_ignore_index: the label of pixels that have no class.
         out_features, out_indices: which of `"stem"`, `"stage1"` to `"stage4"` a backbone returns.
 
     Raises:
@@ -81,6 +84,9 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         layer_norm_eps: float = 1e-6,
         head_layer_norm_eps: float = 1e-5,
         initializer_range: float = 0.02,
+        segmentation_hidden_size: int = 512,
+        segmentation_auxiliary_weight: float = 0.4,
+        segmentation_ignore_index: int = 255,
         out_features: list[str] | None = None,
         out_indices: list[int] | None = None,
         **kwargs: Any,
@@ -108,12 +114,17 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         self.layer_norm_eps = layer_norm_eps
         self.head_layer_norm_eps = head_layer_norm_eps
         self.initializer_range = initializer_range
+        self.segmentation_hidden_size = segmentation_hidden_size
+        self.segmentation_auxiliary_weight = segmentation_auxiliary_weight
+        self.segmentation_ignore_index = segmentation_ignore_index
         self._check()
         super().__init__(**kwargs)
         self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, NUM_STAGES + 1)]
         self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)
 
     def _check(self) -> None:
+        check_at_least(1, segmentation_hidden_size=self.segmentation_hidden_size)
+        check_at_least(0, segmentation_auxiliary_weight=self.segmentation_auxiliary_weight)
         check_at_least(1, num_channels=self.num_channels, stem_stride=self.stem_stride)
         check_at_least(self.stem_stride, stem_kernel_size=self.stem_kernel_size)  # else pixels are seen by nothing
         check_at_least(

@@ -73,6 +73,9 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         final_norm: what is normalized after the last layer: `"tokens"`, of which it is pooled then; `"pooled"`, what is
             pooled of tokens that are not (CLIP, BEiT); or None.
         initializer_range: standard deviation of the weights before training.
+        segmentation_hidden_size: channels of a segmenter's head (UperNet); its auxiliary head has half of them.
+        segmentation_auxiliary_weight: of the auxiliary head's loss in a segmenter's; 0 leaves that head out.
+        segmentation_ignore_index: the label of pixels that have no class.
         out_features, out_indices: which of `"stem"`, `"stage1"`, ... a backbone returns; a stage is a layer.
         apply_layernorm: whether a backbone normalizes what it returns.
         reshape_hidden_states: whether a backbone returns maps; False returns tokens, the class token first, which
@@ -121,6 +124,9 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         embeddings_layernorm: bool = False,
         final_norm: str | None = "tokens",
         initializer_range: float = 0.02,
+        segmentation_hidden_size: int = 512,
+        segmentation_auxiliary_weight: float = 0.4,
+        segmentation_ignore_index: int = 255,
         out_features: list[str] | None = None,
         out_indices: list[int] | None = None,
         apply_layernorm: bool = True,
@@ -164,6 +170,9 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         self.initializer_range = initializer_range
         self.apply_layernorm = apply_layernorm
         self.reshape_hidden_states = reshape_hidden_states
+        self.segmentation_hidden_size = segmentation_hidden_size
+        self.segmentation_auxiliary_weight = segmentation_auxiliary_weight
+        self.segmentation_ignore_index = segmentation_ignore_index
         self._check()
         if self.head_dim is None:
             self.head_dim = hidden_size // num_attention_heads
@@ -172,6 +181,8 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)
 
     def _check(self) -> None:
+        check_at_least(1, segmentation_hidden_size=self.segmentation_hidden_size)
+        check_at_least(0, segmentation_auxiliary_weight=self.segmentation_auxiliary_weight)
         check_at_least(1, num_channels=self.num_channels, hidden_size=self.hidden_size)
         check_at_least(1, num_hidden_layers=self.num_hidden_layers, intermediate_size=self.intermediate_size)
         check_at_least(1, num_attention_heads=self.num_attention_heads)

@@ -16,6 +16,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from ...complexity import count_macs
 from ...models.configuration_checks import size_pair
 from ...pretrained import class_names
+from ...registration import auto_class_of
 from ...zoo import get_variant
 from .diagram import STATIC_MIXERS, draw, mixer_summary
 from .merge import sign
@@ -27,6 +28,13 @@ SECTIONS = [  # in the template's order
     "## Evaluation", "## Published results", "## Size and speed", "## Examples", "## Plots", "## License",
     "## Citation",
 ]  # fmt: skip
+CLASSIFYING = ("image-classification", "image-segmentation")  # images, or their pixels
+VERBS = {"image-classification": "classify", "image-segmentation": "segment", "image-feature-extraction": "embed"}
+NAMES_OF_TASKS = {
+    "image-classification": "An image classifier",
+    "image-segmentation": "A semantic segmenter (UperNet)",
+    "image-feature-extraction": "A network that makes features of images,",
+}
 MAX_NAMED_CLASSES = 20  # more names than that are for config.json
 
 
@@ -112,7 +120,7 @@ def create_card(
         repo: by default a repo of weights, code and handler alone.
     """
     config, origin, repo = model.config, origin or OriginFacts(), repo or RepoFacts()
-    is_classifier = "ForImageClassification" in type(model).__name__
+    task = task_of(model)
     data = card_metadata(model, name, training, origin, evaluations, repo)
     parameters, in_keys = model.num_parameters(), static_key_parameters(model)
     published = get_variant(origin.variant).published if origin.variant else None
@@ -122,18 +130,19 @@ def create_card(
         data,
         template_path=str(TEMPLATE),
         name=name,
-        summary=summary(config, is_classifier, millions(parameters)),
+        summary=summary(config, task, millions(parameters)),
         drawing=draw(model),
         parameters=millions(parameters),
         key_parameters=millions(in_keys, parameters) if in_keys else None,
         weights_size=f"{file_size(parameters * dtype.itemsize)} ({str(dtype).removeprefix('torch.')})",
-        macs=multiply_adds(count_macs(config, has_classifier=is_classifier)),
+        macs=multiply_adds(count_macs(config, auto_class=auto_class_of(type(model).__name__))),
         image_size=f"{height} x {width}",
-        classes=name_classes(config) if is_classifier else None,
-        limits=limits(config),
+        classes=name_classes(config) if task in CLASSIFYING else None,
+        limits=limits(config, task),
         is_hybrid=config.model_type == "skformer",
         several_labels=config.problem_type == "multi_label_classification",
-        pipeline_tag=data.pipeline_tag,
+        pipeline_tag=task,
+        verb=VERBS[task],
         repo_id=repo.repo_id or f"org/{name}",
         repo=repo,
         origin=origin,
@@ -157,12 +166,11 @@ def card_metadata(
 ) -> ModelCardData:
     """Return the metadata of a card, which the Hub reads; see `create_card`."""
     results = [*(training.results if training else []), *(r for one in evaluations for r in evaluation_results(one))]
-    is_classifier = "ForImageClassification" in type(model).__name__
     key_tags = ["static-key-attention"] if static_key_parameters(model) else []
     return ModelCardData(
         license=origin.license,
         library_name="transformers",
-        pipeline_tag="image-classification" if is_classifier else "image-feature-extraction",
+        pipeline_tag=task_of(model),
         base_model=origin.base_model,
         datasets=origin.datasets,
         metrics=sorted({result.metric_type for result in results}) or None,
@@ -177,9 +185,17 @@ def card_metadata(
     )
 
 
-def summary(config: PretrainedConfig, is_classifier: bool, parameters: str) -> str:
+def task_of(model: PreTrainedModel) -> str:
+    """Return what the Hub, and `pipeline()`, call what a model does."""
+    name = type(model).__name__
+    if "ForImageClassification" in name:
+        return "image-classification"
+    return "image-segmentation" if "ForSemanticSegmentation" in name else "image-feature-extraction"
+
+
+def summary(config: PretrainedConfig, task: str, parameters: str) -> str:
     """Return a sentence on what the network is."""
-    what = "An image classifier" if is_classifier else "A network that makes features of images,"
+    what = NAMES_OF_TASKS[task]
     kind = "a four-stage hybrid (MetaFormer)" if config.model_type == "skformer" else "a Vision Transformer"
     return f"{what} with {parameters} parameters: {kind} whose tokens are mixed by {mixer_summary(config)}."
 
@@ -216,14 +232,18 @@ def name_classes(config: PretrainedConfig) -> str:
     return f"{len(labels)} of them: {separator.join(labels)}"
 
 
-def limits(config: PretrainedConfig) -> list[str]:
+def limits(config: PretrainedConfig, task: str) -> list[str]:
     """Say what the network does on images of other sizes than its own."""
     height, width = size_pair("image_size", config.image_size)
     has_static_keys = bool(set(config.token_mixers) & set(STATIC_MIXERS))
     rows = "A static key has a row for each position of the map that it was made for. " if has_static_keys else ""
     if config.model_type == "skvit":
         what = "positions and static keys are" if has_static_keys else "positions are"
-        when = "With `interpolate_pos_encoding=True` it" if config.strict_image_size else "It"
+        when = (
+            "With `interpolate_pos_encoding=True` it"
+            if config.strict_image_size and task != "image-segmentation"
+            else "It"
+        )
         how = f"{when} takes other sizes, and {what} resized like an image."
     elif not has_static_keys:
         how = "It takes other sizes as they are."

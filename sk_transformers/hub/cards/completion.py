@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageOps
-from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
+from ...registration import auto_class_of
 from ..errors import PreflightError
 from ..preflight import read_object
 from .card import SECTIONS, RepoFacts, TrainingFacts, create_card
@@ -103,9 +104,8 @@ def onnx_report(folder: Path) -> dict[str, Any] | None:
 def model_of(folder: Path) -> PreTrainedModel:
     """Return the folder's network without its weights."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    is_classifier = "ForImageClassification" in (config.architectures or [""])[0]
     with torch.device("meta"):
-        model = (AutoModelForImageClassification if is_classifier else AutoModel).from_config(config)
+        model = auto_class_of((config.architectures or [""])[0]).from_config(config)
     return model.to(config.dtype or torch.float32)
 
 

@@ -38,6 +38,8 @@ def draw(model: PreTrainedModel) -> str:
     rows += _stages(model) if config.model_type == "skformer" else _layers(model)
     if "ForImageClassification" in type(model).__name__:
         rows.append(("classes", f"{config.num_labels}", "", ""))
+    elif "ForSemanticSegmentation" in type(model).__name__:
+        rows.append(("pixels", f"{height} x {width} x {config.num_labels}", "", "UperNet"))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0])).rstrip() for row in rows]
     if any(KEYS in row[2] for row in rows):

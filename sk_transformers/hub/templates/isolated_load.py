@@ -13,14 +13,24 @@ import json
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForSemanticSegmentation,
+    pipeline,
+)
 
 
 def main(folder: str, outputs_file: str, answers_file: str, images: list[str]) -> None:
     options = {"trust_remote_code": True}
     config = AutoConfig.from_pretrained(folder, **options)
-    is_classifier = "ForImageClassification" in (config.architectures or [""])[0]
+    architecture = (config.architectures or [""])[0]
+    is_classifier = "ForImageClassification" in architecture
+    is_segmenter = "ForSemanticSegmentation" in architecture
     auto_class = AutoModelForImageClassification if is_classifier else AutoModel
+    auto_class = AutoModelForSemanticSegmentation if is_segmenter else auto_class
     model, loading = auto_class.from_pretrained(folder, output_loading_info=True, **options)
     wrong = [key for name in ("missing_keys", "mismatched_keys", "unexpected_keys") for key in loading[name]]
     if wrong:
@@ -34,7 +44,7 @@ def main(folder: str, outputs_file: str, answers_file: str, images: list[str]) -
         answers = [classify(image) for image in images]  # upright, as the pipeline reads files
     with torch.no_grad():
         outputs = model.float().eval()(pixel_values)  # weights in 16 bits, too: rounding would hide what differs
-    output = outputs.logits if is_classifier else outputs.pooler_output
+    output = outputs.logits if is_classifier or is_segmenter else outputs.pooler_output
     save_file({"pixel_values": pixel_values, "output": output.contiguous()}, outputs_file)
     with open(answers_file, "w", encoding="utf-8") as file:
         json.dump(answers, file)
