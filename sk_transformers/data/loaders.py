@@ -5,6 +5,7 @@ import itertools
 import logging
 import signal
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -333,6 +334,11 @@ def collate(examples: list[dict[str, Any] | None]) -> dict[str, torch.Tensor] | 
 
 
 def leave_signals(worker: int) -> None:
-    """Let the main process alone decide what happens on Ctrl-C, and be stopped by it."""
+    """Let the main process alone decide what happens on Ctrl-C and SIGTERM, and be stopped by it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, leave_the_first)
+
+
+def leave_the_first(number: int, frame: FrameType | None) -> None:
+    """Schedulers signal every process of a run, and the main one needs its loaders still: it ends them itself."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,5 +1,6 @@
 """Runs that end before their time: by a signal, or because a process died."""
 
+import multiprocessing
 import os
 import signal
 
@@ -15,12 +16,16 @@ from ..support.training import EVERYTHING, QUICK, assert_same_runs, finetune, la
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("step", [8, 12])  # within an epoch, and at its end, before the evaluation
 def test_a_signal_saves_and_ends_the_run(tmp_path, monkeypatch, number, step):
-    options = [*EVERYTHING, "--num_train_epochs", 3]
+    """It comes to the processes that load images, too, as schedulers send it."""
+    options = [*EVERYTHING, "--num_train_epochs", 3, "--num_workers", 2]
     whole = finetune(*options, "--output_dir", tmp_path / "whole")
 
     def signalled(setup, batches, at):
         if at == step - 1:
-            os.kill(os.getpid(), number)
+            loaders = multiprocessing.active_children() if step == 8 else []  # between epochs they come and go
+            assert loaders or step == 12
+            for process in (*(loader.pid for loader in loaders), os.getpid()):
+                os.kill(process, number)
         return train_step(setup, batches, at)
 
     train_step = loop.train_step
