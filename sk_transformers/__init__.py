@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what the names below are, for type checkers and editors
     from .calibration.run import calibrate as calibrate
     from .models.attention_options import AttentionOptions as AttentionOptions
     from .models.configuration_skformer import SKFormerConfig as SKFormerConfig
+    from .models.configuration_skswin import SKSwinConfig as SKSwinConfig
     from .models.configuration_skvit import SKViTConfig as SKViTConfig
     from .models.modeling_skformer import SKFormerBackbone as SKFormerBackbone
     from .models.modeling_skformer import SKFormerForImageClassification as SKFormerForImageClassification
@@ -22,6 +23,9 @@ if TYPE_CHECKING:  # what the names below are, for type checkers and editors
     from .models.modeling_skformer_segmentation import (
         SKFormerForSemanticSegmentation as SKFormerForSemanticSegmentation,
     )
+    from .models.modeling_skswin import SKSwinBackbone as SKSwinBackbone
+    from .models.modeling_skswin import SKSwinForImageClassification as SKSwinForImageClassification
+    from .models.modeling_skswin import SKSwinModel as SKSwinModel
     from .models.modeling_skvit import SKViTBackbone as SKViTBackbone
     from .models.modeling_skvit import SKViTForImageClassification as SKViTForImageClassification
     from .models.modeling_skvit import SKViTModel as SKViTModel
@@ -43,6 +47,10 @@ _MODULE_OF = {
     "SKFormerForImageClassification": "models.modeling_skformer",
     "SKFormerForSemanticSegmentation": "models.modeling_skformer_segmentation",
     "SKFormerBackbone": "models.modeling_skformer",
+    "SKSwinConfig": "models.configuration_skswin",
+    "SKSwinModel": "models.modeling_skswin",
+    "SKSwinForImageClassification": "models.modeling_skswin",
+    "SKSwinBackbone": "models.modeling_skswin",
     "AttentionOptions": "models.attention_options",
     "SelfAttention": "models.static_key",
     "StaticKeyAttention": "models.static_key",

@@ -38,7 +38,7 @@ def count_macs(
     positions to another image size is not counted: in evaluation it happens once and not for each image.
 
     Args:
-        config: of an SKViT or SKFormer.
+        config: of one of this package's networks.
         image_size: pixels, one number or `(height, width)`; None is the configuration's.
         auto_class: which makes the network: a classifier, a segmenter, or with AutoModel what is below their heads.
     """

@@ -190,9 +190,8 @@ def resize(
             weights = getattr(old, own).detach()
             if weights.shape != parameter.shape:
                 interpolation = getattr(new, "position_interpolation", "auto")
-                state[f"{name}.{own}"] = resize_grid(
-                    weights, old.grid_size, new.grid_size, new.num_class_tokens, interpolation
-                )
+                grid, new_grid = (getattr(module, "key_grid_size", module.grid_size) for module in (old, new))
+                state[f"{name}.{own}"] = resize_grid(weights, grid, new_grid, new.num_class_tokens, interpolation)
         for own, buffer in new.named_buffers(recurse=False):
             if getattr(old, own).shape != buffer.shape:
                 raise ValueError(f"image_size: {name}.{own} is made for one image size and cannot be resized.")

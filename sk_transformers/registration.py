@@ -12,9 +12,11 @@ from transformers import (
 )
 
 from .models.configuration_skformer import SKFormerConfig
+from .models.configuration_skswin import SKSwinConfig
 from .models.configuration_skvit import SKViTConfig
 from .models.modeling_skformer import SKFormerBackbone, SKFormerForImageClassification, SKFormerModel
 from .models.modeling_skformer_segmentation import SKFormerForSemanticSegmentation
+from .models.modeling_skswin import SKSwinBackbone, SKSwinForImageClassification, SKSwinModel
 from .models.modeling_skvit import SKViTBackbone, SKViTForImageClassification, SKViTModel
 from .models.modeling_skvit_segmentation import SKViTForSemanticSegmentation
 
@@ -30,6 +32,11 @@ AUTO_CLASSES = {
         AutoModelForImageClassification: SKFormerForImageClassification,
         AutoModelForSemanticSegmentation: SKFormerForSemanticSegmentation,
         AutoBackbone: SKFormerBackbone,
+    },
+    SKSwinConfig: {
+        AutoModel: SKSwinModel,
+        AutoModelForImageClassification: SKSwinForImageClassification,
+        AutoBackbone: SKSwinBackbone,
     },
 }
 

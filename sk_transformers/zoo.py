@@ -89,6 +89,11 @@ FORMER_PUBLISHED = {
     "convformer-m36": Published(57, 12.8, 37.7, top1=84.5, source=METAFORMER_PAPER),
     "convformer-b36": Published(100, 22.6, 66.5, top1=84.8, source=METAFORMER_PAPER),
 }
+SWIN_MIXERS = {"swin": "attention", "skswin": "static_key", "cskswin": "conv_static_key"}
+SWIN_AT_32 = {  # the released code's: no norms of patches, one after the mean, and a shift of the last map's one window
+    "image_size": 32, "patch_size": 2, "window_size": 4, "downsampling": [2, 2, 1], "patch_norms": False,
+    "final_norm": "pooled", "shift_lone_window": True, "qkv_bias": False,
+}  # fmt: skip
 
 
 def _vit_variants() -> dict[str, Variant]:
@@ -137,7 +142,20 @@ def _former_variants() -> dict[str, Variant]:
     return variants
 
 
-VARIANTS: dict[str, Variant] = {**_vit_variants(), **_former_variants()}
+def _swin_variants() -> dict[str, Variant]:
+    variants = {}
+    for family, mixer in SWIN_MIXERS.items():
+        mixers = {"token_mixers": [mixer] * 4}
+        variants[f"{family}-tiny"] = Variant("skswin", {**mixers, "num_labels": 1000})  # the configuration's defaults
+        variants[f"{family}-tiny-32"] = Variant("skswin", {**SWIN_AT_32, **mixers, "num_labels": 10})
+        variants[f"{family}-nano"] = Variant("skswin", {
+            "image_size": 32, "patch_size": 2, "depths": [2, 2, 2], "hidden_sizes": [32, 64, 96], "head_dim": 16,
+            "window_size": 4, "mlp_ratio": 2, "token_mixers": [mixer] * 3, "num_labels": 10,
+        })  # fmt: skip
+    return variants
+
+
+VARIANTS: dict[str, Variant] = {**_vit_variants(), **_former_variants(), **_swin_variants()}
 TRAINED = ("skaformer-micro-32",)  # the networks of which there are trained weights
 TRAINED_FOLDER = Path(__file__).parents[1] / "model_cards"  # of a checkout: a folder for each of them
 ORGANIZATION = "sk-transformers"  # on the Hub: a repo for each of them
@@ -161,7 +179,8 @@ def get_variant(name: str) -> Variant:
     """Return the row of the zoo called `name`; ValueError, with the nearest names, when there is none."""
     if name in VARIANTS:
         return VARIANTS[name]
-    near = get_close_matches(name, VARIANTS, n=3, cutoff=0.5)
+    longer = [known for known in sorted(VARIANTS) if known.startswith(name)]
+    near = longer[:3] or get_close_matches(name, VARIANTS, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else "list_models() names them all."
     raise ValueError(f"Unknown model {name!r}. {hint}")
 
@@ -171,16 +190,19 @@ def create_config(name: str, **overrides: Any) -> "PretrainedConfig":
 
     Args:
         name: one of `list_models()`.
-        overrides: fields of `SKViTConfig` or `SKFormerConfig`, or those of every transformers configuration.
+        overrides: fields of `SKViTConfig`, `SKFormerConfig` or `SKSwinConfig`, or those of every configuration of
+            transformers.
 
     Raises:
         ValueError: if there is no such network, or no such field, or a value does not fit.
     """
     variant = get_variant(name)
     from .models.configuration_skformer import SKFormerConfig
+    from .models.configuration_skswin import SKSwinConfig
     from .models.configuration_skvit import SKViTConfig
 
-    config_class = {"skvit": SKViTConfig, "skformer": SKFormerConfig}[variant.family]
+    config_classes = {config.model_type: config for config in (SKViTConfig, SKFormerConfig, SKSwinConfig)}
+    config_class = config_classes[variant.family]
     settings = dict(variant.settings)
     if "id2label" in overrides:
         settings.pop("num_labels")  # the labels count themselves

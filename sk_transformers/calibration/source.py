@@ -12,7 +12,7 @@ from ..hub.licenses import license_on_card
 from ..image_processing import image_processor_for
 from ..pretrained import LOADING_ERRORS, load_base_model, load_classifier, resize
 
-OURS = ("skvit", "skformer")
+OURS = ("skvit", "skformer", "skswin")
 
 
 @dataclass
@@ -82,7 +82,7 @@ def config_of_ours(name: str) -> PretrainedConfig | None:
 
 def check_attention(name: str, config: PretrainedConfig) -> None:
     """Raise ValueError unless single layers of the network have attention that can be replaced."""
-    if config.model_type != "skvit":
+    if config.has_stages:
         raise ValueError(
             f"{name} is a {config.model_type}, which has one mixer for all layers of a stage: calibration replaces the"
             " attention of single layers, and takes Vision Transformers."

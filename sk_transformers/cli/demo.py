@@ -33,12 +33,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with exit_on_user_error():
-        from ..demo.mechanism import load_network  # seconds of imports, which --help need not wait for
+        from ..demo.mechanism import check_maps, load_network  # seconds of imports, which --help need not wait for
         from ..demo.page import build_page
         from ..demo.space import example_images, save_space
 
         examples = example_images(Path(args.images or Path(args.models[0], "examples")), required=bool(args.images))
         networks = [load_network(model) for model in args.models]
+        for network in networks:
+            check_maps(network)
         if args.save_space:
             print(save_space(args.models, args.save_space, examples))
         else:

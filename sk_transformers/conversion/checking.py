@@ -4,17 +4,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import AutoModel, AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 
 from ..models.configuration_checks import size_pair
 from ..models.configuration_skformer import SKFormerConfig
+from ..models.configuration_skswin import SKSwinConfig
 from ..models.configuration_skvit import SKViTConfig
-from ..models.modeling_skformer import SKFormerForImageClassification
-from ..models.modeling_skvit import SKViTForImageClassification, SKViTModel
+from ..registration import AUTO_CLASSES
 from .checkpoint import Checkpoint
 from .errors import CheckpointError, shorten
 from .from_timm import POOLINGS, import_timm
-from .names import TIMM_METAFORMER, TIMM_MIXERS, TIMM_VIT
+from .names import TIMM_METAFORMER, TIMM_MIXERS, TIMM_SWIN, TIMM_VIT
 
 FORMER_CHECK_SIZE = (64, 96)  # pixels; a MetaFormer without static keys takes any, and float64 convolutions are slow
 TOLERANCE = 1e-9  # of outputs in float64, relative to the largest
@@ -26,12 +26,11 @@ def build_model(config: PretrainedConfig, tensors: dict[str, torch.Tensor]) -> P
     Raises:
         CheckpointError: if tensors are unknown, missing or of another shape; it lists their names.
     """
-    network_class: Any = SKViTForImageClassification
-    if isinstance(config, SKFormerConfig):
-        network_class = SKFormerForImageClassification
-    elif not has_classifier(tensors):
-        network_class = SKViTModel
-        tensors = {name.removeprefix("skvit."): tensor for name, tensor in tensors.items()}
+    is_classifier = has_classifier(tensors)
+    network_class = AUTO_CLASSES[type(config)][AutoModelForImageClassification if is_classifier else AutoModel]
+    if not is_classifier:
+        prefix = f"{network_class.base_model_prefix}."
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     with torch.device("meta"):
         model = network_class(config)
     expected = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
@@ -79,23 +78,24 @@ def largest_difference(model: PreTrainedModel, network: nn.Module) -> float:
     if not max(differences) <= TOLERANCE * max(1.0, largest):
         raise CheckpointError(
             f"All tensors fit, but the outputs differ from the source network's by {max(differences):.2g}: it does"
-            " something that its tensors do not show, and SKViT and SKFormer cannot."
+            " something that its tensors do not show, and the networks of this package cannot."
         )
     return max(differences)
 
 
 def outputs_of(network: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return what is compared of a network of ours, transformers' or timm's, by our names for it."""
+    """Return what is compared of a network of ours, transformers' or timm's, by our names for it: maps as tokens."""
     if isinstance(network, PreTrainedModel):
         outputs = network(images)
         names = ("logits",) if "logits" in outputs else ("last_hidden_state", "pooler_output")
-        return {name: outputs[name] for name in names if outputs.get(name) is not None}
+        found = {name: outputs[name] for name in names if outputs.get(name) is not None}
+        return {name: found[name].flatten(2).mT if found[name].dim() == 4 else found[name] for name in found}
     features: Any = network
     if features.num_classes:
         return {"logits": features(images)}
     hidden_states = features.forward_features(images)
     return {
-        "last_hidden_state": hidden_states,
+        "last_hidden_state": hidden_states.flatten(1, 2) if hidden_states.dim() == 4 else hidden_states,
         "pooler_output": features.forward_head(hidden_states, pre_logits=True),
     }
 
@@ -112,10 +112,12 @@ def runnable(source: Checkpoint, config: PretrainedConfig) -> tuple[nn.Module | 
         network = timm_metaformer(config)
     elif isinstance(config, SKViTConfig) and source.code_base is TIMM_VIT:
         network = timm_vit(config, source.state_dict)
+    elif isinstance(config, SKSwinConfig) and source.code_base is TIMM_SWIN:
+        network = timm_swin(config)
     else:
         return None, "neither timm nor transformers has this network"
     state_dict = source.state_dict
-    if source.code_base not in (TIMM_VIT, TIMM_METAFORMER):
+    if source.code_base not in (TIMM_VIT, TIMM_METAFORMER, TIMM_SWIN):
         from timm.models.metaformer import checkpoint_filter_fn
 
         state_dict = checkpoint_filter_fn(state_dict, network)
@@ -151,6 +153,24 @@ def timm_metaformer(config: SKFormerConfig) -> nn.Module:
     if config.use_mlp_head:
         network.head.fc.norm.eps = config.head_layer_norm_eps
     return network
+
+
+def timm_swin(config: SKSwinConfig) -> nn.Module:
+    """Return timm's Swin of the same shape."""
+    from timm.models.swin_transformer import SwinTransformer
+
+    return SwinTransformer(
+        img_size=size_pair("image_size", config.image_size),
+        patch_size=config.patch_size,
+        in_chans=config.num_channels,
+        num_classes=len(config.id2label or ()),
+        embed_dim=config.hidden_sizes[0],
+        depths=tuple(config.depths),
+        num_heads=tuple(width // config.head_dim for width in config.hidden_sizes),
+        window_size=config.window_size,
+        mlp_ratio=config.mlp_ratio,
+        qkv_bias=config.qkv_bias,
+    )
 
 
 def timm_vit(config: PretrainedConfig, state_dict: dict[str, torch.Tensor]) -> nn.Module:

@@ -7,14 +7,16 @@ convention it stands in for the flag, and is said to have been assumed.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import gcd, isqrt
+from math import gcd, isqrt, prod
 from typing import Any
 
 import torch
 from torch.nn import functional as F
+from transformers import PretrainedConfig
 
 from ..models.configuration_checks import size_pair
 from ..models.configuration_skformer import NUM_STAGES, SKFormerConfig
+from ..models.configuration_skswin import SKSwinConfig
 from ..models.configuration_skvit import SKViTConfig
 from ..models.grids import KERNEL_SIZE
 from .errors import CheckpointError
@@ -22,6 +24,7 @@ from .errors import CheckpointError
 METAFORMER_HEAD_DIM = 32
 METAFORMER_STEM = (7, 4)  # kernel size and stride
 VIT_HEAD_DIM = 64
+SWIN_HEAD_DIM = 32
 NEIGHBORHOOD = KERNEL_SIZE**2
 SHIFTED_IMAGES = 5  # that a shifted patch sees: the image and its four shifts
 LAYER_SCALE_INIT_VALUE = 1e-6  # DeiT III's; trained weights do not tell, and do not need it
@@ -54,7 +57,7 @@ class Hints:
 
 def infer_config(
     tensors: dict[str, torch.Tensor], known: dict[str, Any], hints: Hints
-) -> tuple[SKFormerConfig | SKViTConfig, list[str]]:
+) -> tuple[SKFormerConfig | SKSwinConfig | SKViTConfig, list[str]]:
     """Return the configuration, and what was assumed in it.
 
     Args:
@@ -66,14 +69,28 @@ def infer_config(
         CheckpointError: if something can neither be read nor assumed (it names the flag), or hints contradict tensors.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    is_former = any(name.startswith("skformer.") for name in shapes)
-    reader = (FormerReader if is_former else ViTReader)(shapes, known, hints)
+    families = {name.partition(".")[0] for name in shapes}
+    reader_class = next((reader for family, reader in READERS.items() if family in families), ViTReader)
+    reader = reader_class(shapes, known, hints)
     try:
         return reader.config_class(**{**known, **reader.settings()}), reader.assumed
     except CheckpointError:
         raise
     except ValueError as error:
         raise CheckpointError(f"The tensors are of a network that cannot be built here: {error}") from error
+
+
+def repeat_shared_tables(tensors: dict[str, torch.Tensor], config: PretrainedConfig) -> dict[str, torch.Tensor]:
+    """Give every head of a Swin its own copy of a table of distances that all heads of a layer share."""
+    if not isinstance(config, SKSwinConfig):
+        return tensors
+    heads = [width // config.head_dim for width in config.hidden_sizes]
+    return {
+        name: tensor.repeat(heads[int(name.split(".")[2])], 1)
+        if name.endswith(".attention_bias.bias") and tensor.shape[0] == 1
+        else tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def add_missing_cls_position(
@@ -94,7 +111,7 @@ def add_missing_cls_position(
 
 
 class ShapeReader:
-    """What reading either family needs. `assumed` collects what was not read but taken for granted."""
+    """What reading any family needs. `assumed` collects what was not read but taken for granted."""
 
     layer_pattern: str
 
@@ -392,6 +409,79 @@ class ViTReader(ShapeReader):
                 " --image_size HEIGHT WIDTH."
             )
         return simplified((side * patch_size[0], side * patch_size[1]))
+
+
+class SwinReader(ShapeReader):
+    """Reads an SKSwin."""
+
+    config_class = SKSwinConfig
+
+    def settings(self) -> dict[str, Any]:
+        layers = [f"skswin.stages.{stage}.layers.0" for stage in range(self.count(r"skswin\.stages\.(\d)\.layers\."))]
+        mixers = [self.mixer_of(layer) for layer in layers]
+        if not layers or None in mixers:
+            raise CheckpointError("The checkpoint lacks layers of a Swin, or keys of some: nothing can be read.")
+        widths = [self.shape(f"{layer}.layernorm_before.weight")[0] for layer in layers]
+        distances = isqrt(self.shape(f"{layers[0]}.mixer.attention_bias.bias")[1])
+        window_size = (distances + 1) // 2
+        patch_size, num_channels = self.patches()
+        downsampling = [
+            isqrt(self.shape(f"skswin.stages.{stage}.downsampling.projection.weight")[1] // width)
+            for stage, width in enumerate(widths[:-1], 1)
+        ]
+        separate = [
+            layer
+            for layer, mixer in zip(layers, mixers)
+            if mixer == "static_key" and self.shape(f"{layer}.mixer.key")[1] != window_size**2
+        ]
+        return {
+            "image_size": self.image_size(separate, [patch_size, *downsampling]),
+            "num_channels": num_channels,
+            "patch_size": patch_size,
+            "depths": [self.count(rf"skswin\.stages\.{stage}\.layers\.(\d+)\.") for stage in range(len(layers))],
+            "hidden_sizes": widths,
+            "token_mixers": mixers,
+            "head_dim": self.head_dim(layers),
+            "window_size": window_size,
+            "window_keys": "separate" if separate else "shared",
+            "downsampling": downsampling,
+            "patch_norms": "skswin.stem.norm_after.weight" in self.shapes,
+            "mlp_ratio": self.shape(f"{layers[0]}.mlp.fc1.weight")[0] / widths[0],
+            "qkv_bias": self.has("mixer.v_proj.bias"),
+            **({"num_labels": self.num_labels()} if self.has("classifier.weight") else {}),
+        }
+
+    def patches(self) -> tuple[int, int]:
+        """Return the side of a patch and the channels of the image, of whose product alone a tensor tells."""
+        numbers = self.shape("skswin.stem.projection.weight")[1]
+        side = self.hints.patch_size or self.known.get("patch_size") or isqrt(numbers // 3)
+        if numbers % side**2:
+            raise CheckpointError(f"Patches of {numbers} numbers are not square patches {side} pixels wide.")
+        return side, numbers // side**2
+
+    def head_dim(self, layers: list[str]) -> int:
+        """Return the head size: that of a static key, or what the heads of a table of distances leave to each."""
+        static = next((layer for layer in layers if f"{layer}.mixer.key" in self.shapes), None)
+        if static is not None:
+            return self.key_head_dim(static)
+        for layer in layers:
+            heads = self.shape(f"{layer}.mixer.attention_bias.bias")[0]
+            if heads > 1:  # one may also serve all heads
+                return self.shape(f"{layer}.mixer.v_proj.weight")[0] // heads
+        return self.attention_head_dim(SWIN_HEAD_DIM, "Swin's")
+
+    def image_size(self, separate: list[str], factors: list[int]) -> int | tuple[int, int]:
+        """Return the image size, which keys of single windows tell and nothing else."""
+        override = self.hints.image_size or self.known.get("image_size")
+        if override is None and separate:
+            stage = int(separate[0].split(".")[2])
+            return isqrt(self.shape(f"{separate[0]}.mixer.key")[1]) * prod(factors[: stage + 1])
+        if override is None:
+            self.assumed.append("image_size 224, which no tensor depends on; --image_size tells another")
+        return simplified(override or (224, 224))
+
+
+READERS = {"skformer": FormerReader, "skswin": SwinReader}  # by the beginning of our names; any other is a ViT's
 
 
 def positions_at(size: int | tuple[int, int], stages: Iterable[int], stem: tuple[int, int]) -> dict[int, int]:

@@ -13,7 +13,7 @@ from ..hub.cards.card import LICENSE, OriginFacts, TrainingFacts, create_card
 from ..hub.export import export
 from ..image_processing import image_processor_for
 from .checking import build_model, has_classifier, largest_difference, runnable
-from .configuration import Hints, add_missing_cls_position, infer_config
+from .configuration import Hints, add_missing_cls_position, infer_config, repeat_shared_tables
 from .errors import shorten
 from .labels import choose_labels, no_labels
 from .license import choose_license
@@ -53,7 +53,7 @@ class Conversion:
     def __str__(self) -> str:
         config = self.model.config
         mixers = [(mixer, len(list(same))) for mixer, same in groupby(config.token_mixers)]
-        unit = "stages" if config.model_type == "skformer" else "layers"
+        unit = "stages" if config.has_stages else "layers"
         is_classifier = hasattr(self.model, "classifier")
         outputs = (
             f"not compared: {self.runs_in}"
@@ -116,6 +116,7 @@ def convert(
     hints = Hints(image_size, patch_size, head_dim, None if token_mixers is None else list(token_mixers))
     tensors = add_missing_cls_position(tensors, read.settings, hints)
     config, assumed = infer_config(tensors, read.settings, hints)
+    tensors = repeat_shared_tables(tensors, config)
     assumed = [*read.assumed, *assumed]
     if has_classifier(tensors):
         id2label, labels_from = choose_labels(len(config.id2label or ()), labels, read.id2label)

@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import first_line
 from .checkpoint import Checkpoint
 from .errors import CheckpointError
-from .names import TIMM_METAFORMER, TIMM_MIXERS, TIMM_VIT
+from .names import TIMM_METAFORMER, TIMM_MIXERS, TIMM_SWIN, TIMM_VIT
 
 ACTIVATIONS = {  # by the names of classes of torch's and timm's
     "GELU": "gelu", "GELUTanh": "gelu_pytorch_tanh", "QuickGELU": "quick_gelu", "SiLU": "silu",
@@ -36,12 +36,13 @@ def read_timm(name: str, random: bool) -> Checkpoint:
         "MetaFormer": TIMM_METAFORMER,
         "VisionTransformer": TIMM_VIT,
         "VisionTransformerDistilled": TIMM_VIT,
+        "SwinTransformer": TIMM_SWIN,
     }
     code_base = known.get(type(model).__name__)
     if code_base is None:
         raise CheckpointError(
-            f"{name} is a {type(model).__name__} of timm's, which has no counterpart here: expected a MetaFormer or a"
-            " VisionTransformer."
+            f"{name} is a {type(model).__name__} of timm's, which has no counterpart here: expected a MetaFormer, a"
+            " VisionTransformer or a SwinTransformer."
         )
     from timm.data import resolve_model_data_config
 
@@ -54,6 +55,8 @@ def read_timm(name: str, random: bool) -> Checkpoint:
             left_out[SHARED_SPACE] = [key for key in state_dict if key.startswith("head.")]
             state_dict = {key: tensor for key, tensor in state_dict.items() if not key.startswith("head.")}
             model.num_classes = 0
+    elif code_base is TIMM_SWIN:
+        settings = {"image_size": model.patch_embed.img_size, "patch_size": model.patch_embed.patch_size[0]}
     else:
         mixers = [type(stage.blocks[0].token_mixer).__name__ for stage in model.stages]
         norm = type(model.stages[0].blocks[0].norm1).__name__

@@ -28,6 +28,7 @@ from .names import (
     TRANSFORMERS_DINOV3,
     TRANSFORMERS_MAE,
     TRANSFORMERS_SIGLIP,
+    TRANSFORMERS_SWIN,
     TRANSFORMERS_VIT,
     CodeBase,
 )
@@ -137,6 +138,21 @@ def mae_settings(config: Any, is_classifier: bool) -> dict[str, Any]:
     return {**vit_settings(config, is_classifier), "pooling": "cls"}
 
 
+def swin_settings(config: Any, is_classifier: bool) -> dict[str, Any]:
+    expected = {"hidden_act": "gelu", "use_absolute_embeddings": False}
+    for name, value in expected.items():
+        if getattr(config, name) != value:
+            raise CheckpointError(
+                f"The source has {name}={getattr(config, name)!r}, and SKSwin can only do {name}={value!r} there."
+            )
+    return {
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+        "head_dim": config.embed_dim // config.num_heads[0],
+        "layer_norm_eps": config.layer_norm_eps,
+    }
+
+
 CLIP = Architecture(
     TRANSFORMERS_CLIP, clip_settings, unused=TEXT_PART, model_class=CLIPVisionModel, part="vision_config"
 )
@@ -156,6 +172,7 @@ ARCHITECTURES = {  # by model type
     "clip_vision_model": CLIP,
     "siglip": SIGLIP,
     "siglip_vision_model": SIGLIP,
+    "swin": Architecture(TRANSFORMERS_SWIN, swin_settings, MASK_TOKEN),
     "ijepa": Architecture(TRANSFORMERS_VIT, ijepa_settings, {"pooler.": POOLER, **MASK_TOKEN}),
 }
 

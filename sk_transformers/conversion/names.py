@@ -4,12 +4,16 @@ A rule is a pattern and what takes its place; all rules of a table are applied, 
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isqrt
 from typing import Any
 
 import torch
 
 from .errors import CheckpointError
+
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]  # a pattern, and what takes its place
 
 METAFORMER_BLOCK_RULES = (
     (r"\.norm1\.", ".layernorm_before."),
@@ -154,6 +158,56 @@ TRANSFORMERS_CLIP_RULES = (  # and SigLIP's
     (r"\.head\.attention\.out_proj\.", ".pooler.o_proj."),
     (r"\.head\.", ".pooler."),
 )
+SWIN_RULES = (  # transformers' and, below, timm's
+    (r"\.(?:attention|attn)(?:\.relative_position_bias)?\.relative_position_bias_table$", ".mixer.attention_bias.bias"),
+    (r"\.downsampling\.reduction\.", ".downsampling.by_columns.projection."),
+    (r"\.downsampling\.norm\.", ".downsampling.by_columns.norm_before."),
+)
+TRANSFORMERS_SWIN_RULES = (
+    (r"^(embeddings|encoder|layernorm)\.", r"swin.\1."),  # saved without a head
+    (r"^swin\.embeddings\.patch_embeddings\.", "skswin.stem."),
+    (r"^swin\.embeddings\.norm\.", "skswin.stem.norm_after."),
+    (r"^swin\.layernorm\.", "skswin.layernorm."),
+    (r"^swin\.encoder\.layers\.(\d+)\.blocks\.", r"skswin.stages.\1.layers."),
+    # There a stage ends with what the next one starts with here.
+    (r"^swin\.encoder\.layers\.(\d+)\.downsample\.", lambda name: f"skswin.stages.{int(name[1]) + 1}.downsampling."),
+    *SWIN_RULES,
+    (r"\.attention\.", ".mixer."),
+)
+TIMM_SWIN_RULES = (
+    (r"^patch_embed\.proj\.", "skswin.stem.projection."),
+    (r"^patch_embed\.norm\.", "skswin.stem.norm_after."),
+    (r"^layers\.(\d+)\.blocks\.", r"skswin.stages.\1.layers."),
+    (r"^layers\.(\d+)\.downsample\.", r"skswin.stages.\1.downsampling."),
+    (r"^norm\.", "skswin.layernorm."),
+    (r"^head\.fc\.", "classifier."),
+    *SWIN_RULES,
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.attn\.proj\.", ".mixer.o_proj."),
+    (r"\.attn\.", ".mixer."),
+)
+SMALL_SWIN_RULES = (
+    (r"^mlp_head\.0\.", "skswin.layernorm."),
+    (r"^mlp_head\.1\.", "classifier."),
+    (r"^stage1\.patch_partition\.linear\.", "skswin.stem.projection."),
+    (
+        r"^stage(\d)\.patch_partition\.linear\.",
+        lambda name: f"skswin.stages.{int(name[1]) - 1}.downsampling.projection.",
+    ),
+    (  # layers go by pairs, of which the second is shifted
+        r"^stage(\d)\.layers\.(\d+)\.(\d)\.",
+        lambda name: f"skswin.stages.{int(name[1]) - 1}.layers.{2 * int(name[2]) + int(name[3])}.",
+    ),
+    (r"\.attention_block\.fn\.norm\.", ".layernorm_before."),
+    (r"\.mlp_block\.fn\.norm\.", ".layernorm_after."),
+    (r"\.mlp_block\.fn\.fn\.net\.0\.", ".mlp.fc1."),
+    (r"\.mlp_block\.fn\.fn\.net\.2\.", ".mlp.fc2."),
+    (r"\.attention_block\.fn\.fn\.to_out\.", ".mixer.o_proj."),
+    (r"\.attention_block\.fn\.fn\.pos_embedding$", ".mixer.attention_bias.shared_table"),
+    (r"\.attention_block\.fn\.fn\.k$", ".mixer.window_keys"),
+    (r"\.attention_block\.fn\.fn\.to_", ".mixer."),
+)
 
 
 @dataclass(frozen=True)
@@ -169,7 +223,7 @@ class CodeBase:
 
     title: str
     signature: tuple[str, ...]
-    rules: tuple[tuple[str, str], ...]
+    rules: tuple[Rule, ...]
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -196,15 +250,28 @@ TIMM_VIT = CodeBase(
     TIMM_VIT_RULES,
     {"layer_norm_eps": 1e-6},
 )
+SMALL_SWIN = CodeBase(
+    "swin-transformer-pytorch, with static keys or without",
+    ("stage1.patch_partition.linear.weight", "stage1.layers.0.0.attention_block.fn.norm.weight"),
+    SMALL_SWIN_RULES,
+    {"final_norm": "pooled", "shift_lone_window": True, "layer_norm_eps": 1e-5},
+)
+TIMM_SWIN = CodeBase(
+    "timm's SwinTransformer",
+    ("patch_embed.proj.weight", "layers.0.blocks.0.attn.relative_position_bias_table", "head.fc.weight"),
+    TIMM_SWIN_RULES,
+    {"layer_norm_eps": 1e-5},
+)
 # Without a signature: a file of its tensors alone tells neither the heads nor the epsilon, its folder does.
 TRANSFORMERS_VIT = CodeBase("transformers' ViT", (), TRANSFORMERS_VIT_RULES)
 TRANSFORMERS_BEIT = CodeBase("transformers' BEiT", (), TRANSFORMERS_BEIT_RULES)
 TRANSFORMERS_MAE = CodeBase("transformers' MAE", (), TRANSFORMERS_VIT_RULES)
+TRANSFORMERS_SWIN = CodeBase("transformers' Swin", (), TRANSFORMERS_SWIN_RULES)
 TRANSFORMERS_DINOV2 = CodeBase("transformers' DINOv2", (), TRANSFORMERS_DINOV2_RULES)
 TRANSFORMERS_DINOV3 = CodeBase("transformers' DINOv3", (), TRANSFORMERS_DINOV3_RULES)
 TRANSFORMERS_CLIP = CodeBase("transformers' CLIP", (), TRANSFORMERS_CLIP_RULES)
 TRANSFORMERS_SIGLIP = CodeBase("transformers' SigLIP", (), TRANSFORMERS_CLIP_RULES)
-RECOGNIZED = (METAFORMER, TIMM_METAFORMER, SMALL_VIT, TIMM_VIT)
+RECOGNIZED = (METAFORMER, TIMM_METAFORMER, SMALL_VIT, TIMM_VIT, SMALL_SWIN, TIMM_SWIN)
 
 TIMM_MIXERS = {"SepConv": "separable_conv", "Attention": "attention", "Pooling": "pooling", "Identity": "identity"}
 FUSED_PROJECTIONS = {
@@ -215,9 +282,7 @@ FUSED_PROJECTIONS = {
 }
 
 
-def convert_state_dict(
-    state_dict: dict[str, torch.Tensor], rules: tuple[tuple[str, str], ...]
-) -> dict[str, torch.Tensor]:
+def convert_state_dict(state_dict: dict[str, torch.Tensor], rules: tuple[Rule, ...]) -> dict[str, torch.Tensor]:
     """Return a checkpoint's tensors under our names: projections split, convolutions of queries read as static keys.
 
     Args:
@@ -230,6 +295,14 @@ def convert_state_dict(
             name = re.sub(pattern, replacement, name)
         converted.update(_split_projection(name, _as_ours(name, tensor)))
     _share_bias(converted)
+    for name in [name for name in converted if name.endswith(".attention_bias.shared_table")]:
+        # A number for each distance of a key from its query, and here of a query from its key.
+        converted[name.replace("shared_table", "bias")] = converted.pop(name).flip(0, 1).reshape(1, -1)
+    for name in [name for name in converted if ".by_columns." in name]:  # then by rows and channels; here the other way
+        patches = converted.pop(name).unflatten(-1, (2, 2, -1))
+        converted[name.replace(".by_columns.", ".")] = patches.transpose(-1, -3).flatten(-3)
+    for mixer in [name.removesuffix(".window_keys") for name in converted if name.endswith(".mixer.window_keys")]:
+        converted[f"{mixer}.key"] = _window_keys_as_map(converted.pop(f"{mixer}.window_keys"), mixer)
     for mlp in [name.removesuffix(".fc2.weight") for name in converted if name.endswith(".mlp.fc2.weight")]:
         _split_packed_gate(converted, mlp)
     for name in [name for name in converted if name.endswith(".mixer.k.weight")]:
@@ -266,6 +339,17 @@ def _read_as_static_key(tensors: dict[str, torch.Tensor], mixer: str) -> None:
     tensors[f"{mixer}.key_bias"] = tensors.pop(f"{mixer}.k.bias").reshape(heads, -1)
 
 
+def _window_keys_as_map(keys: torch.Tensor, mixer: str) -> torch.Tensor:
+    """Return keys of windows, `(heads, windows, positions, head_dim)`, as rows of their map, row by row."""
+    windows, positions = (isqrt(count) for count in keys.shape[1:3])
+    if keys.shape[1:3] != (windows**2, positions**2):
+        raise CheckpointError(
+            f"{mixer} has keys for {keys.shape[1]} windows of {keys.shape[2]} positions, expected squares of both."
+        )
+    maps = keys.unflatten(2, (positions, positions)).unflatten(1, (windows, windows)).transpose(2, 3)
+    return maps.flatten(1, 4)
+
+
 def _share_bias(tensors: dict[str, torch.Tensor]) -> None:
     """Give every layer its own copy of a bias of the logits that all layers share, on top of one that it has."""
     shared = tensors.pop("skvit.layers.*.mixer.attention_bias.bias", None)
@@ -280,6 +364,8 @@ def _as_ours(name: str, tensor: torch.Tensor) -> torch.Tensor:
     """Return tokens as `(1, tokens, hidden_size)` and tables of distances with the heads first, as we have them."""
     if name.endswith((".cls_token", ".position_embeddings")) and tensor.dim() < 3:
         return tensor.reshape(1, -1, tensor.shape[-1])
+    if name == "skswin.stem.projection.weight":
+        return tensor.flatten(1)
     return tensor.T if name.endswith(".attention_bias.bias") else tensor
 
 

@@ -144,6 +144,15 @@ def load_network(repo: str | Path, name: str | None = None, trust_remote_code: b
     return network
 
 
+def check_maps(network: Network) -> None:
+    """Raise ValueError if positions attend to less than the whole image, of which there is no map to show then."""
+    if hasattr(network.model.config, "window_size"):
+        raise ValueError(
+            f"model {network.name} attends within windows, which have no map of the whole image to show: choose"
+            " networks whose layers attend to all positions."
+        )
+
+
 @torch.inference_mode()
 def read(network: Network, image: Image.Image) -> Reading:
     """Run a network on an image and return what its layers did."""

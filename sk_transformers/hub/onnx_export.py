@@ -40,7 +40,7 @@ def export_onnx(
     """Write a classifier as ONNX, in float32 and quantized, and check it against torch.
 
     Args:
-        model: an SKViT or SKFormer classifier in float32. It is set to evaluation mode.
+        model: one of this package's classifiers, in float32. It is set to evaluation mode.
         image_processor: the image processor of the model's repo.
         folder: a repo folder of this model, which gets the folder `onnx/`; or a new one, which gets `config.json` and
             `preprocessor_config.json` besides.
@@ -116,6 +116,10 @@ def smallest_image(config: PretrainedConfig) -> tuple[int, int]:
     Raises:
         ValueError: if the network cuts its maps into windows, whose number a graph holds too, or has relative biases.
     """
+    if config.model_type == "skswin":
+        raise ValueError(
+            "A Swin cuts its maps into a number of windows that an ONNX graph cannot vary: export images of one size."
+        )
     if "relative" in config.attention_biases:
         raise ValueError(
             "attention_bias='relative' makes a bias for each grid from a table, which an ONNX graph does for one grid:"

@@ -196,7 +196,7 @@ def mix_windows(
     window = mixer.grid_size
     windows = window_partition(hidden_states, grid_size, window)
     is_padded = grid_size[0] % window[0] or grid_size[1] % window[1]
-    mask = window_padding_mask(grid_size, window, len(hidden_states), windows) if is_padded else None
+    mask = window_padding_mask(grid_size, window, hidden_states.shape[0], windows) if is_padded else None
     # Not by a call, whose hooks would see windows first and images then.
     mixed, weights = mixer.forward(windows, None, output_attentions, implementation, mask)
     return window_reverse(mixed, grid_size, window), weights

@@ -27,6 +27,8 @@ class AttentionOptions:
             `normalizations.py`).
         static_key_resolution: what static keys do on another grid than `grid_size`: `"interpolate"` resizes them,
             `"window"` cuts the map into windows of the trained grid.
+        key_windows: rows and columns of windows of `grid_size` that a static key has rows for, one key a window; None
+            has one key for all windows.
         initializer_range: standard deviation of the keys of CSKA before training.
 
     Raises:
@@ -48,6 +50,7 @@ class AttentionOptions:
     attention_bias: str | None = None
     attention_normalization: str = "softmax"
     static_key_resolution: str = "interpolate"
+    key_windows: tuple[int, int] | None = None
     initializer_range: float = 0.02
 
     def __post_init__(self) -> None:

@@ -61,6 +61,7 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
     """
 
     model_type = "skformer"
+    has_stages = True
 
     def __init__(
         self,

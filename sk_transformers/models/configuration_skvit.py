@@ -86,6 +86,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
     """
 
     model_type = "skvit"
+    has_stages = False
 
     def __init__(
         self,

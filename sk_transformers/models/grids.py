@@ -24,6 +24,11 @@ def maps_to_tokens(maps: torch.Tensor) -> torch.Tensor:
     return maps.permute(0, 2, 3, 1).flatten(1, 2)
 
 
+def map_size(maps: torch.Tensor) -> tuple[int, int]:
+    """Return the `(height, width)` of maps `(batch, channels, height, width)`."""
+    return maps.shape[2], maps.shape[3]
+
+
 def window_partition(tokens: torch.Tensor, grid_size: tuple[int, int], window: tuple[int, int]) -> torch.Tensor:
     """Cut a map into windows, padded with zeros below and on the right.
 

@@ -1,4 +1,4 @@
-"""What both model families share: their base class, and the ends of a forward pass."""
+"""What all model families share: their base class, and the ends of a forward pass."""
 
 from typing import Any, cast
 

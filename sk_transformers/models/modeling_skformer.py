@@ -7,28 +7,17 @@ convolution, convolution, attention, attention it is CAFormer.
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers.backbone_utils import BackboneMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling, ImageClassifierOutput
 
 from .attention_options import AttentionOptions
 from .configuration_skformer import NUM_STAGES, SKFormerConfig
-from .grids import maps_to_tokens, tokens_to_maps
+from .grids import map_size, maps_to_tokens, tokens_to_maps
 from .layers import MLP, DropPath, GroupNorm1, ResidualScale, StarReLU, drop_path_rates
-from .modeling_common import (
-    StaticKeyPreTrainedModel,
-    check_pixel_values,
-    classify,
-    output_options,
-)
+from .modeling_common import StaticKeyPreTrainedModel, check_pixel_values
+from .modeling_stages import Stage, StagedBackbone, StagedClassifier, StagedModel
 from .token_mixers import build_token_mixer
 
 FIRST_SCALED_STAGE = 2  # residual scales from the third stage on
-
-
-def map_size(maps: torch.Tensor) -> tuple[int, int]:
-    """Return the `(height, width)` of maps `(batch, channels, height, width)`."""
-    return maps.shape[2], maps.shape[3]
 
 
 class SKFormerStem(nn.Module):
@@ -119,29 +108,6 @@ class SKFormerLayer(GradientCheckpointingLayer):
         return self.mlp_residual(hidden_states, self.drop_path(mlp_output)), weights
 
 
-class SKFormerStage(nn.Module):
-    """Downsampling, from the second stage on, then layers."""
-
-    def __init__(self, config: SKFormerConfig, stage: int, rates: list[float]):
-        super().__init__()
-        self.downsampling = SKFormerDownsampling(config, stage) if stage > 0 else None
-        self.layers = nn.ModuleList(SKFormerLayer(config, stage, rate) for rate in rates)
-
-    def forward(
-        self, maps: torch.Tensor, output_attentions: bool = False
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Return the map after the stage, and the attention weights of the layers that have them."""
-        if self.downsampling is not None:
-            maps = self.downsampling(maps)
-        grid_size = map_size(maps)
-        hidden_states = maps_to_tokens(maps)
-        all_attentions: tuple[torch.Tensor, ...] = ()
-        for layer in self.layers:
-            hidden_states, weights = layer(hidden_states, grid_size, output_attentions)
-            all_attentions += () if weights is None else (weights,)
-        return tokens_to_maps(hidden_states, grid_size), all_attentions
-
-
 class SKFormerPreTrainedModel(StaticKeyPreTrainedModel):
     config_class = SKFormerConfig
     config: SKFormerConfig
@@ -149,67 +115,28 @@ class SKFormerPreTrainedModel(StaticKeyPreTrainedModel):
     _no_split_modules = ["SKFormerStem", "SKFormerDownsampling", "SKFormerLayer"]
 
 
-class SKFormerModel(SKFormerPreTrainedModel):
-    """SKFormer without a head. `add_pooling_layer=False` leaves out the norm of the pooled features."""
+class SKFormerModel(StagedModel, SKFormerPreTrainedModel):
+    """SKFormer without a head, for images from `config.min_image_size` on, 32 pixels a side by default.
+
+    `add_pooling_layer=False` leaves out the norm of the pooled features.
+    """
 
     def __init__(self, config: SKFormerConfig, add_pooling_layer: bool = True):
         super().__init__(config)
         self.stem = SKFormerStem(config)
         rates = iter(drop_path_rates(config.drop_path_rate, sum(config.depths)))
         self.stages = nn.ModuleList(
-            SKFormerStage(config, stage, [next(rates) for _ in range(config.depths[stage])])
+            Stage(
+                SKFormerDownsampling(config, stage) if stage > 0 else None,
+                [SKFormerLayer(config, stage, next(rates)) for _ in range(config.depths[stage])],
+            )
             for stage in range(NUM_STAGES)
         )
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if add_pooling_layer else None
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.stem
-
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> BaseModelOutputWithPooling | tuple:
-        """Run the network on images of any height and width from `config.min_image_size` on, 32 pixels by default.
-
-        Args:
-            pixel_values: `(batch, channels, height, width)`, normalized, in the dtype of the weights.
-            output_attentions: return the weights of every layer that attends, `(batch, heads, positions, positions)`,
-                of a window each where the map is cut into windows. They exist in the plain formulation only, which
-                then runs whatever the attention implementation.
-            output_hidden_states: return the maps after the stem and after each stage.
-            return_dict: False returns a plain tuple.
-
-        Returns:
-            `last_hidden_state`, `(batch, channels, height, width)`, and `pooler_output`, `(batch, channels)`, its
-            normalized mean over the positions.
-
-        Raises:
-            ValueError: if the images have a smaller size, or another channel count or dtype, than the network takes.
-        """
-        output_attentions, output_hidden_states, return_dict = output_options(
-            self.config, output_attentions, output_hidden_states, return_dict
-        )
-        # What is returned is what the next stage is computed from, so that gradients reach it (Grad-CAM).
-        maps = self.stem(pixel_values)
-        all_hidden_states = (maps,) if output_hidden_states else None
-        all_attentions: tuple[torch.Tensor, ...] = ()
-        for stage in self.stages:
-            maps, attentions = stage(maps, output_attentions)
-            if all_hidden_states is not None:
-                all_hidden_states += (maps,)
-            all_attentions += attentions
-
-        outputs = BaseModelOutputWithPooling(
-            last_hidden_state=maps,
-            pooler_output=None if self.layernorm is None else self.layernorm(maps_to_tokens(maps).mean(dim=1)),
-            hidden_states=all_hidden_states,
-            attentions=all_attentions if output_attentions else None,
-        )
-        return outputs if return_dict else outputs.to_tuple()
+    def pool(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return maps, None if self.layernorm is None else self.layernorm(maps_to_tokens(maps).mean(dim=1))
 
 
 class SKFormerHead(nn.Module):
@@ -235,7 +162,7 @@ def build_head(config: SKFormerConfig) -> nn.Module:
     return nn.Linear(config.hidden_size, config.num_labels)
 
 
-class SKFormerForImageClassification(SKFormerPreTrainedModel):
+class SKFormerForImageClassification(StagedClassifier, SKFormerPreTrainedModel):
     """SKFormer with MetaFormer's classifier: an MLP, or with `use_mlp_head=False` one linear layer."""
 
     def __init__(self, config: SKFormerConfig):
@@ -245,74 +172,17 @@ class SKFormerForImageClassification(SKFormerPreTrainedModel):
         self.classifier = build_head(config)
         self.post_init()
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> ImageClassifierOutput | tuple:
-        """Classify images; `SKFormerModel.forward` says what the other arguments are.
 
-        Args:
-            labels: `(batch,)` class indices, `(batch, num_labels)` floats for several labels an image, or numbers
-                for a regression, by `config.problem_type`.
-
-        Returns:
-            `logits`, `(batch, num_labels)`, and `loss` if there are labels.
-        """
-        *_, return_dict = output_options(self.config, output_attentions, output_hidden_states, return_dict)
-        outputs = self.skformer(pixel_values, output_attentions, output_hidden_states, return_dict=True)
-        return classify(self, outputs, self.classifier(outputs.pooler_output), labels, return_dict)
-
-
-class SKFormerBackbone(BackboneMixin, SKFormerPreTrainedModel):
-    """SKFormer as a source of feature maps at strides 4, 4, 8, 16 and 32, for detectors and segmenters.
-
-    Each map that is returned has a layer norm of its own, which a classifier's weights do not hold: it starts as it
-    would in training a detector.
-    """
+class SKFormerBackbone(StagedBackbone, SKFormerPreTrainedModel):
+    """SKFormer as a source of feature maps at strides 4, 4, 8, 16 and 32, each normalized (see `StagedBackbone`)."""
 
     _keys_to_ignore_on_load_unexpected = [r"^skformer\.layernorm\.", r"^layernorm\.", r"^classifier\."]
 
     def __init__(self, config: SKFormerConfig):
         super().__init__(config)
         self.skformer = SKFormerModel(config, add_pooling_layer=False)
-        self.num_features = [config.hidden_sizes[0], *config.hidden_sizes]
-        self.feature_norms = nn.ModuleDict(
-            {
-                stage: nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False)
-                for stage, width in zip(self.out_features, self.channels)
-            }
-        )
+        self.add_feature_norms(bias=False)
         self.post_init()
-
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> BackboneOutput | tuple:
-        """Return feature maps `(batch, channels, height, width)` of the stages in `out_features`, normalized.
-
-        `SKFormerModel.forward` says what the arguments are.
-        """
-        *_, output_hidden_states, return_dict = output_options(
-            self.config, output_attentions, output_hidden_states, return_dict
-        )
-        outputs = self.skformer(pixel_values, output_attentions, output_hidden_states=True, return_dict=True)
-        maps = dict(zip(self.stage_names, outputs.hidden_states))
-        feature_maps = tuple(
-            norm(maps[stage].permute(0, 2, 3, 1)).permute(0, 3, 1, 2) for stage, norm in self.feature_norms.items()
-        )
-        outputs = BackboneOutput(
-            feature_maps=feature_maps,
-            hidden_states=outputs.hidden_states if output_hidden_states else None,
-            attentions=outputs.attentions,
-        )
-        return outputs if return_dict else outputs.to_tuple()
 
 
 __all__ = ["SKFormerBackbone", "SKFormerForImageClassification", "SKFormerModel", "SKFormerPreTrainedModel"]

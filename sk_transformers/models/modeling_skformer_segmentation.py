@@ -37,7 +37,7 @@ class SKFormerForSemanticSegmentation(SKFormerBackbone):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> SemanticSegmenterOutput | tuple:
-        """Give each pixel of images of any size a class; `SKFormerModel.forward` says what the other arguments are.
+        """Give each pixel of images of any size a class; `StagedModel.forward` says what the other arguments are.
 
         Images are padded with zeros to whole strides of the last stage, and logits are those of the image alone.
 

@@ -34,7 +34,7 @@ from .attention import (
 )
 from .attention_bias import build_attention_bias, logit_mask
 from .attention_options import AttentionOptions
-from .grids import KERNEL_SIZE, ResizedKeys
+from .grids import KERNEL_SIZE, ResizedKeys, window_partition
 from .reference import conv_static_key_logits, softmax_attention, static_key_logits
 from .rotary import rotate
 
@@ -102,8 +102,11 @@ class StaticKeyAttention(nn.Module):
         self.v_proj = nn.Linear(width, inner_size, bias=bias)
         self.o_proj = nn.Linear(inner_size, width, bias=options.output_bias)
         self.temperature = nn.Parameter(torch.empty(1)) if options.learned_temperature else None
-        self.key = nn.Parameter(torch.empty(options.num_heads, options.num_positions, options.head_dim))
-        self.resized_keys = ResizedKeys(options.grid_size, options.num_class_tokens)
+        (rows, columns), (height, width) = options.key_windows or (1, 1), options.grid_size
+        self.key_grid_size = (rows * height, columns * width)
+        num_keys = options.num_class_tokens + rows * height * columns * width
+        self.key = nn.Parameter(torch.empty(options.num_heads, num_keys, options.head_dim))
+        self.resized_keys = ResizedKeys(self.key_grid_size, options.num_class_tokens)
         self.attention_bias = build_attention_bias(options)
         self.reset_parameters()
 
@@ -123,8 +126,9 @@ class StaticKeyAttention(nn.Module):
         output_attentions: bool = False,
         implementation: str = "sdpa",
         mask: torch.Tensor | None = None,
+        windows: tuple[int, int] = (1, 1),
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """See `SelfAttention.forward`."""
+        """See `SelfAttention.forward`; the batch may hold `windows`, rows and columns of them, of each image."""
         options, grid_size = self.options, grid_size or self.grid_size
         check_tokens(self, hidden_states, grid_size)
         if options.static_key_resolution == "window" and grid_size != self.grid_size:
@@ -133,13 +137,23 @@ class StaticKeyAttention(nn.Module):
         if options.rope_theta is not None:
             (query,) = rotate(grid_size, self.num_class_tokens, options.rope_theta, query)
         value = split_heads(self.v_proj(hidden_states), options.num_heads)
-        (key,) = self.resized_keys(self.static_keys(), grid_size)  # (heads, tokens, head_dim): there is no image in it
+        if options.key_windows is not None:
+            key = self.window_keys(grid_size, windows, value.shape[0])
+        else:
+            (key,) = self.resized_keys(self.static_keys(), grid_size)  # (heads, tokens, head_dim): no image is in it
         query, scaling = scale(query, self.temperature)
         mask = logit_mask(self, mask, grid_size, value)
         output, weights = attend(
             self, query, key, value, scaling, mask, implementation, output_attentions, options.attention_normalization
         )
         return self.o_proj(output.flatten(2)), weights
+
+    def window_keys(self, grid_size: tuple[int, int], windows: tuple[int, int], batch: int) -> torch.Tensor:
+        """Return the key of each window, `(batch, heads, tokens, head_dim)`: tiles of a map, resized whole."""
+        map_size = (windows[0] * grid_size[0], windows[1] * grid_size[1])
+        (key,) = self.resized_keys(self.static_keys(), map_size)
+        tiles = window_partition(key, map_size, grid_size).unflatten(0, (key.shape[0], -1)).transpose(0, 1)
+        return tiles.repeat(batch // len(tiles), 1, 1, 1)
 
 
 class ConvStaticKeyAttention(nn.Module):

@@ -20,6 +20,8 @@ from transformers import (
     Dinov2Model,
 )
 
+from sk_transformers import create_config
+from sk_transformers.calibration.source import check_attention
 from sk_transformers.cli.calibrate import main
 from sk_transformers.pretrained import load_base_model
 from tests.hub.test_export import load_elsewhere
@@ -93,3 +95,9 @@ def test_the_folder_holds_the_error_that_it_states(images, tmp_path, monkeypatch
     error = float((found - wanted).square().sum() / (wanted - wanted.mean((0, 1))).square().sum())
     stated = json.loads((out / "calibration.json").read_text())["after"]["error"]
     assert stated / 3 < error < 3 * stated  # other images
+
+
+@pytest.mark.parametrize("name", ["caformer-nano", "swin-nano"])
+def test_networks_of_stages_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} is a sk.*, which has one mixer for all layers of a stage"):
+        check_attention(name, create_config(name))

@@ -15,6 +15,9 @@ from sk_transformers import (
     SKFormerBackbone,
     SKFormerForImageClassification,
     SKFormerModel,
+    SKSwinBackbone,
+    SKSwinForImageClassification,
+    SKSwinModel,
     SKViTBackbone,
     SKViTConfig,
     SKViTForImageClassification,
@@ -22,13 +25,13 @@ from sk_transformers import (
 )
 from sk_transformers.models.configuration_checks import ATTENTION_MIXER_NAMES, TOKEN_MIXER_NAMES
 
-from ..support.small_models import VITS, small_config
+from ..support.small_models import SWINS, VITS, small_config
 from .suite import import_suite
 
 pytestmark = pytest.mark.slow
 suite = import_suite()
 
-# Together they have both families and every mixer.
+# Together they have all families and every mixer.
 NAMES = (
     "skvit",
     "cskvit-small-data",
@@ -40,9 +43,13 @@ NAMES = (
     "map-norm-former",
     "window-former",
     "bias-former",
+    "skswin",
+    "separate-swin",
+    "cskswin",
 )
 SKVIT = (SKViTModel, SKViTForImageClassification, SKViTBackbone)
 SKFORMER = (SKFormerModel, SKFormerForImageClassification, SKFormerBackbone)
+SKSWIN = (SKSwinModel, SKSwinForImageClassification, SKSwinBackbone)
 AUTO_CLASSES = (  # where the suite looks up what a class is
     modeling_auto.MODEL_MAPPING_NAMES,
     modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
@@ -73,7 +80,8 @@ class SmallModel:
             )
         else:
             heads = [width // head_dim for width, head_dim in zip(config.hidden_sizes, config.head_dims)]
-            stages = zip(config.depths, config.token_mixers, config.grid_sizes, heads)
+            windows = [(config.window_size,) * 2] * len(heads) if hasattr(config, "window_size") else config.grid_sizes
+            stages = zip(config.depths, config.token_mixers, windows, heads)
             layers = [stage for depth, *stage in stages for _ in range(depth)]
             self.num_steps = len(config.depths)
             self.hidden_shape = config.grid_sizes[0]
@@ -163,7 +171,7 @@ class BackboneTests(suite["test_backbone_common"].BackboneTesterMixin):
 
 def add_tests(name: str) -> None:
     """Define the test classes of a row of `small_models`."""
-    model, classifier, backbone = classes = SKVIT if name in VITS else SKFORMER
+    model, classifier, backbone = classes = SKVIT if name in VITS else SKSWIN if name in SWINS else SKFORMER
     title = name.title().replace("-", "")
     has_attentions = SmallModel(name).num_attentions > 0
     shared = {"name": name, "has_attentions": has_attentions}

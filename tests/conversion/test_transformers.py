@@ -7,7 +7,7 @@ from transformers import (
     DeiTConfig,
     DeiTForImageClassification,
     DeiTForImageClassificationWithTeacher,
-    SwinConfig,
+    ResNetConfig,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessor,
@@ -100,7 +100,10 @@ def save_without_classifier(folder):
     "make, message",
     [
         (save_without_classifier, "lacks tensors of a ViTForImageClassification: classifier.bias, classifier.weight"),
-        (lambda folder: SwinConfig().save_pretrained(folder), "is a 'swin' of transformers', expected one of vit, "),
+        (
+            lambda folder: ResNetConfig().save_pretrained(folder),
+            "is a 'resnet' of transformers', expected one of vit, ",
+        ),
         (lambda folder: folder.mkdir(), "transformers finds no model there"),
         (lambda folder: ViTConfig(**SMALL).save_pretrained(folder), "transformers could not load"),
     ],

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
 
 from sk_transformers import SKViTModel, calibrate, create_model
-from sk_transformers.demo.mechanism import Layer, Network, load_network, principal_colors, read
+from sk_transformers.demo.mechanism import Layer, Network, check_maps, load_network, principal_colors, read
 from sk_transformers.demo.page import attention_html, classes_html, keys_html
 from sk_transformers.demo.pictures import SIDE, attention_picture, bars, figure
 from sk_transformers.hub.export import export
@@ -104,6 +104,9 @@ def test_networks_without_attention_are_refused(tmp_path):
     PROCESSOR.save_pretrained(tmp_path / "repo")
     with pytest.raises(ValueError, match="has no layer that attends: there is nothing to show"):
         load_network(tmp_path / "repo")
+    export(create_model("skswin-nano"), PROCESSOR, tmp_path / "windows")
+    with pytest.raises(ValueError, match="attends within windows, which have no map of the whole image to show"):
+        check_maps(load_network(tmp_path / "windows"))
     with pytest.raises(ValueError, match="nowhere could not be loaded"):
         load_network(tmp_path / "nowhere")
 

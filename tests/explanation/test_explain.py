@@ -63,6 +63,14 @@ def test_a_hybrid_has_grad_cam_and_no_rollout(tmp_path, photos):
     assert [tuple(maps.shape) for maps in found.class_maps] == [(2, 16, 16)] * 2 + [(2, 8, 8), (2, 4, 4), (2, 2, 2)]
 
 
+@pytest.mark.parametrize("name", ["skswin", "separate-swin"])
+def test_a_swin_is_explained_by_its_mean_window(name, tmp_path, photos):
+    main([repo(tmp_path / "swin", small_model(name)), *photos, "-o", str(tmp_path / "out")])
+    layers = json.loads((tmp_path / "out" / "explanation.json").read_text())["layers"]
+    assert [layer["layer"] for layer in layers] == [f"stage {s}, layer {n}" for s in (1, 2) for n in (1, 2)]
+    assert all(layer["grid"] == [4, 4] for layer in layers)
+
+
 def test_features_have_no_classes(tmp_path, photos):
     model = SKViTModel(small_config("skvit")).eval()
     main([repo(tmp_path / "features", model), photos[0], "-o", str(tmp_path / "out")])

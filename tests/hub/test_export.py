@@ -45,7 +45,7 @@ def load_elsewhere(repo, work, script="load_repo.py"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cskvit-small-data", "skvit-mean", "cskaformer", "window-former"])
+@pytest.mark.parametrize("name", ["cskvit-small-data", "skvit-mean", "cskaformer", "window-former", "separate-swin"])
 def test_repo_loads_without_this_package(name, tmp_path):
     model = labelled_model(name)
     repo = export(model, processor_for(model.config), tmp_path / "repo")
@@ -83,8 +83,8 @@ def test_repo_is_complete(tmp_path):
         "LICENSE", "README.md", "attention.py", "attention_bias.py", "attention_options.py", "config.json",
         "configuration_checks.py", "configuration_skformer.py", "decoding.py", "fast_attention_cpu.py", "fast_mlp.py",
         "fast_paths.py", "grids.py", "handler.py", "layers.py", "model.safetensors", "modeling_common.py",
-        "modeling_skformer.py", "normalizations.py", "preprocessor_config.json", "reference.py", "rotary.py",
-        "static_key.py", "static_map.py", "token_mixers.py",
+        "modeling_skformer.py", "modeling_stages.py", "normalizations.py", "preprocessor_config.json",
+        "reference.py", "rotary.py", "static_key.py", "static_map.py", "token_mixers.py",
     }  # fmt: skip
     assert "Apache License" in (repo / "LICENSE").read_text()
     assert all(oct(file.stat().st_mode)[-3:] == "644" for file in repo.iterdir())

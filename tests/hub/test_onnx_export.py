@@ -52,6 +52,7 @@ SHALLOW = {"depths": [1, 1, 1, 1]}
         ("vit", {"token_mixer": "static_map", "num_hidden_layers": 1, "attn_implementation": "eager"}),
         ("skaformer", SHALLOW),
         ("cskaformer", SHALLOW),
+        ("separate-swin", {"depths": [2, 1]}),
     ],
 )
 def test_logits_are_torchs(name, depth, tmp_path):
@@ -137,6 +138,12 @@ def test_smallest_image_without_static_keys():
 def test_windows_need_one_size(tmp_path):
     with pytest.raises(ValueError, match="'window' cuts a map into a number of windows that an ONNX graph cannot"):
         export_onnx(small_model("window-former"), PROCESSOR, tmp_path / "out", dynamic_size=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_swin_needs_one_size(tmp_path):
+    with pytest.raises(ValueError, match="A Swin cuts its maps into a number of windows that an ONNX graph cannot"):
+        export_onnx(small_model("skswin"), PROCESSOR, tmp_path / "out", dynamic_size=True)
     assert not list(tmp_path.iterdir())
 
 

@@ -3,6 +3,8 @@
 from sk_transformers import (
     SKFormerConfig,
     SKFormerForImageClassification,
+    SKSwinConfig,
+    SKSwinForImageClassification,
     SKViTConfig,
     SKViTForImageClassification,
 )
@@ -78,7 +80,17 @@ FORMERS = {
     "no-query-former": {"token_mixers": ["separable_conv", "identity", "static_key", "conv_static_key"],
                         "query_projection": False},
 }  # fmt: skip
-ALL = [*VITS, *FORMERS]
+SWINS = {
+    "skswin": {"token_mixers": "static_key"},
+    "separate-swin": {"token_mixers": ["static_key", "attention"], "window_keys": "separate"},
+    "cskswin": {"token_mixers": ["conv_static_key", "static_map"]},
+    "sparse-swin": {"token_mixers": ["conv_static_key", "static_map"], "attention_normalization": "entmax15"},
+    "authors-swin": {
+        "token_mixers": "attention", "patch_norms": False, "final_norm": "pooled", "shift_lone_window": True,
+        "qkv_bias": False,
+    },
+}  # fmt: skip
+ALL = [*VITS, *FORMERS, *SWINS]
 
 
 def small_config(name: str, **overrides):
@@ -90,6 +102,12 @@ def small_config(name: str, **overrides):
             "num_hidden_layers": len(mixers) if isinstance(mixers, list) else 2, "num_labels": 3,
         }  # fmt: skip
         return SKViTConfig(**{**sizes, **VITS[name], **overrides})
+    if name in SWINS:
+        sizes = {
+            "image_size": 32, "patch_size": 2, "depths": [2, 2], "hidden_sizes": [16, 32], "head_dim": 8,
+            "window_size": 4, "num_labels": 3,
+        }  # fmt: skip
+        return SKSwinConfig(**{**sizes, **SWINS[name], **overrides})
     sizes = {
         "image_size": 64, "depths": [1, 2, 1, 1], "hidden_sizes": [16, 16, 32, 32], "head_dim": 8, "num_labels": 3,
     }  # fmt: skip
@@ -99,5 +117,9 @@ def small_config(name: str, **overrides):
 def small_model(name: str, **overrides):
     """A classifier with fresh weights, in evaluation mode."""
     config = small_config(name, **overrides)
-    model = SKViTForImageClassification if name in VITS else SKFormerForImageClassification
-    return model(config).eval()
+    classes = {
+        SKViTConfig: SKViTForImageClassification,
+        SKFormerConfig: SKFormerForImageClassification,
+        SKSwinConfig: SKSwinForImageClassification,
+    }
+    return classes[type(config)](config).eval()

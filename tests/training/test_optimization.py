@@ -48,10 +48,24 @@ def test_every_parameter_is_optimized_once(name, layer_decay):
                 "classifier.fc1.weight": 5,
             },
         ),
+        (
+            ("skswin-nano", {"depths": [2, 1, 1]}),
+            {
+                "skswin.stem.projection.weight": 0,
+                "skswin.stem.norm_after.bias": 0,
+                "skswin.stages.0.layers.1.mixer.key": 2,
+                "skswin.stages.1.downsampling.projection.weight": 3,
+                "skswin.stages.1.layers.0.mixer.attention_bias.bias": 3,
+                "skswin.stages.2.layers.0.mlp.fc1.weight": 4,
+                "skswin.layernorm.bias": 5,
+                "classifier.weight": 5,
+            },
+        ),
     ],
 )
 def test_layers_are_counted_from_the_image(model, expected):
-    model = create_model(model)
+    name, overrides = (model, {}) if isinstance(model, str) else model
+    model = create_model(name, **overrides)
     indices, last = layer_indices(model)
     assert last == 5 and {name: indices[name] for name in expected} == expected
     scales = {

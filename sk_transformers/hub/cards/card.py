@@ -35,6 +35,11 @@ NAMES_OF_TASKS = {
     "image-segmentation": "A semantic segmenter (UperNet)",
     "image-feature-extraction": "A network that makes features of images,",
 }
+KINDS = {
+    "skvit": "a Vision Transformer",
+    "skformer": "a four-stage hybrid (MetaFormer)",
+    "skswin": "a Swin Transformer",
+}  # by model type
 MAX_NAMED_CLASSES = 20  # more names than that are for config.json
 
 
@@ -112,7 +117,7 @@ def create_card(
     """Write the card of a model. What is not given is not in it.
 
     Args:
-        model: an SKViT or SKFormer model; on the meta device will do.
+        model: one of this package's; on the meta device will do.
         name: the model's name, the card's title.
         training: None for fresh weights, which the card's first line then says.
         origin: by default a network and weights of this package's.
@@ -139,7 +144,7 @@ def create_card(
         image_size=f"{height} x {width}",
         classes=name_classes(config) if task in CLASSIFYING else None,
         limits=limits(config, task),
-        is_hybrid=config.model_type == "skformer",
+        family=config.model_type,
         several_labels=config.problem_type == "multi_label_classification",
         pipeline_tag=task,
         verb=VERBS[task],
@@ -196,7 +201,7 @@ def task_of(model: PreTrainedModel) -> str:
 def summary(config: PretrainedConfig, task: str, parameters: str) -> str:
     """Return a sentence on what the network is."""
     what = NAMES_OF_TASKS[task]
-    kind = "a four-stage hybrid (MetaFormer)" if config.model_type == "skformer" else "a Vision Transformer"
+    kind = KINDS[config.model_type]
     return f"{what} with {parameters} parameters: {kind} whose tokens are mixed by {mixer_summary(config)}."
 
 
@@ -245,6 +250,8 @@ def limits(config: PretrainedConfig, task: str) -> list[str]:
             else "It"
         )
         how = f"{when} takes other sizes, and {what} resized like an image."
+    elif config.model_type == "skswin":
+        return [f"It was made for images of {height} x {width} pixels. {window_limits(config, has_static_keys)}"]
     elif not has_static_keys:
         how = "It takes other sizes as they are."
     elif config.static_key_resolution == "window":
@@ -252,6 +259,17 @@ def limits(config: PretrainedConfig, task: str) -> list[str]:
     else:
         how = "On images of another size the keys are resized like an image."
     return [f"It was made for images of {height} x {width} pixels. {rows}{how}"]
+
+
+def window_limits(config: PretrainedConfig, has_static_keys: bool) -> str:
+    """Say of a Swin what its keys belong to and how it takes images of other sizes."""
+    cut = f"It takes other sizes: maps are cut into as many windows of {config.window_size} x {config.window_size} as"
+    if not has_static_keys:
+        return f"{cut} they need."
+    if config.window_keys == "separate":
+        owned = "A static key belongs to one window of the map that it was made for."
+        return f"{owned} {cut} they need, and keys are resized."
+    return f"A static key has a row for each position of a window, and is the same for every window. {cut} they need."
 
 
 COLUMNS = {

@@ -30,12 +30,12 @@ def draw(model: PreTrainedModel) -> str:
                                       4 heads, 784 keys of 32
 
     Args:
-        model: an SKViT or SKFormer model.
+        model: one of this package's.
     """
     config = model.config
     height, width = size_pair("image_size", config.image_size)
     rows = [("image", f"{height} x {width}", "", "")]
-    rows += _stages(model) if config.model_type == "skformer" else _layers(model)
+    rows += _stages(model) if config.has_stages else _layers(model)
     if "ForImageClassification" in type(model).__name__:
         rows.append(("classes", f"{config.num_labels}", "", ""))
     elif "ForSemanticSegmentation" in type(model).__name__:
@@ -49,7 +49,7 @@ def draw(model: PreTrainedModel) -> str:
 
 def mixer_summary(config: PretrainedConfig) -> str:
     """`"separable convolution in stage 1 and static keys (SKA) in stages 2 to 4"`."""
-    unit = "stage" if config.model_type == "skformer" else "layer"
+    unit = "stage" if config.has_stages else "layer"
     runs = _runs(config.token_mixers)
     if len(runs) == 1:
         return f"{mixer_title(runs[0][0])} in all {unit}s"
@@ -77,7 +77,8 @@ def _runs(mixers: list[str]) -> list[tuple[str, int, int]]:
 
 def _stages(model: PreTrainedModel) -> list[tuple[str, str, str, str]]:
     config, mixers = model.config, _static_mixers(model)
-    first_layer, rows = 0, [("stem", "{} x {}".format(*config.grid_sizes[0]), "", "convolution")]
+    stem = f"patches of {config.patch_size} x {config.patch_size}" if hasattr(config, "patch_size") else "convolution"
+    first_layer, rows = 0, [("stem", "{} x {}".format(*config.grid_sizes[0]), "", stem)]
     for stage, (mixer, depth) in enumerate(zip(config.token_mixers, config.depths)):
         grid, channels = config.grid_sizes[stage], config.hidden_sizes[stage]
         keys = _keys(mixers[first_layer : first_layer + depth]) if mixer in STATIC_MIXERS else ""
