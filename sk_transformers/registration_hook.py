@@ -33,7 +33,8 @@ def register_when_imported() -> None:
 
 
 def _register_if_possible(imported: ModuleType) -> None:
-    if AUTO_CLASSES in sys.modules and not any(_half_imported(n) for n in NEEDED_TO_REGISTER if n != imported.__name__):
+    needed = [name for name in (AUTO_CLASSES, *NEEDED_TO_REGISTER) if name != imported.__name__]
+    if AUTO_CLASSES in sys.modules and not any(_half_imported(name) for name in needed):
         from .registration import register_auto_classes
 
         register_auto_classes()

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 ORDERS = [
+    "import sk_transformers; from transformers import AutoConfig",
     "import sk_transformers; from transformers import AutoModel",
     "from transformers import AutoConfig; import sk_transformers",
     "from transformers import PreTrainedModel, AutoModel; import sk_transformers",
