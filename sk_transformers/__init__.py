@@ -14,9 +14,12 @@ from .zoo import create_config, create_model, list_models
 if TYPE_CHECKING:  # what the names below are, for type checkers and editors
     from .calibration.run import calibrate as calibrate
     from .models.attention_options import AttentionOptions as AttentionOptions
+    from .models.configuration_skcait import SKCaiTConfig as SKCaiTConfig
     from .models.configuration_skformer import SKFormerConfig as SKFormerConfig
     from .models.configuration_skswin import SKSwinConfig as SKSwinConfig
     from .models.configuration_skvit import SKViTConfig as SKViTConfig
+    from .models.modeling_skcait import SKCaiTForImageClassification as SKCaiTForImageClassification
+    from .models.modeling_skcait import SKCaiTModel as SKCaiTModel
     from .models.modeling_skformer import SKFormerBackbone as SKFormerBackbone
     from .models.modeling_skformer import SKFormerForImageClassification as SKFormerForImageClassification
     from .models.modeling_skformer import SKFormerModel as SKFormerModel
@@ -42,6 +45,9 @@ _MODULE_OF = {
     "SKViTForImageClassification": "models.modeling_skvit",
     "SKViTForSemanticSegmentation": "models.modeling_skvit_segmentation",
     "SKViTBackbone": "models.modeling_skvit",
+    "SKCaiTConfig": "models.configuration_skcait",
+    "SKCaiTModel": "models.modeling_skcait",
+    "SKCaiTForImageClassification": "models.modeling_skcait",
     "SKFormerConfig": "models.configuration_skformer",
     "SKFormerModel": "models.modeling_skformer",
     "SKFormerForImageClassification": "models.modeling_skformer",

@@ -44,7 +44,7 @@ def count_macs(
     """
     height, width = size_pair("image_size", image_size or config.image_size)
     model = _on_meta(config, auto_class)
-    asks = config.model_type == "skvit" and auto_class is not AutoModelForSemanticSegmentation
+    asks = not config.has_stages and auto_class is not AutoModelForSemanticSegmentation
     options = {"interpolate_pos_encoding": True} if asks else {}
     pixel_values = torch.empty(1, config.num_channels, height, width, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -11,9 +11,11 @@ from transformers import (
     PreTrainedModel,
 )
 
+from .models.configuration_skcait import SKCaiTConfig
 from .models.configuration_skformer import SKFormerConfig
 from .models.configuration_skswin import SKSwinConfig
 from .models.configuration_skvit import SKViTConfig
+from .models.modeling_skcait import SKCaiTForImageClassification, SKCaiTModel
 from .models.modeling_skformer import SKFormerBackbone, SKFormerForImageClassification, SKFormerModel
 from .models.modeling_skformer_segmentation import SKFormerForSemanticSegmentation
 from .models.modeling_skswin import SKSwinBackbone, SKSwinForImageClassification, SKSwinModel
@@ -26,6 +28,10 @@ AUTO_CLASSES = {
         AutoModelForImageClassification: SKViTForImageClassification,
         AutoModelForSemanticSegmentation: SKViTForSemanticSegmentation,
         AutoBackbone: SKViTBackbone,
+    },
+    SKCaiTConfig: {
+        AutoModel: SKCaiTModel,
+        AutoModelForImageClassification: SKCaiTForImageClassification,
     },
     SKFormerConfig: {
         AutoModel: SKFormerModel,

@@ -95,6 +95,8 @@ SWIN_AT_32 = {  # the released code's: no norms of patches, one after the mean, 
     "final_norm": "pooled", "shift_lone_window": True, "qkv_bias": False,
 }  # fmt: skip
 
+CAIT_MIXERS = {"cait": "attention", "skcait": "static_key", "cskcait": "conv_static_key"}
+
 
 def _vit_variants() -> dict[str, Variant]:
     variants = {}
@@ -155,7 +157,19 @@ def _swin_variants() -> dict[str, Variant]:
     return variants
 
 
-VARIANTS: dict[str, Variant] = {**_vit_variants(), **_former_variants(), **_swin_variants()}
+def _cait_variants() -> dict[str, Variant]:
+    variants = {}
+    for family, mixer in CAIT_MIXERS.items():
+        mixers = {"token_mixer": mixer}
+        variants[f"{family}-xxs24-patch16-224"] = Variant("skcait", {**mixers, "num_labels": 1000})  # the defaults
+        variants[f"{family}-nano-patch4-32"] = Variant("skcait", {
+            **mixers, "image_size": 32, "patch_size": 4, "hidden_size": 64, "num_hidden_layers": 4,
+            "intermediate_size": 128, "layer_scale_init_value": 0.1, "num_labels": 10,
+        })  # fmt: skip
+    return variants
+
+
+VARIANTS: dict[str, Variant] = {**_vit_variants(), **_former_variants(), **_swin_variants(), **_cait_variants()}
 TRAINED = ("skaformer-micro-32",)  # the networks of which there are trained weights
 TRAINED_FOLDER = Path(__file__).parents[1] / "model_cards"  # of a checkout: a folder for each of them
 ORGANIZATION = "sk-transformers"  # on the Hub: a repo for each of them
@@ -190,19 +204,19 @@ def create_config(name: str, **overrides: Any) -> "PretrainedConfig":
 
     Args:
         name: one of `list_models()`.
-        overrides: fields of `SKViTConfig`, `SKFormerConfig` or `SKSwinConfig`, or those of every configuration of
-            transformers.
+        overrides: fields of its configuration, such as `SKViTConfig`, or those of every configuration of transformers.
 
     Raises:
         ValueError: if there is no such network, or no such field, or a value does not fit.
     """
     variant = get_variant(name)
+    from .models.configuration_skcait import SKCaiTConfig
     from .models.configuration_skformer import SKFormerConfig
     from .models.configuration_skswin import SKSwinConfig
     from .models.configuration_skvit import SKViTConfig
 
-    config_classes = {config.model_type: config for config in (SKViTConfig, SKFormerConfig, SKSwinConfig)}
-    config_class = config_classes[variant.family]
+    config_classes = (SKViTConfig, SKCaiTConfig, SKFormerConfig, SKSwinConfig)
+    config_class = next(config for config in config_classes if config.model_type == variant.family)
     settings = dict(variant.settings)
     if "id2label" in overrides:
         settings.pop("num_labels")  # the labels count themselves

@@ -12,7 +12,7 @@ from ..hub.licenses import license_on_card
 from ..image_processing import image_processor_for
 from ..pretrained import LOADING_ERRORS, load_base_model, load_classifier, resize
 
-OURS = ("skvit", "skformer", "skswin")
+OURS = ("skvit", "skcait", "skformer", "skswin")
 
 
 @dataclass
@@ -86,6 +86,11 @@ def check_attention(name: str, config: PretrainedConfig) -> None:
         raise ValueError(
             f"{name} is a {config.model_type}, which has one mixer for all layers of a stage: calibration replaces the"
             " attention of single layers, and takes Vision Transformers."
+        )
+    if config.talking_heads is not None:
+        raise ValueError(
+            f"{name} has talking_heads={config.talking_heads!r}: what takes the place of attention is fitted to the"
+            " weights of single heads, and takes networks whose heads are not mixed."
         )
     if "attention" not in config.token_mixers:
         mixers = ", ".join(sorted(set(config.token_mixers)))

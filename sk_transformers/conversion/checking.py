@@ -7,6 +7,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 
 from ..models.configuration_checks import size_pair
+from ..models.configuration_skcait import SKCaiTConfig
 from ..models.configuration_skformer import SKFormerConfig
 from ..models.configuration_skswin import SKSwinConfig
 from ..models.configuration_skvit import SKViTConfig
@@ -14,7 +15,7 @@ from ..registration import AUTO_CLASSES
 from .checkpoint import Checkpoint
 from .errors import CheckpointError, shorten
 from .from_timm import POOLINGS, import_timm
-from .names import TIMM_METAFORMER, TIMM_MIXERS, TIMM_SWIN, TIMM_VIT
+from .names import TIMM_CAIT, TIMM_METAFORMER, TIMM_MIXERS, TIMM_SWIN, TIMM_VIT
 
 FORMER_CHECK_SIZE = (64, 96)  # pixels; a MetaFormer without static keys takes any, and float64 convolutions are slow
 TOLERANCE = 1e-9  # of outputs in float64, relative to the largest
@@ -112,12 +113,14 @@ def runnable(source: Checkpoint, config: PretrainedConfig) -> tuple[nn.Module | 
         network = timm_metaformer(config)
     elif isinstance(config, SKViTConfig) and source.code_base is TIMM_VIT:
         network = timm_vit(config, source.state_dict)
+    elif isinstance(config, SKCaiTConfig) and source.code_base is TIMM_CAIT:
+        network = timm_cait(config)
     elif isinstance(config, SKSwinConfig) and source.code_base is TIMM_SWIN:
         network = timm_swin(config)
     else:
         return None, "neither timm nor transformers has this network"
     state_dict = source.state_dict
-    if source.code_base not in (TIMM_VIT, TIMM_METAFORMER, TIMM_SWIN):
+    if source.code_base not in (TIMM_VIT, TIMM_METAFORMER, TIMM_SWIN, TIMM_CAIT):
         from timm.models.metaformer import checkpoint_filter_fn
 
         state_dict = checkpoint_filter_fn(state_dict, network)
@@ -170,6 +173,26 @@ def timm_swin(config: SKSwinConfig) -> nn.Module:
         window_size=config.window_size,
         mlp_ratio=config.mlp_ratio,
         qkv_bias=config.qkv_bias,
+    )
+
+
+def timm_cait(config: SKCaiTConfig) -> nn.Module:
+    """Return timm's CaiT of the same shape."""
+    from timm.models.cait import Cait
+
+    (side, _) = size_pair("image_size", config.image_size)
+    return Cait(
+        img_size=side,
+        patch_size=size_pair("patch_size", config.patch_size)[0],
+        in_chans=config.num_channels,
+        num_classes=len(config.id2label or ()),
+        embed_dim=config.hidden_size,
+        depth=config.num_hidden_layers,
+        num_heads=config.num_attention_heads,
+        mlp_ratio=config.intermediate_size / config.hidden_size,
+        qkv_bias=config.qkv_bias,
+        depth_token_only=config.num_class_layers,
+        mlp_ratio_token_only=config.intermediate_size / config.hidden_size,
     )
 
 

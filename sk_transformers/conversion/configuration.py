@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from transformers import PretrainedConfig
 
 from ..models.configuration_checks import size_pair
+from ..models.configuration_skcait import SKCaiTConfig
 from ..models.configuration_skformer import NUM_STAGES, SKFormerConfig
 from ..models.configuration_skswin import SKSwinConfig
 from ..models.configuration_skvit import SKViTConfig
@@ -300,11 +301,15 @@ class FormerReader(ShapeReader):
 class ViTReader(ShapeReader):
     """Reads an SKViT."""
 
-    config_class = SKViTConfig
+    config_class: type[SKViTConfig] = SKViTConfig
+
+    @property
+    def family(self) -> str:
+        return self.config_class.model_type
 
     def settings(self) -> dict[str, Any]:
-        depth = self.count(r"skvit\.layers\.(\d+)\.")
-        layers = [f"skvit.layers.{number}" for number in range(depth)]
+        depth = self.count(rf"{self.family}\.layers\.(\d+)\.")
+        layers = [f"{self.family}.layers.{number}" for number in range(depth)]
         mixers = [self.mixer_of(layer) for layer in layers]
         if None in mixers:
             raise CheckpointError(f"Layer {mixers.index(None) + 1} has neither a key nor a key projection.")
@@ -333,10 +338,10 @@ class ViTReader(ShapeReader):
             "shifted_patch_tokenization": self.is_shifted,
             "layer_scale_init_value": LAYER_SCALE_INIT_VALUE if self.has("mixer_scale.scale") else None,
             "class_token": self.has("embeddings.cls_token"),
-            "num_register_tokens": self.shapes.get("skvit.embeddings.register_tokens", (1, 0))[1],
+            "num_register_tokens": self.shapes.get(f"{self.family}.embeddings.register_tokens", (1, 0))[1],
             "pooling": self.pooling(),
             "patch_bias": self.has("patch_embeddings.projection.bias"),
-            "embeddings_layernorm": "skvit.embeddings.layernorm.weight" in self.shapes,
+            "embeddings_layernorm": f"{self.family}.embeddings.layernorm.weight" in self.shapes,
             "distillation_token": self.has("embeddings.distillation_token"),
             "distillation_head": self.has("distillation_classifier.weight"),
             **({"num_labels": self.num_labels()} if self.has_classifier else {}),
@@ -353,7 +358,7 @@ class ViTReader(ShapeReader):
 
     @property
     def is_shifted(self) -> bool:
-        return len(self.shape("skvit.embeddings.patch_embeddings.projection.weight")) == 2
+        return len(self.shape(f"{self.family}.embeddings.patch_embeddings.projection.weight")) == 2
 
     def head_dim(self, static_layers: list[str]) -> int:
         if not static_layers:
@@ -375,7 +380,7 @@ class ViTReader(ShapeReader):
 
     def patches(self) -> tuple[tuple[int, int], int]:
         """`(height, width)` of a patch, and the channels of the image."""
-        shape = self.shape("skvit.embeddings.patch_embeddings.projection.weight")
+        shape = self.shape(f"{self.family}.embeddings.patch_embeddings.projection.weight")
         if not self.is_shifted:
             return (shape[2], shape[3]), shape[1]
         numbers = shape[1] // SHIFTED_IMAGES  # channels * height * width
@@ -389,9 +394,10 @@ class ViTReader(ShapeReader):
 
     def image_size(self, patch_size: tuple[int, int]) -> int | tuple[int, int]:
         known = self.known.get("image_size")
-        if known is not None and "skvit.embeddings.position_embeddings" not in self.shapes:
+        position_embeddings = f"{self.family}.embeddings.position_embeddings"
+        if known is not None and position_embeddings not in self.shapes:
             return simplified(known)
-        positions = self.shape("skvit.embeddings.position_embeddings")[1]
+        positions = self.shape(position_embeddings)[1]
         positions -= self.has("embeddings.cls_token") + self.has("embeddings.distillation_token")
         override = self.hints.image_size or self.known.get("image_size")
         if override is not None:
@@ -409,6 +415,36 @@ class ViTReader(ShapeReader):
                 " --image_size HEIGHT WIDTH."
             )
         return simplified((side * patch_size[0], side * patch_size[1]))
+
+
+class CaiTReader(ViTReader):
+    """Reads an SKCaiT."""
+
+    config_class = SKCaiTConfig
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            **super().settings(),
+            "talking_heads": self.talking_heads("skcait.layers.0"),
+            "num_class_layers": self.count(r"skcait\.pooler\.class_layers\.(\d+)\."),
+            "class_talking_heads": self.talking_heads("skcait.pooler.class_layers.0"),
+        }
+
+    def pooling(self) -> str:
+        return "class_layers"
+
+    def head_dim(self, static_layers: list[str]) -> int:
+        heads = self.shapes.get("skcait.layers.0.mixer.talking_heads.before.weight")
+        if heads is None or static_layers:
+            return super().head_dim(static_layers)
+        return self.shape("skcait.layers.0.mixer.v_proj.weight")[0] // heads[0]
+
+    def talking_heads(self, layer: str) -> str | None:
+        """Return which maps over the heads a layer has."""
+        before = f"{layer}.mixer.talking_heads.before"
+        if f"{before}.weight" not in self.shapes:
+            return None
+        return "affine" if f"{before}.bias" in self.shapes else "linear"
 
 
 class SwinReader(ShapeReader):
@@ -481,7 +517,11 @@ class SwinReader(ShapeReader):
         return simplified(override or (224, 224))
 
 
-READERS = {"skformer": FormerReader, "skswin": SwinReader}  # by the beginning of our names; any other is a ViT's
+READERS = {  # by the beginning of our names; any other is a ViT's
+    "skformer": FormerReader,
+    "skswin": SwinReader,
+    "skcait": CaiTReader,
+}
 
 
 def positions_at(size: int | tuple[int, int], stages: Iterable[int], stem: tuple[int, int]) -> dict[int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import first_line
 from .checkpoint import Checkpoint
 from .errors import CheckpointError
-from .names import TIMM_METAFORMER, TIMM_MIXERS, TIMM_SWIN, TIMM_VIT
+from .names import TIMM_CAIT, TIMM_METAFORMER, TIMM_MIXERS, TIMM_SWIN, TIMM_VIT
 
 ACTIVATIONS = {  # by the names of classes of torch's and timm's
     "GELU": "gelu", "GELUTanh": "gelu_pytorch_tanh", "QuickGELU": "quick_gelu", "SiLU": "silu",
@@ -37,12 +37,13 @@ def read_timm(name: str, random: bool) -> Checkpoint:
         "VisionTransformer": TIMM_VIT,
         "VisionTransformerDistilled": TIMM_VIT,
         "SwinTransformer": TIMM_SWIN,
+        "Cait": TIMM_CAIT,
     }
     code_base = known.get(type(model).__name__)
     if code_base is None:
         raise CheckpointError(
             f"{name} is a {type(model).__name__} of timm's, which has no counterpart here: expected a MetaFormer, a"
-            " VisionTransformer or a SwinTransformer."
+            " VisionTransformer, a SwinTransformer or a Cait."
         )
     from timm.data import resolve_model_data_config
 
@@ -55,6 +56,8 @@ def read_timm(name: str, random: bool) -> Checkpoint:
             left_out[SHARED_SPACE] = [key for key in state_dict if key.startswith("head.")]
             state_dict = {key: tensor for key, tensor in state_dict.items() if not key.startswith("head.")}
             model.num_classes = 0
+    elif code_base is TIMM_CAIT:
+        settings = {"image_size": model.patch_embed.img_size}
     elif code_base is TIMM_SWIN:
         settings = {"image_size": model.patch_embed.img_size, "patch_size": model.patch_embed.patch_size[0]}
     else:

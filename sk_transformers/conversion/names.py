@@ -95,6 +95,46 @@ TIMM_VIT_RULES = (
     (r"^head\.", "classifier."),
     (r"^head_dist\.", "distillation_classifier."),
 )
+TIMM_CAIT_RULES = (
+    (r"^cls_token$", "skcait.pooler.cls_token"),
+    (r"^pos_embed$", "skcait.embeddings.position_embeddings"),
+    (r"^patch_embed\.proj\.", "skcait.embeddings.patch_embeddings.projection."),
+    (r"^blocks\.(\d+)\.", r"skcait.layers.\1."),
+    (r"^blocks_token_only\.(\d+)\.", r"skcait.pooler.class_layers.\1."),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.gamma_1$", ".mixer_scale.scale"),
+    (r"\.gamma_2$", ".mlp_scale.scale"),
+    (r"\.attn\.proj_l\.", ".mixer.talking_heads.before."),
+    (r"\.attn\.proj_w\.", ".mixer.talking_heads.after."),
+    (r"\.attn\.proj\.", ".mixer.o_proj."),
+    (r"\.attn\.(q|k|v)\.", r".mixer.\1_proj."),
+    (r"\.attn\.", ".mixer."),
+    (r"^norm\.", "skcait.layernorm."),
+    (r"^head\.", "classifier."),
+)
+SMALL_CAIT_RULES = (
+    (r"^pos_embedding$", "skcait.embeddings.position_embeddings"),
+    (r"^cls_token$", "skcait.pooler.cls_token"),
+    (r"^to_patch_embedding\.1\.", "skcait.embeddings.patch_embeddings.projection."),
+    (r"^cls_transformer\.layers\.(\d+)\.0\.fn\.fn\.to_(q|k|v)\.", r"skcait.pooler.class_layers.\1.mixer.\2_proj."),
+    (r"^cls_transformer\.", "skcait.pooler.class_"),
+    (r"^patch_transformer\.", "skcait."),
+    (r"\.0\.scale$", ".mixer_scale.scale"),
+    (r"\.1\.scale$", ".mlp_scale.scale"),
+    (r"\.0\.fn\.norm\.", ".layernorm_before."),
+    (r"\.1\.fn\.norm\.", ".layernorm_after."),
+    (r"\.1\.fn\.fn\.net\.0\.", ".mlp.fc1."),
+    (r"\.1\.fn\.fn\.net\.3\.", ".mlp.fc2."),
+    (r"\.0\.fn\.fn\.mix_heads_pre_attn$", ".mixer.talking_heads.before.transposed"),
+    (r"\.0\.fn\.fn\.mix_heads_post_attn$", ".mixer.talking_heads.after.transposed"),
+    (r"\.0\.fn\.fn\.to_out\.0\.", ".mixer.o_proj."),
+    (r"\.0\.fn\.fn\.to_(q|v)\.", r".mixer.\1_proj."),
+    (r"\.0\.fn\.fn\.to_", ".mixer."),
+    (r"\.0\.fn\.fn\.k$", ".mixer.key"),
+    (r"^mlp_head\.0\.", "skcait.layernorm."),
+    (r"^mlp_head\.1\.", "classifier."),
+)
 TRANSFORMERS_LAYER_RULES = (
     (r"^(embeddings|encoder|layers|layernorm)\.", r"skvit.\1."),  # saved without a head
     (r"\.encoder\.layer\.", ".layers."),
@@ -250,6 +290,18 @@ TIMM_VIT = CodeBase(
     TIMM_VIT_RULES,
     {"layer_norm_eps": 1e-6},
 )
+SMALL_CAIT = CodeBase(
+    "vit-pytorch's CaiT, with static keys or without",
+    ("to_patch_embedding.1.weight", "patch_transformer.layers.0.0.fn.norm.weight"),
+    SMALL_CAIT_RULES,
+    {"normalize_patches": False, "layer_norm_eps": 1e-5},
+)
+TIMM_CAIT = CodeBase(
+    "timm's Cait",
+    ("patch_embed.proj.weight", "pos_embed", "blocks_token_only.0.attn.q.weight"),
+    TIMM_CAIT_RULES,
+    {"layer_norm_eps": 1e-6},
+)
 SMALL_SWIN = CodeBase(
     "swin-transformer-pytorch, with static keys or without",
     ("stage1.patch_partition.linear.weight", "stage1.layers.0.0.attention_block.fn.norm.weight"),
@@ -271,7 +323,9 @@ TRANSFORMERS_DINOV2 = CodeBase("transformers' DINOv2", (), TRANSFORMERS_DINOV2_R
 TRANSFORMERS_DINOV3 = CodeBase("transformers' DINOv3", (), TRANSFORMERS_DINOV3_RULES)
 TRANSFORMERS_CLIP = CodeBase("transformers' CLIP", (), TRANSFORMERS_CLIP_RULES)
 TRANSFORMERS_SIGLIP = CodeBase("transformers' SigLIP", (), TRANSFORMERS_CLIP_RULES)
-RECOGNIZED = (METAFORMER, TIMM_METAFORMER, SMALL_VIT, TIMM_VIT, SMALL_SWIN, TIMM_SWIN)
+RECOGNIZED = (  # the first that fits; a CaiT has the names of a ViT besides
+    METAFORMER, TIMM_METAFORMER, SMALL_VIT, SMALL_CAIT, TIMM_CAIT, TIMM_VIT, SMALL_SWIN, TIMM_SWIN,
+)  # fmt: skip
 
 TIMM_MIXERS = {"SepConv": "separable_conv", "Attention": "attention", "Pooling": "pooling", "Identity": "identity"}
 FUSED_PROJECTIONS = {
@@ -295,6 +349,8 @@ def convert_state_dict(state_dict: dict[str, torch.Tensor], rules: tuple[Rule, .
             name = re.sub(pattern, replacement, name)
         converted.update(_split_projection(name, _as_ours(name, tensor)))
     _share_bias(converted)
+    for name in [name for name in converted if name.endswith(".transposed")]:  # from heads in its rows
+        converted[name.replace(".transposed", ".weight")] = converted.pop(name).T
     for name in [name for name in converted if name.endswith(".attention_bias.shared_table")]:
         # A number for each distance of a key from its query, and here of a query from its key.
         converted[name.replace("shared_table", "bias")] = converted.pop(name).flip(0, 1).reshape(1, -1)
@@ -366,7 +422,19 @@ def _as_ours(name: str, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.reshape(1, -1, tensor.shape[-1])
     if name == "skswin.stem.projection.weight":
         return tensor.flatten(1)
+    if name == "skcait.embeddings.patch_embeddings.projection.weight" and tensor.dim() == 2:
+        return _as_convolution(tensor)
+    if name.endswith("_scale.scale"):
+        return tensor.flatten()
     return tensor.T if name.endswith(".attention_bias.bias") else tensor
+
+
+def _as_convolution(weight: torch.Tensor) -> torch.Tensor:
+    """Return a linear map of patches, their rows, columns and channels in this order, as that of a convolution."""
+    side = isqrt(weight.shape[1] // 3)
+    if weight.shape[1] != 3 * side**2:
+        raise CheckpointError(f"Patches of {weight.shape[1]} numbers are not square patches of 3 channels.")
+    return weight.unflatten(1, (side, side, 3)).permute(0, 3, 1, 2)
 
 
 def _split_projection(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..files import whole_folder
-from ..registration import is_ours, register_auto_classes
+from ..registration import AUTO_CLASSES, is_ours, register_auto_classes
 from .cards.card import create_card
 
 HANDLER = Path(__file__).parent / "templates" / "handler.py"
@@ -68,7 +68,7 @@ def check_exportable(model: PreTrainedModel) -> None:
     """Raise TypeError unless the model's code can travel with it."""
     if not is_ours(model):
         raise TypeError(
-            f"export takes an SKViT, SKFormer or SKSwin model, not {type(model).__name__}:"
+            f"export takes an SKViT, SKCaiT, SKFormer or SKSwin model, not {type(model).__name__}:"
             " unwrap it from DistributedDataParallel, torch.compile or PEFT first."
         )
 
@@ -76,18 +76,14 @@ def check_exportable(model: PreTrainedModel) -> None:
 def complete_auto_map(config_file: Path, model: PreTrainedModel) -> None:
     """Name a class for every Auto class; saving a model names the configuration's and its own only."""
     config = json.loads(config_file.read_text())
-    family = type(model.config).__name__.removesuffix("Config")
-    module = f"modeling_{model.config.model_type}"
+    config_class, classes = next(row for row in AUTO_CLASSES.items() if row[0].model_type == model.config.model_type)
+    named = {"AutoConfig": config_class, **{auto_class.__name__: classes[auto_class] for auto_class in classes}}
+    if "ForSemanticSegmentation" not in type(model).__name__:
+        named.pop("AutoModelForSemanticSegmentation", None)  # whose code the others do not bring
     config["auto_map"] = {
-        "AutoConfig": f"configuration_{model.config.model_type}.{family}Config",
-        "AutoModel": f"{module}.{family}Model",
-        "AutoModelForImageClassification": f"{module}.{family}ForImageClassification",
-        "AutoBackbone": f"{module}.{family}Backbone",
+        auto_class: f"{named_class.__module__.rpartition('.')[2]}.{named_class.__name__}"
+        for auto_class, named_class in named.items()
     }
-    if "ForSemanticSegmentation" in type(model).__name__:  # whose code the others do not bring
-        config["auto_map"]["AutoModelForSemanticSegmentation"] = (
-            f"{module}_segmentation.{family}ForSemanticSegmentation"
-        )
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 

@@ -125,7 +125,7 @@ def smallest_image(config: PretrainedConfig) -> tuple[int, int]:
             "attention_bias='relative' makes a bias for each grid from a table, which an ONNX graph does for one grid:"
             " export images of one size."
         )
-    if config.model_type == "skvit":
+    if not config.has_stages:
         return size_pair("image_size", config.image_size)
     mixers = {
         mixer
@@ -147,7 +147,7 @@ class PixelsToLogits(torch.nn.Module):
         super().__init__()
         self.model = model
         self.min_size = min_size
-        self.options = {"interpolate_pos_encoding": True} if min_size and model.config.model_type == "skvit" else {}
+        self.options = {"interpolate_pos_encoding": True} if min_size and not model.config.has_stages else {}
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         if self.min_size is not None:

@@ -15,6 +15,7 @@ from .fast_attention_cpu import tiled_conv_static_key_attention
 from .fast_paths import use_fast_paths
 from .grids import neighborhoods, window_padding_mask, window_partition, window_reverse
 from .reference import softmax_attention, static_key_logits
+from .talking_heads import TalkingHeads
 
 # Whether the CPU has AMX; True where this torch cannot tell. Asked here, since a call would break a compiled graph.
 HAS_TILE_UNITS = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: True)())
@@ -46,19 +47,22 @@ def scale(query: torch.Tensor, temperature: torch.Tensor | None) -> tuple[torch.
     return query * temperature.exp().to(query.dtype), 1.0
 
 
-def wants_reference(implementation: str, output_attentions: bool, normalization: str = "softmax") -> bool:
+def wants_reference(
+    implementation: str,
+    output_attentions: bool,
+    normalization: str = "softmax",
+    talking_heads: TalkingHeads | None = None,
+) -> bool:
     """Return whether the weights have to exist, or the plain way was asked for.
 
     Raises:
-        ValueError: if a kernel was asked for by name that cannot normalize so.
+        ValueError: if a kernel was asked for by name that cannot normalize so, or mix heads.
     """
-    if normalization == "softmax":
+    if normalization == "softmax" and talking_heads is None:
         return output_attentions or implementation == "eager" or not use_fast_paths()
     if implementation not in ("eager", "sdpa"):  # sdpa is the default, and no more than a wish for what is fastest
-        raise ValueError(
-            f"attn_implementation={implementation!r} computes softmax only, and attention_normalization is"
-            f" {normalization!r}: use 'eager'."
-        )
+        beyond = f"attention_normalization is {normalization!r}" if talking_heads is None else "talking_heads is set"
+        raise ValueError(f"attn_implementation={implementation!r} computes softmax only, and {beyond}: use 'eager'.")
     return True
 
 
@@ -72,6 +76,7 @@ def attend(
     implementation: str = "sdpa",
     output_attentions: bool = False,
     normalization: str = "softmax",
+    talking_heads: TalkingHeads | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return `softmax(scaling * query @ key.T + mask) @ value`, for computed and for static keys.
 
@@ -84,16 +89,17 @@ def attend(
         implementation: a name in transformers' `ALL_ATTENTION_FUNCTIONS`, or `"eager"` for the reference.
         output_attentions: whether to return the weights.
         normalization: what takes softmax's place, see `normalizations.py`.
+        talking_heads: the maps that mix heads, see `talking_heads.py`.
 
     Returns:
         The output, `(batch, queries, heads, d)`, and the weights, `(batch, heads, queries, keys)` or None.
     """
-    keeps_weights = wants_reference(implementation, output_attentions, normalization)
+    keeps_weights = wants_reference(implementation, output_attentions, normalization, talking_heads)
     keeps_weights = keeps_weights or overruns_mask(implementation, mask)
     if keeps_weights or products_beat_kernel(implementation, query, key) or exports_mask(mask):
         query = query * scaling
         logits = static_key_logits(query, key) if key.dim() == 3 else query @ key.mT
-        output, weights = softmax_attention(logits, value, mask, normalization)
+        output, weights = softmax_attention(logits, value, mask, normalization, talking_heads)
         return output.transpose(1, 2), weights if keeps_weights else None
     return fused_attention(mixer, query, key, value, scaling, mask, implementation), None
 

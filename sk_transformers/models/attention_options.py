@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .configuration_checks import ATTENTION_NORMALIZATIONS, check_choice
+from .configuration_checks import ATTENTION_NORMALIZATIONS, TALKING_HEADS, check_choice
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class AttentionOptions:
         attention_bias: a trained bias of the logits: None, `"full"` or `"relative"` (see `attention_bias.py`).
         attention_normalization: what makes weights of the logits: `"softmax"`, `"sparsemax"` or `"entmax15"` (see
             `normalizations.py`).
+        talking_heads: mix the heads before and after that: None, `"linear"` or `"affine"` (see `talking_heads.py`).
         static_key_resolution: what static keys do on another grid than `grid_size`: `"interpolate"` resizes them,
             `"window"` cuts the map into windows of the trained grid.
         key_windows: rows and columns of windows of `grid_size` that a static key has rows for, one key a window; None
@@ -49,12 +50,14 @@ class AttentionOptions:
     rope_theta: float | None = None
     attention_bias: str | None = None
     attention_normalization: str = "softmax"
+    talking_heads: str | None = None
     static_key_resolution: str = "interpolate"
     key_windows: tuple[int, int] | None = None
     initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
         check_choice("attention_normalization", self.attention_normalization, ATTENTION_NORMALIZATIONS)
+        check_choice("talking_heads", self.talking_heads, TALKING_HEADS)
         if not self.query_projection and self.inner_size != self.hidden_size:
             raise ValueError(
                 f"query_projection=False makes the {self.hidden_size} channels of a token its query, but there are"

@@ -8,6 +8,7 @@ SPATIAL_MIXER_NAMES = ("separable_conv", "pooling", "identity", "random")
 TOKEN_MIXER_NAMES = ATTENTION_MIXER_NAMES + SPATIAL_MIXER_NAMES
 ATTENTION_BIASES = (None, "full", "relative")
 ATTENTION_NORMALIZATIONS = ("softmax", "sparsemax", "entmax15")
+TALKING_HEADS = (None, "linear", "affine")
 INTERPOLATION_NAMES = ("auto", "bicubic", "bicubic_antialias", "bilinear_antialias")
 
 

@@ -9,6 +9,7 @@ from .configuration_checks import (
     ATTENTION_NORMALIZATIONS,
     INTERPOLATION_NAMES,
     SPATIAL_MIXER_NAMES,
+    TALKING_HEADS,
     biases_of_mixers,
     check_at_least,
     check_choice,
@@ -44,6 +45,8 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
             BEiT); see `attention_bias.py`. A static map has a full one where it is None.
         attention_normalization: what makes weights of the logits in the layers that attend: `"softmax"`, or
             `"sparsemax"` or `"entmax15"`, which give most tokens a weight of exactly 0, slowly (`normalizations.py`).
+        talking_heads: mix the heads' logits and their weights in the layers that attend, slowly: None, `"linear"`, or
+            `"affine"`, with biases (`talking_heads.py`).
         query_projection: False makes a token its own query, in the layers with static keys.
         qkv_bias: whether the query, key and value projections have biases.
         key_bias: False leaves out the key's, which BEiT and DINOv3 do not have.
@@ -87,6 +90,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
 
     model_type = "skvit"
     has_stages = False
+    poolings = (*CLASS_TOKEN_POOLINGS, "mean", "attention")
 
     def __init__(
         self,
@@ -102,6 +106,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         token_mixer: str | list[str] = "static_key",
         attention_bias: str | list[str | None] | None = None,
         attention_normalization: str = "softmax",
+        talking_heads: str | None = None,
         query_projection: bool = True,
         qkv_bias: bool = True,
         key_bias: bool = True,
@@ -146,6 +151,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         self.token_mixer = token_mixer
         self.attention_bias = attention_bias
         self.attention_normalization = attention_normalization
+        self.talking_heads = talking_heads
         self.query_projection = query_projection
         self.qkv_bias = qkv_bias
         self.key_bias = key_bias
@@ -191,7 +197,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         if self.layer_scale_init_value is not None:
             check_at_least(0, layer_scale_init_value=self.layer_scale_init_value)
         check_at_least(0, num_register_tokens=self.num_register_tokens)
-        check_choice("pooling", self.pooling, (*CLASS_TOKEN_POOLINGS, "mean", "attention"))
+        check_choice("pooling", self.pooling, self.poolings)
         check_choice("position_embedding_type", self.position_embedding_type, ("learned", "rotary", None))
         check_choice("final_norm", self.final_norm, ("tokens", "pooled", None))
         if self.pooling == "cls_mean" and self.final_norm == "pooled":
@@ -205,7 +211,10 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         if self.pooling in CLASS_TOKEN_POOLINGS and not self.class_token:
             raise ValueError(f"pooling={self.pooling!r} reads a class token, but class_token is False: use 'mean'.")
         if self.distillation_token and not self.class_token:
-            raise ValueError(f"distillation_token needs a class token, but pooling is {self.pooling!r}: use 'cls'.")
+            raise ValueError(
+                f"distillation_token needs a class token in all layers, but pooling is {self.pooling!r}: use an SKViT"
+                " with 'cls'."
+            )
         if self.distillation_head and not self.distillation_token:
             raise ValueError("distillation_head classifies the distillation token: set distillation_token too.")
         if self.distillation_head and self.pooling != "cls":
@@ -219,6 +228,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         check_mixers("token_mixer", self.token_mixers, self.num_hidden_layers, "layers")
         biases_of_mixers(self.attention_bias, self.token_mixers, "layers")
         check_choice("attention_normalization", self.attention_normalization, ATTENTION_NORMALIZATIONS)
+        check_choice("talking_heads", self.talking_heads, TALKING_HEADS)
         whole_patches = self.strict_image_size or self.shifted_patch_tokenization
         for image, patch in zip(size_pair("image_size", self.image_size), size_pair("patch_size", self.patch_size)):
             if image < patch or (image % patch and whole_patches):

@@ -156,6 +156,27 @@ def build_layernorm(config: SKViTConfig, is_there: bool) -> nn.Module:
     return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if is_there else nn.Identity()
 
 
+def attention_options(config: SKViTConfig, token_mixer: str, attention_bias: str | None) -> AttentionOptions:
+    """Return what the mixer of a layer is made of."""
+    return AttentionOptions(
+        config.hidden_size,
+        config.grid_size,
+        config.num_attention_heads,
+        cast(int, config.head_dim),
+        num_class_tokens=config.num_prefix_tokens,
+        query_projection=config.query_projection or not token_mixer.endswith("static_key"),
+        qkv_bias=config.qkv_bias,
+        key_bias=config.key_bias,
+        rope_theta=config.rope_theta if config.position_embedding_type == "rotary" else None,
+        mask_diagonal=config.mask_diagonal,
+        learned_temperature=config.learned_temperature,
+        attention_bias=attention_bias,
+        attention_normalization=config.attention_normalization,
+        talking_heads=config.talking_heads,
+        initializer_range=config.initializer_range,
+    )
+
+
 def build_layer_scale(config: SKViTConfig) -> nn.Module:
     if config.layer_scale_init_value is None:
         return nn.Identity()
@@ -165,27 +186,11 @@ def build_layer_scale(config: SKViTConfig) -> nn.Module:
 class SKViTLayer(GradientCheckpointingLayer):
     """A pre-norm layer: `x + mixer(norm(x))`, then `x + mlp(norm(x))`."""
 
-    def __init__(self, config: SKViTConfig, token_mixer: str, attention_bias: str | None, drop_path_rate: float):
+    def __init__(self, config: SKViTConfig, mixer: nn.Module, drop_path_rate: float):
         super().__init__()
         self.config = config
         self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        options = AttentionOptions(
-            config.hidden_size,
-            config.grid_size,
-            config.num_attention_heads,
-            cast(int, config.head_dim),
-            num_class_tokens=config.num_prefix_tokens,
-            query_projection=config.query_projection or not token_mixer.endswith("static_key"),
-            qkv_bias=config.qkv_bias,
-            key_bias=config.key_bias,
-            rope_theta=config.rope_theta if config.position_embedding_type == "rotary" else None,
-            mask_diagonal=config.mask_diagonal,
-            learned_temperature=config.learned_temperature,
-            attention_bias=attention_bias,
-            attention_normalization=config.attention_normalization,
-            initializer_range=config.initializer_range,
-        )
-        self.mixer = build_token_mixer(token_mixer, options)
+        self.mixer = mixer
         self.mixer_scale = build_layer_scale(config)
         self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         mlp_class = GatedMLP if config.gated_mlp else MLP
@@ -202,9 +207,13 @@ class SKViTLayer(GradientCheckpointingLayer):
             output_attentions=output_attentions,
             implementation=self.config._attn_implementation,
         )
+        return self.add_branches(hidden_states, mixed), weights
+
+    def add_branches(self, hidden_states: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+        """Return the tokens with what the mixer made of them, and then with what the MLP makes of that."""
         hidden_states = hidden_states + self.drop_path(self.mixer_scale(mixed))
         mlp_output = self.mlp(self.layernorm_after(hidden_states))
-        return hidden_states + self.drop_path(self.mlp_scale(mlp_output)), weights
+        return hidden_states + self.drop_path(self.mlp_scale(mlp_output))
 
 
 class SKViTPreTrainedModel(StaticKeyPreTrainedModel):
@@ -222,7 +231,8 @@ class SKViTModel(SKViTPreTrainedModel):
         self.embeddings = SKViTEmbeddings(config)
         rates = drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
         self.layers = nn.ModuleList(
-            SKViTLayer(config, *layer) for layer in zip(config.token_mixers, config.attention_biases, rates)
+            SKViTLayer(config, build_token_mixer(mixer, attention_options(config, mixer, bias)), rate)
+            for mixer, bias, rate in zip(config.token_mixers, config.attention_biases, rates)
         )
         self.layernorm = build_layernorm(config, config.final_norm is not None)
         self.pooler = AttentionPooling(config) if config.pooling == "attention" else None
@@ -230,6 +240,12 @@ class SKViTModel(SKViTPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embeddings
+
+    def pool(
+        self, tokens: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Return what is read of the tokens, `(batch, pooled_size)`, and the attention weights of layers for that."""
+        return pool(tokens, self.config, self.pooler), ()
 
     def forward(
         self,
@@ -272,7 +288,8 @@ class SKViTModel(SKViTPreTrainedModel):
 
         norm_first = self.config.final_norm == "tokens"
         hidden_states = self.layernorm(hidden_states) if norm_first else hidden_states
-        pooled = pool(hidden_states, self.config, self.pooler)
+        pooled, attentions = self.pool(hidden_states, output_attentions)
+        all_attentions += attentions
         outputs = BaseModelOutputWithPooling(
             last_hidden_state=hidden_states,
             pooler_output=pooled if norm_first else self.layernorm(pooled),
@@ -289,10 +306,12 @@ def build_classifier(config: SKViTConfig) -> nn.Module:
 class SKViTForImageClassification(SKViTPreTrainedModel):
     """SKViT with a linear classifier, or with one for each of DeiT's two class tokens."""
 
+    model_class = SKViTModel
+
     def __init__(self, config: SKViTConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.skvit = SKViTModel(config)
+        setattr(self, self.base_model_prefix, self.model_class(config))
         self.classifier = build_classifier(config)
         self.distillation_classifier = build_classifier(config) if config.distillation_head else None
         self.post_init()
@@ -316,7 +335,7 @@ class SKViTForImageClassification(SKViTPreTrainedModel):
             `logits`, `(batch, num_labels)`, and `loss` if there are labels.
         """
         *_, return_dict = output_options(self.config, output_attentions, output_hidden_states, return_dict)
-        outputs = self.skvit(
+        outputs = self.base_model(
             pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states, return_dict=True
         )
         logits = self.classifier(outputs.pooler_output)

@@ -11,13 +11,14 @@ Without a source in the paper: a bias `B` of the logits that is a parameter, add
 
     map    out = softmax(B) @ v
 
-Any of them may have another of `normalizations.py` in softmax's place.
+Any of them may have another of `normalizations.py` in softmax's place, and talking heads around it.
 """
 
 import torch
 from torch.nn import functional as F
 
 from .normalizations import normalize
+from .talking_heads import TalkingHeads
 
 
 def static_key_attention(
@@ -40,10 +41,14 @@ def conv_static_key_attention(
 
 
 def static_map(
-    bias: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None, normalization: str = "softmax"
+    bias: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    normalization: str = "softmax",
+    talking_heads: TalkingHeads | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a static map's output and weights, as above; the bias is `(heads, N, N)`."""
-    return softmax_attention(bias.expand(value.shape[0], -1, -1, -1), value, mask, normalization)
+    return softmax_attention(bias.expand(value.shape[0], -1, -1, -1), value, mask, normalization, talking_heads)
 
 
 def static_key_logits(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
@@ -69,11 +74,18 @@ def conv_static_key_logits(
 
 
 def softmax_attention(
-    logits: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None, normalization: str = "softmax"
+    logits: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    normalization: str = "softmax",
+    talking_heads: TalkingHeads | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return `softmax(logits + mask) @ value` and the weights; the mask is additive.
 
-    `normalization` names what takes softmax's place, see `normalizations.py`.
+    `normalization` names what takes softmax's place, see `normalizations.py`. With talking heads the weights are those
+    before the heads are mixed again: of each query they sum to one.
     """
+    logits = logits if talking_heads is None else talking_heads.before.mix(logits)
     weights = normalize(logits if mask is None else logits + mask, normalization)
-    return weights @ value, weights
+    mixed = weights if talking_heads is None else talking_heads.after.mix(weights)
+    return mixed @ value, weights

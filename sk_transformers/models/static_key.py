@@ -37,6 +37,7 @@ from .attention_options import AttentionOptions
 from .grids import KERNEL_SIZE, ResizedKeys, window_partition
 from .reference import conv_static_key_logits, softmax_attention, static_key_logits
 from .rotary import rotate
+from .talking_heads import build_talking_heads
 
 
 class SelfAttention(nn.Module):
@@ -52,6 +53,7 @@ class SelfAttention(nn.Module):
         self.o_proj = nn.Linear(inner_size, width, bias=options.output_bias)
         self.temperature = nn.Parameter(torch.empty(1)) if options.learned_temperature else None
         self.attention_bias = build_attention_bias(options)
+        self.talking_heads = build_talking_heads(options)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -85,8 +87,9 @@ class SelfAttention(nn.Module):
             query, key = rotate(grid_size, self.num_class_tokens, options.rope_theta, query, key)
         query, scaling = scale(query, self.temperature)
         mask = logit_mask(self, mask, grid_size, value)
+        normalization = options.attention_normalization
         output, weights = attend(
-            self, query, key, value, scaling, mask, implementation, output_attentions, options.attention_normalization
+            self, query, key, value, scaling, mask, implementation, output_attentions, normalization, self.talking_heads
         )
         return self.o_proj(output.flatten(2)), weights
 
@@ -108,6 +111,7 @@ class StaticKeyAttention(nn.Module):
         self.key = nn.Parameter(torch.empty(options.num_heads, num_keys, options.head_dim))
         self.resized_keys = ResizedKeys(self.key_grid_size, options.num_class_tokens)
         self.attention_bias = build_attention_bias(options)
+        self.talking_heads = build_talking_heads(options)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -143,8 +147,9 @@ class StaticKeyAttention(nn.Module):
             (key,) = self.resized_keys(self.static_keys(), grid_size)  # (heads, tokens, head_dim): no image is in it
         query, scaling = scale(query, self.temperature)
         mask = logit_mask(self, mask, grid_size, value)
+        normalization = options.attention_normalization
         output, weights = attend(
-            self, query, key, value, scaling, mask, implementation, output_attentions, options.attention_normalization
+            self, query, key, value, scaling, mask, implementation, output_attentions, normalization, self.talking_heads
         )
         return self.o_proj(output.flatten(2)), weights
 
@@ -178,6 +183,7 @@ class ConvStaticKeyAttention(nn.Module):
         self.temperature = nn.Parameter(torch.empty(1)) if options.learned_temperature and has_class else None
         self.resized_keys = ResizedKeys(options.grid_size, options.num_class_tokens)
         self.attention_bias = build_attention_bias(options)
+        self.talking_heads = build_talking_heads(options)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -215,12 +221,13 @@ class ConvStaticKeyAttention(nn.Module):
         grid_query = query[:, :, first:]
         class_query, class_scaling = scale(query[:, :, :first], self.temperature)
         scaling = 1.0 if options.learned_temperature else options.head_dim**-0.5
-        if wants_reference(implementation, output_attentions, options.attention_normalization):
+        normalization, talking_heads = options.attention_normalization, self.talking_heads
+        if wants_reference(implementation, output_attentions, normalization, talking_heads):
             logits = conv_static_key_logits(grid_query, key, key_bias, grid_size) * scaling
             if first:
                 class_logits = static_key_logits(class_query, class_key[0]) * class_scaling
                 logits = torch.cat([class_logits, logits], dim=2)
-            output, weights = softmax_attention(logits, value, mask, options.attention_normalization)
+            output, weights = softmax_attention(logits, value, mask, normalization, talking_heads)
             return self.o_proj(output.transpose(1, 2).flatten(2)), weights
 
         class_mask, grid_mask = (None, None) if mask is None else (mask[:, :, :first], mask[:, :, first:])

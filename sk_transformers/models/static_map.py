@@ -16,6 +16,7 @@ from .attention_options import AttentionOptions
 from .grids import GridCache
 from .normalizations import normalize
 from .reference import static_map
+from .talking_heads import build_talking_heads
 
 
 class StaticMap(nn.Module):
@@ -30,6 +31,7 @@ class StaticMap(nn.Module):
         self.v_proj = nn.Linear(options.hidden_size, options.inner_size, bias=options.qkv_bias)
         self.o_proj = nn.Linear(options.inner_size, options.hidden_size, bias=options.output_bias)
         self.attention_bias = AttentionBias(options, options.attention_bias or "full")
+        self.talking_heads = build_talking_heads(options)
         self.kept_weights = GridCache()
 
     def forward(
@@ -49,18 +51,22 @@ class StaticMap(nn.Module):
         if mask is not None or wants_reference(implementation, output_attentions):
             mask = hide_diagonal(mask, value) if options.mask_diagonal else mask
             bias = self.attention_bias(grid_size).to(value.dtype)
-            output, weights = static_map(bias, value, mask, options.attention_normalization)
+            output, weights = static_map(bias, value, mask, options.attention_normalization, self.talking_heads)
             return self.o_proj(output.transpose(1, 2).flatten(2)), weights if output_attentions else None
         weights = self.weights(grid_size).to(value.dtype)
         output = torch.einsum("hqk,bhkd->bqhd", weights, value)  # one product a head, for all images
         return self.o_proj(output.flatten(2)), None
 
     def weights(self, grid_size: tuple[int, int]) -> torch.Tensor:
-        """Return the attention weights on a grid, `(heads, tokens, tokens)`."""
+        """Return what values are weighted by on a grid, `(heads, tokens, tokens)`."""
+        talking_heads = self.talking_heads
 
         def make() -> list[torch.Tensor]:
             bias = self.attention_bias.on_grid(grid_size)[None]
+            bias = bias if talking_heads is None else talking_heads.before.mix(bias)
             bias = hide_diagonal(bias, bias) if self.options.mask_diagonal else bias
-            return [normalize(bias[0], self.options.attention_normalization)]
+            weights = normalize(bias[0], self.options.attention_normalization)
+            return [weights if talking_heads is None else talking_heads.after.mix(weights[None])[0]]
 
-        return self.kept_weights.remember([self.attention_bias.bias], grid_size, make)[0]
+        parameters = [self.attention_bias.bias, *(talking_heads.parameters() if talking_heads is not None else ())]
+        return self.kept_weights.remember(parameters, grid_size, make)[0]

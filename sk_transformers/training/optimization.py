@@ -10,7 +10,7 @@ from torch import nn
 
 from .options import PARAMETER_KINDS, OptimizationOptions, ScheduleOptions
 
-LAYER = re.compile(r"(?:stages\.(\d+)\.)?layers\.(\d+)\.")
+LAYER = re.compile(r"(?:stages\.(\d+)\.)?(?<!_)layers\.(\d+)\.")  # not those of a class token, a part of the head
 STAGE = re.compile(r"stages\.(\d+)\.downsampling\.")
 EMBEDDINGS = ("embeddings.", "stem.")
 

@@ -12,6 +12,8 @@ from transformers import PretrainedConfig, ViTImageProcessor
 from transformers.models.auto import modeling_auto
 
 from sk_transformers import (
+    SKCaiTForImageClassification,
+    SKCaiTModel,
     SKFormerBackbone,
     SKFormerForImageClassification,
     SKFormerModel,
@@ -25,7 +27,7 @@ from sk_transformers import (
 )
 from sk_transformers.models.configuration_checks import ATTENTION_MIXER_NAMES, TOKEN_MIXER_NAMES
 
-from ..support.small_models import SWINS, VITS, small_config
+from ..support.small_models import CAITS, FORMERS, SWINS, VITS, small_config
 from .suite import import_suite
 
 pytestmark = pytest.mark.slow
@@ -38,6 +40,8 @@ NAMES = (
     "deit",
     "bias-vit",
     "spatial-vit",
+    "skcait",
+    "authors-cait",
     "skaformer",
     "cskaformer",
     "map-norm-former",
@@ -48,6 +52,7 @@ NAMES = (
     "cskswin",
 )
 SKVIT = (SKViTModel, SKViTForImageClassification, SKViTBackbone)
+SKCAIT = (SKCaiTModel, SKCaiTForImageClassification)  # which has no backbone
 SKFORMER = (SKFormerModel, SKFormerForImageClassification, SKFormerBackbone)
 SKSWIN = (SKSwinModel, SKSwinForImageClassification, SKSwinBackbone)
 AUTO_CLASSES = (  # where the suite looks up what a class is
@@ -86,7 +91,7 @@ class SmallModel:
             self.num_steps = len(config.depths)
             self.hidden_shape = config.grid_sizes[0]
         attending = [layer for layer in layers if layer[0] in ATTENTION_MIXER_NAMES]
-        self.num_attentions = len(attending)
+        self.num_attentions = len(attending) + getattr(config, "num_class_layers", 0)
         if attending:
             _, (height, width), self.num_attention_heads = attending[0]
             self.seq_length = height * width + getattr(config, "num_prefix_tokens", 0)
@@ -171,7 +176,8 @@ class BackboneTests(suite["test_backbone_common"].BackboneTesterMixin):
 
 def add_tests(name: str) -> None:
     """Define the test classes of a row of `small_models`."""
-    model, classifier, backbone = classes = SKVIT if name in VITS else SKSWIN if name in SWINS else SKFORMER
+    families = ((VITS, SKVIT), (CAITS, SKCAIT), (FORMERS, SKFORMER), (SWINS, SKSWIN))
+    model, classifier, *backbones = classes = next(found for rows, found in families if name in rows)
     title = name.title().replace("-", "")
     has_attentions = SmallModel(name).num_attentions > 0
     shared = {"name": name, "has_attentions": has_attentions}
@@ -184,11 +190,12 @@ def add_tests(name: str) -> None:
             "pipeline_model_mapping": {"image-feature-extraction": model, "image-classification": classifier},
         },
     )
-    globals()[f"{title}BackboneTests"] = type(
-        f"{title}BackboneTests",
-        (BackboneTests, unittest.TestCase),
-        {**shared, "all_model_classes": (backbone,), "config_class": backbone.config_class},
-    )
+    for backbone in backbones:
+        globals()[f"{title}BackboneTests"] = type(
+            f"{title}BackboneTests",
+            (BackboneTests, unittest.TestCase),
+            {**shared, "all_model_classes": (backbone,), "config_class": backbone.config_class},
+        )
 
 
 for name in NAMES:

@@ -36,16 +36,17 @@ processor.save_pretrained(work / "again")
 again = AutoModelForImageClassification.from_pretrained(work / "again", **options).eval()
 base = AutoModel.from_pretrained(repo, **options).eval()
 base_again = AutoModel.from_pretrained(work / "again", **options)
-backbone = AutoBackbone.from_config(config, **options).eval()
+backbones = [AutoBackbone.from_config(config, **options).eval()] if "AutoBackbone" in config.auto_map else []
 
 with torch.no_grad():
     outputs = {
         "logits": model(pixel_values).logits,
         "logits_again": again(pixel_values).logits,
         "pooler_output": base(pixel_values).pooler_output,
-        "feature_map": backbone(pixel_values).feature_maps[-1],
         "pixel_values": pixel_values,
     }
+for backbone in backbones:
+    outputs["feature_map"] = backbone(pixel_values).feature_maps[-1].detach()
 save_file({name: tensor.contiguous() for name, tensor in outputs.items()}, work / "outputs.safetensors")
 classify = pipeline("image-classification", model=str(repo), **options)
 embed = pipeline("image-feature-extraction", model=str(repo), **options)
@@ -53,6 +54,6 @@ report = {
     "transformers": transformers.__version__,
     "labels": [answer["label"] for answer in classify(image, top_k=3)],
     "features": len(embed(image)[0]),
-    "modules": sorted({type(m).__module__.split(".")[0] for m in (model, again, base, base_again, backbone)}),
+    "modules": sorted({type(m).__module__.split(".")[0] for m in (model, again, base, base_again, *backbones)}),
 }
 (work / "report.json").write_text(json.dumps(report))

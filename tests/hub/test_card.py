@@ -116,7 +116,8 @@ def test_drawings_have_a_letter_for_each_layer(name):
     body, *legend = drawing.split("\n\n")
     letters = [word for word in body.split() if set(word) in ({"K"}, {"."})]
     assert sum(word.count("K") for word in letters) == len(static)
-    assert sum(map(len, letters)) == sum(getattr(model.config, "depths", [len(model.config.token_mixers)]))
+    depths = getattr(model.config, "depths", [len(model.config.token_mixers)])
+    assert sum(map(len, letters)) == sum(depths) + getattr(model.config, "num_class_layers", 0)
     assert bool(legend) == bool(static)
     assert max(map(len, drawing.splitlines())) <= 100
 

@@ -17,13 +17,13 @@ from transformers import ConvNextImageProcessor, ViTImageProcessor
 from sk_transformers import SKFormerModel
 from sk_transformers.hub import export
 
-from ..support.small_models import VITS, small_config, small_model
+from ..support.small_models import CAITS, VITS, small_config, small_model
 
 LABELS = {0: "ant", 1: "bee", 2: "cicada"}
 
 
 def processor_for(config):
-    if config.model_type == "skvit":
+    if not config.has_stages:
         return ViTImageProcessor(size={"height": config.image_size, "width": config.image_size})
     return ConvNextImageProcessor(size={"shortest_edge": config.image_size}, crop_pct=1.0)
 
@@ -45,7 +45,9 @@ def load_elsewhere(repo, work, script="load_repo.py"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cskvit-small-data", "skvit-mean", "cskaformer", "window-former", "separate-swin"])
+@pytest.mark.parametrize(
+    "name", ["cskvit-small-data", "skvit-mean", "cskaformer", "window-former", "separate-swin", "skcait"]
+)
 def test_repo_loads_without_this_package(name, tmp_path):
     model = labelled_model(name)
     repo = export(model, processor_for(model.config), tmp_path / "repo")
@@ -59,7 +61,7 @@ def test_repo_loads_without_this_package(name, tmp_path):
     torch.testing.assert_close(tensors["logits"], expected.logits)
     torch.testing.assert_close(tensors["logits_again"], expected.logits)
     torch.testing.assert_close(tensors["pooler_output"], pooled)
-    assert tensors["feature_map"].dim() == 4
+    assert name in CAITS or tensors["feature_map"].dim() == 4
 
     code = sorted(file.name for file in repo.glob("*.py") if file.name not in ("decoding.py", "handler.py"))
     again = tmp_path / "work" / "again"
@@ -84,7 +86,8 @@ def test_repo_is_complete(tmp_path):
         "configuration_checks.py", "configuration_skformer.py", "decoding.py", "fast_attention_cpu.py", "fast_mlp.py",
         "fast_paths.py", "grids.py", "handler.py", "layers.py", "model.safetensors", "modeling_common.py",
         "modeling_skformer.py", "modeling_stages.py", "normalizations.py", "preprocessor_config.json",
-        "reference.py", "rotary.py", "static_key.py", "static_map.py", "token_mixers.py",
+        "reference.py", "rotary.py", "static_key.py", "static_map.py", "talking_heads.py",
+        "token_mixers.py",
     }  # fmt: skip
     assert "Apache License" in (repo / "LICENSE").read_text()
     assert all(oct(file.stat().st_mode)[-3:] == "644" for file in repo.iterdir())
@@ -98,7 +101,7 @@ def test_headless_models_and_backbones_are_exported_too(tmp_path):
     assert not (repo / "handler.py").exists()  # it answers with classes
 
 
-@pytest.mark.parametrize("name", VITS)
+@pytest.mark.parametrize("name", [*VITS, *CAITS])
 def test_card_says_where_the_mixers_are(name, tmp_path):
     model = small_model(name)
     card = (export(model, processor_for(model.config), tmp_path / "repo") / "README.md").read_text()

@@ -53,6 +53,8 @@ SHALLOW = {"depths": [1, 1, 1, 1]}
         ("skaformer", SHALLOW),
         ("cskaformer", SHALLOW),
         ("separate-swin", {"depths": [2, 1]}),
+        ("cait", {"num_hidden_layers": 1}),
+        ("authors-cait", {}),
     ],
 )
 def test_logits_are_torchs(name, depth, tmp_path):
@@ -124,7 +126,14 @@ def assert_refused(file, size):
 
 
 @pytest.mark.parametrize(
-    "name, size", [("skvit", (16, 16)), ("vit", (16, 16)), ("skaformer", (64, 64)), ("map-norm-former", (64, 64))]
+    "name, size",
+    [
+        ("skvit", (16, 16)),
+        ("vit", (16, 16)),
+        ("skcait", (16, 16)),
+        ("skaformer", (64, 64)),
+        ("map-norm-former", (64, 64)),
+    ],
 )
 def test_smallest_image_where_something_belongs_to_a_grid(name, size):
     assert smallest_image(small_config(name)) == size

@@ -23,7 +23,7 @@ EXPLAINED = {  # what bandit finds in the files, once in each
 }
 
 
-@pytest.fixture(scope="module", params=["skvit", "cskaformer", "skswin"])
+@pytest.fixture(scope="module", params=["skvit", "skcait", "cskaformer", "skswin"])
 def repo(request, tmp_path_factory):
     processor = ConvNextImageProcessor(size={"shortest_edge": 32})
     return export(small_model(request.param), processor, tmp_path_factory.mktemp("code") / request.param)

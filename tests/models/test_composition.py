@@ -41,7 +41,7 @@ def test_gradients_reach_all_that_is_returned(name):
     assert all(tensor.grad is not None and tensor.grad.shape == tensor.shape for tensor in returned)
 
 
-@pytest.mark.parametrize("name", ["skvit", "vit-small-data", "deit", "skaformer", "map-norm-former"])
+@pytest.mark.parametrize("name", ["skvit", "vit-small-data", "deit", "skcait", "skaformer", "map-norm-former"])
 def test_input_embeddings_require_gradients(name):
     """What a checkpointed layer below frozen weights needs; it must not change the network."""
     model = small_model(name)
@@ -53,7 +53,7 @@ def test_input_embeddings_require_gradients(name):
     torch.testing.assert_close(logits, expected)
 
 
-@pytest.mark.parametrize("name", ["skvit", "cskvit", "vit", "skaformer", "cskaformer"])
+@pytest.mark.parametrize("name", ["skvit", "cskvit", "vit", "skcait", "skaformer", "cskaformer"])
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_adapters_train_through_checkpointed_layers(name, use_reentrant):
     gradients = []

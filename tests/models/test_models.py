@@ -20,8 +20,9 @@ def images(model, batch=2, **options):
 
 
 def attending_layers(config):
-    if config.model_type == "skvit":
-        return [mixer for mixer in config.token_mixers if mixer in ATTENTION_MIXER_NAMES]
+    if not config.has_stages:
+        class_layers = ["attention"] * getattr(config, "num_class_layers", 0)
+        return [mixer for mixer in config.token_mixers if mixer in ATTENTION_MIXER_NAMES] + class_layers
     return [
         m for m, depth in zip(config.token_mixers, config.depths) for _ in range(depth) if m in ATTENTION_MIXER_NAMES
     ]

@@ -6,7 +6,7 @@ import torch
 from sk_transformers import create_model
 from sk_transformers.models.grids import resize_grid
 
-from ..support.small_models import FORMERS, VITS, small_model
+from ..support.small_models import CAITS, FORMERS, VITS, small_model
 
 
 @pytest.mark.parametrize("name", FORMERS)
@@ -34,7 +34,7 @@ def test_a_finer_stem_takes_smaller_images():
         model(torch.randn(1, 3, 15, 16))
 
 
-@pytest.mark.parametrize("name", VITS)
+@pytest.mark.parametrize("name", [*VITS, *CAITS])
 @pytest.mark.parametrize("size", [(4, 4), (8, 20), (24, 12)])
 @torch.no_grad()
 def test_vit_takes_any_multiple_of_its_patch(name, size):

@@ -1,6 +1,8 @@
 """The smallest networks that still have every part: the settings of models that a test builds in milliseconds."""
 
 from sk_transformers import (
+    SKCaiTConfig,
+    SKCaiTForImageClassification,
     SKFormerConfig,
     SKFormerForImageClassification,
     SKSwinConfig,
@@ -53,7 +55,20 @@ VITS = {
         "token_mixer": ["static_map", "attention", "static_key", "conv_static_key"],
         "attention_normalization": "entmax15",
     },
+    "talking-vit": {
+        "token_mixer": ["static_map", "attention", "static_key", "conv_static_key"],
+        "talking_heads": "affine",
+    },
     "spatial-vit": {"token_mixer": ["separable_conv", "pooling", "identity", "random"], "pooling": "mean"},
+}  # fmt: skip
+CAITS = {
+    "cait": {"token_mixer": "attention"},
+    "skcait": {"token_mixer": "static_key"},
+    "cskcait": {"token_mixer": ["conv_static_key", "static_map"], "talking_heads": None},
+    "authors-cait": {
+        "token_mixer": ["static_key", "attention"], "talking_heads": "linear", "class_talking_heads": "linear",
+        "normalize_patches": False, "qkv_bias": False,
+    },
 }  # fmt: skip
 FORMERS = {
     "skaformer": {},
@@ -90,18 +105,18 @@ SWINS = {
         "qkv_bias": False,
     },
 }  # fmt: skip
-ALL = [*VITS, *FORMERS, *SWINS]
+ALL = [*VITS, *CAITS, *FORMERS, *SWINS]
 
 
 def small_config(name: str, **overrides):
     """Return the configuration of one of `ALL`, with fields set anew."""
-    if name in VITS:
-        mixers = VITS[name]["token_mixer"]
+    if name in (vits := {**VITS, **CAITS}):
+        mixers = vits[name]["token_mixer"]
         sizes = {
             "image_size": 16, "patch_size": 4, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32,
             "num_hidden_layers": len(mixers) if isinstance(mixers, list) else 2, "num_labels": 3,
         }  # fmt: skip
-        return SKViTConfig(**{**sizes, **VITS[name], **overrides})
+        return (SKViTConfig if name in VITS else SKCaiTConfig)(**{**sizes, **vits[name], **overrides})
     if name in SWINS:
         sizes = {
             "image_size": 32, "patch_size": 2, "depths": [2, 2], "hidden_sizes": [16, 32], "head_dim": 8,
@@ -119,6 +134,7 @@ def small_model(name: str, **overrides):
     config = small_config(name, **overrides)
     classes = {
         SKViTConfig: SKViTForImageClassification,
+        SKCaiTConfig: SKCaiTForImageClassification,
         SKFormerConfig: SKFormerForImageClassification,
         SKSwinConfig: SKSwinForImageClassification,
     }

@@ -49,6 +49,16 @@ def test_every_parameter_is_optimized_once(name, layer_decay):
             },
         ),
         (
+            "skcait-nano-patch4-32",
+            {
+                "skcait.embeddings.position_embeddings": 0,
+                "skcait.layers.3.mixer.talking_heads.before.weight": 4,
+                "skcait.pooler.cls_token": 5,
+                "skcait.pooler.class_layers.0.mixer.q_proj.weight": 5,
+                "classifier.weight": 5,
+            },
+        ),
+        (
             ("skswin-nano", {"depths": [2, 1, 1]}),
             {
                 "skswin.stem.projection.weight": 0,

@@ -37,6 +37,7 @@ NAMES_OF_TASKS = {
 }
 KINDS = {
     "skvit": "a Vision Transformer",
+    "skcait": "a Vision Transformer with class attention (CaiT)",
     "skformer": "a four-stage hybrid (MetaFormer)",
     "skswin": "a Swin Transformer",
 }  # by model type
@@ -242,7 +243,7 @@ def limits(config: PretrainedConfig, task: str) -> list[str]:
     height, width = size_pair("image_size", config.image_size)
     has_static_keys = bool(set(config.token_mixers) & set(STATIC_MIXERS))
     rows = "A static key has a row for each position of the map that it was made for. " if has_static_keys else ""
-    if config.model_type == "skvit":
+    if not config.has_stages:
         what = "positions and static keys are" if has_static_keys else "positions are"
         when = (
             "With `interpolate_pos_encoding=True` it"

@@ -103,6 +103,8 @@ def _layers(model: PreTrainedModel) -> list[tuple[str, str, str, str]]:
         first_static += depth if mixer in STATIC_MIXERS else 0
         name = f"layer {first}" if depth == 1 else f"layers {first} to {last}"
         rows += _row(name, f"{tokens} x {config.hidden_size}", mixer, depth, keys)
+    if config.pooling == "class_layers":
+        rows += _row("class token", f"1 x {config.hidden_size}", "class_attention", config.num_class_layers, "")
     return rows
 
 
