@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from math import floor
 from typing import Any
 
-from transformers import BitImageProcessor
+from transformers import BitImageProcessor, SegformerImageProcessor
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import PILImageResampling
 
@@ -48,6 +48,29 @@ def image_processor_for(
         image_mean=list(recipe["mean"]),
         image_std=list(recipe["std"]),
         resample=PILImageResampling[recipe["interpolation"].upper()],
+    )
+
+
+def segmentation_processor(
+    image_processor: BaseImageProcessor, image_size: int | tuple[int, int] | list[int]
+) -> BaseImageProcessor:
+    """Return the image processor of a segmenter: resize the whole image, crop nothing, normalize as another does.
+
+    It is SegFormer's, which turns logits into masks of the image's own size, as `pipeline("image-segmentation")` asks.
+
+    Args:
+        image_processor: whose interpolation, mean and standard deviation it gets; a segmenter's own stays as it is.
+        image_size: pixels, one number or `(height, width)`, of what the network takes.
+    """
+    if hasattr(image_processor, "post_process_semantic_segmentation"):
+        return image_processor
+    height, width = size_pair("image_size", image_size)
+    mean, std = normalization(image_processor)
+    return SegformerImageProcessor(
+        size={"height": height, "width": width},
+        image_mean=mean,
+        image_std=std,
+        resample=undeclared(image_processor).resample,
     )
 
 

@@ -5,7 +5,7 @@ A dataclass is a group of options. Python code makes one by its constructor, a c
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -29,19 +29,40 @@ def option(default: Any = MISSING, help: str = "", **settings: Any) -> Any:
     """
     if isinstance(default, bool):  # --name and --no-name, so that the command line can undo a recipe
         settings["action"] = argparse.BooleanOptionalAction
-    elif default not in (MISSING, None, "", []):
-        help = f"{help} (default: {' '.join(map(str, default)) if isinstance(default, list) else default})".strip()
     metadata = {"help": help.replace("%", "%%"), **settings}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
-def add_options(parser: argparse.ArgumentParser, group: type[Dataclass], title: str) -> None:
-    """Add the options of a group to a parser, under a title of their own in `--help`."""
+def add_options(
+    parser: argparse.ArgumentParser,
+    group: type[Dataclass],
+    title: str,
+    defaults: Mapping[str, Any] | None = None,
+    hidden: Collection[str] = (),
+) -> None:
+    """Add the options of a group to a parser, under a title of their own in `--help`.
+
+    Args:
+        parser: of a command.
+        group: a dataclass of options.
+        title: of the group.
+        defaults: values of options where none is given, in place of the group's.
+        hidden: names of options that `--help` leaves out.
+    """
     section = parser.add_argument_group(title)
     for member in fields(group):
-        section.add_argument(f"--{member.name}", default=_default(member), **member.metadata)
+        default = (defaults or {}).get(member.name, _default(member))
+        help = argparse.SUPPRESS if member.name in hidden else _help(member.metadata["help"], default)
+        section.add_argument(f"--{member.name}", default=default, **{**member.metadata, "help": help})
+
+
+def _help(text: str, default: Any) -> str:
+    """Return an option's line of `--help`, with the default where there is one and no flag to say it."""
+    if default in (None, "", []) or isinstance(default, bool):
+        return text
+    return f"{text} (default: {' '.join(map(str, default)) if isinstance(default, list) else default})".strip()
 
 
 def read_options(group: type[Group], args: argparse.Namespace) -> Group:
@@ -75,6 +96,14 @@ def number(kind: type[int] | type[float], name: str, fits: Callable[[float], boo
         return value
 
     return read
+
+
+def image_size(text: str) -> int | list[int]:
+    """Return the pixels of images: `"224"` as one number, `"352x480"` as height and width."""
+    sides = [positive_int(side) for side in text.split("x")]
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of pixels, nor HEIGHTxWIDTH")
+    return sides[0] if len(sides) == 1 else sides
 
 
 positive_int = number(int, "a whole number of at least 1", lambda value: value >= 1)

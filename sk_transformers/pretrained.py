@@ -9,9 +9,11 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
+    AutoModelForSemanticSegmentation,
     PretrainedConfig,
     PreTrainedModel,
 )
@@ -19,10 +21,10 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import cached_file
 
 from .errors import first_line
-from .image_processing import image_processor_for, with_output_size
+from .image_processing import image_processor_for, segmentation_processor, with_output_size
 from .models.grids import resize_grid
 from .registration import is_ours
-from .zoo import TRAINED, VARIANTS, create_model, get_variant, trained_source
+from .zoo import TRAINED, VARIANTS, create_config, get_variant, trained_source
 
 logger = logging.getLogger(__name__)
 LOADING_ERRORS = (OSError, ValueError, SafetensorError)  # of what is no repo, and of damaged files
@@ -31,7 +33,29 @@ LOADING_ERRORS = (OSError, ValueError, SafetensorError)  # of what is no repo, a
 def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """Return the classifier called `name`, with a head for these labels, and its image processor.
 
+    See `_load_to_train`.
+    """
+    return _load_to_train(AutoModelForImageClassification, name, id2label, **overrides)
+
+
+def load_segmenter_to_train(
+    name: str, id2label: dict[int, str], **overrides: Any
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """Return the segmenter called `name`, with a head for these classes of pixels, and its image processor.
+
+    A classifier's repo folder or Hub id gives the network below the head; see `_load_to_train`.
+    """
+    model, processor = _load_to_train(AutoModelForSemanticSegmentation, name, id2label, **overrides)
+    return model, segmentation_processor(processor, model.config.image_size)
+
+
+def _load_to_train(
+    auto_class: Any, name: str, id2label: dict[int, str], **overrides: Any
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """Return a network with a head for these labels, and its image processor.
+
     Args:
+        auto_class: of transformers, which makes networks with the head.
         name: a repo folder or a Hub id to start from, or a name of the zoo for fresh weights.
         id2label: the names of the classes. Those that the head knows keep their weights, whatever their number was.
         overrides: fields of the configuration. With another `image_size`, pretrained positions and static keys are
@@ -44,12 +68,12 @@ def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[P
     if name in VARIANTS or not (Path(name).is_dir() or "/" in name):
         get_variant(name)
         label2id = {label: i for i, label in id2label.items()}
-        model = create_model(name, id2label=id2label, label2id=label2id, **overrides)
+        model = auto_class.from_config(create_config(name, id2label=id2label, label2id=label2id, **overrides))
         return model, image_processor_for(model.config.image_size)
     image_size = overrides.pop("image_size", None)
     overrides.setdefault("dtype", torch.float32)  # weights are kept in 16 bits, too, in which nothing trains
     try:
-        model, report = AutoModelForImageClassification.from_pretrained(
+        model, report = auto_class.from_pretrained(
             name, ignore_mismatched_sizes=True, output_loading_info=True, **overrides
         )
         processor = AutoImageProcessor.from_pretrained(name)
@@ -71,7 +95,7 @@ def load_model(name: str, id2label: dict[int, str], **overrides: Any) -> tuple[P
 
 
 def set_classes(model: PreTrainedModel, id2label: dict[int, str]) -> int:
-    """Give a classifier these classes. A class that it knows by name keeps its weights, others start afresh.
+    """Give a model these classes. A class that it knows by name keeps its weights, others start afresh.
 
     Returns:
         How many it knows.
@@ -83,7 +107,12 @@ def set_classes(model: PreTrainedModel, id2label: dict[int, str]) -> int:
     new_rows, old_rows = (list(rows) for rows in zip(*matched)) if matched else ([], [])
     for name in last_layers(model):
         layer: Any = model.get_submodule(name)
-        fresh = nn.Linear(layer.in_features, len(id2label), bias=layer.bias is not None).to(layer.weight)
+        bias = layer.bias is not None
+        if isinstance(layer, nn.Linear):
+            fresh = nn.Linear(layer.in_features, len(id2label), bias)
+        else:  # of pixels
+            fresh = nn.Conv2d(layer.in_channels, len(id2label), layer.kernel_size, bias=bias)
+        fresh = fresh.to(layer.weight)
         model._init_weights(fresh)
         with torch.no_grad():
             for parameter, known in zip(fresh.parameters(), layer.parameters()):
@@ -95,7 +124,7 @@ def set_classes(model: PreTrainedModel, id2label: dict[int, str]) -> int:
 
 
 def last_layers(model: PreTrainedModel) -> list[str]:
-    """Return the names of a classifier's linear layers that have an output for each class."""
+    """Return the names of the linear layers and convolutions that have an output for each class."""
     labels = [str(index) for index in range(len(class_names(model.config)) + 1)]
     settings = {"id2label": dict(enumerate(labels)), "label2id": {label: int(label) for label in labels}}
     another = type(model.config).from_dict({**model.config.to_dict(), **settings})
@@ -104,8 +133,21 @@ def last_layers(model: PreTrainedModel) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and larger[name].out_features != module.out_features
+        if isinstance(module, nn.Linear | nn.Conv2d) and larger[name].weight.shape != module.weight.shape
     ]
+
+
+def check_no_segmenter(name: str) -> None:
+    """Raise ValueError if a model tells classes of pixels, where one that tells them of images is expected."""
+    try:
+        architectures = AutoConfig.from_pretrained(source_of(name)).architectures or []
+    except LOADING_ERRORS:  # which loading will explain
+        return
+    if any(architecture.endswith("ForSemanticSegmentation") for architecture in architectures):
+        raise ValueError(
+            f"model {name} is a segmenter, expected a classifier: predict takes it with --masks, and evaluate with"
+            " --problem_type segmentation."
+        )
 
 
 def load_classifier(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
@@ -113,7 +155,16 @@ def load_classifier(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
 
     ValueError if there is none. It is in float32, whatever its weights are kept in.
     """
+    check_no_segmenter(name)
     return _load_trained(AutoModelForImageClassification, name, "a trained classifier")
+
+
+def load_segmenter(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """Return the trained segmenter of a folder or Hub id, and its image processor.
+
+    ValueError if there is none. It is in float32, whatever its weights are kept in.
+    """
+    return _load_trained(AutoModelForSemanticSegmentation, name, "a trained segmenter")
 
 
 def load_base_model(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:

@@ -1,6 +1,7 @@
-"""Measure a classifier on labeled images.
+"""Measure a classifier on labeled images, or a segmenter on images and masks.
 
 sk-transformers evaluate --model runs/skvit-nano-patch4-32-digits/model --dataset digits
+sk-transformers evaluate --model runs/streets/model --dataset streets --problem_type segmentation
 
 With --corruptions also under the common corruptions of images (arXiv 1903.12261), each at five severities: 75 passes.
 With --baseline, the mean corruption error relative to another model's.

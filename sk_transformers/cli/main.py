@@ -11,8 +11,9 @@ from ..version import __version__
 # Each is the module of the same name in this folder, imported when it is called: --help need not wait for torch.
 COMMANDS = {
     "train": "train or fine-tune a classifier; without arguments, the quick start on digits",
-    "evaluate": "measure a classifier on labeled images",
-    "predict": "write a table of the classes, or the features, of image files",
+    "train-segmentation": "train or fine-tune a semantic segmenter on images and masks",
+    "evaluate": "measure a classifier on labeled images, or a segmenter on images and masks",
+    "predict": "write a table of the classes, or the features, of image files, or their masks",
     "explain": "draw what a trained network looks at in images",
     "convert": "turn a checkpoint of timm, transformers or the authors into a repo folder",
     "calibrate": "give static keys or maps to a trained Vision Transformer",

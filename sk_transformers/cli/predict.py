@@ -1,8 +1,9 @@
-"""Write a table of the classes, or the features, of image files: CSV, JSON lines or Parquet by its ending.
+"""Write a table of the classes, the features or the masks of image files: CSV, JSON lines or Parquet by its ending.
 
 sk-transformers predict runs/skvit-nano-patch4-32-digits/model photos -o classes.csv
 sk-transformers predict org/skvit-digits photos/a.png photos/b.png -o classes.jsonl --top_k 1
 sk-transformers predict org/skvit-digits photos -o features.parquet --embeddings
+sk-transformers predict runs/streets/model photos -o masks.csv --masks masks
 accelerate launch -m sk_transformers.cli.predict org/skvit-digits photos -o classes.csv
 
 Every file has a row, in order; that of an unreadable one says why. After a stop the same command goes on.

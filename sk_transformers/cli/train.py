@@ -7,14 +7,14 @@ accelerate launch -m sk_transformers.cli.train --recipe ...  # several devices o
 import sys
 from collections.abc import Sequence
 
-from ..training.command_line import parse_options
+from ..training.command_line import TRAIN, TrainCommand, parse_options
 from ..training.signals import Stopped, TrainingError
 from .errors import exit_on_user_error
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None, command: TrainCommand = TRAIN) -> None:
     with exit_on_user_error(TrainingError):
-        options = parse_options(argv)
+        options = parse_options(argv, command)
         # seconds of imports, which --help need not wait for
         from accelerate import PartialState
 

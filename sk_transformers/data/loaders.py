@@ -4,7 +4,7 @@ import io
 import itertools
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from datasets.distributed import split_dataset_by_node
 from PIL import Image as PILImage
+from torch import nn
 from torch.utils.data import DataLoader, get_worker_info
 
 from ..errors import first_line
@@ -62,12 +63,21 @@ def read_or_skip(stored: dict[str, Any] | None, skip: bool) -> PILImage.Image | 
         return None
 
 
-class TrainImages(torch.utils.data.Dataset):
-    """Augmented images by `Draw`. Where `skip` is set, the next readable image stands in for an unreadable one."""
+class LabeledImages(torch.utils.data.Dataset):
+    """Images and their targets, as a network is to see them; `skip` leaves out what cannot be read."""
 
-    def __init__(self, data: Dataset, transform: Transform, skip: bool = False) -> None:
+    def __init__(self, data: Dataset, transform: Callable[..., Any], skip: bool = False) -> None:
         self.data, self.transform, self.skip = data, transform, skip
         self.classes = classes_of_lists(data)
+
+    def read(self, row: dict[str, Any]) -> tuple[PILImage.Image, torch.Tensor] | None:
+        """Return an image and its target; where `skip` is set, None if it cannot be read."""
+        image = read_or_skip(row["image"], self.skip)
+        return None if image is None else (image, to_target(row["label"], self.classes))
+
+
+class TrainImages(LabeledImages):
+    """Augmented images by `Draw`. Where `skip` is set, the next readable image stands in for an unreadable one."""
 
     def __getitems__(self, draws: list[Draw]) -> list[dict[str, Any]]:
         rows = self.data[[draw.row_index for draw in draws]]
@@ -76,34 +86,35 @@ class TrainImages(torch.utils.data.Dataset):
             for draw, image, label in zip(draws, rows["image"], rows["label"])
         ]
 
+    def augment(self, image: PILImage.Image, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return an image as `(channels, height, width)`, changed at random, and its target."""
+        return self.transform(image), target
+
     def _example(self, draw: Draw, row: dict[str, Any]) -> dict[str, Any]:
         for unreadable in range(len(self.data)):
-            image = read_or_skip(row["image"], self.skip)
-            if image is not None:
+            found = self.read(row)
+            if found is not None:
                 seed_sample(draw.seed)
-                label = to_target(row["label"], self.classes)
-                return {"pixel_values": self.transform(image), "label": label, "unreadable": unreadable}
+                pixel_values, target = self.augment(*found)
+                return {"pixel_values": pixel_values, "label": target, "unreadable": unreadable}
             row = self.data[(draw.row_index + unreadable + 1) % len(self.data)]
         raise DataError("not one training image can be read.")
 
 
-class EvalImages(torch.utils.data.Dataset):
+class EvalImages(LabeledImages):
     """Images as the image processor makes them; with `skip`, an unreadable one is blank and its label `UNREADABLE`."""
-
-    def __init__(self, data: Dataset, transform: Transform, skip: bool = False) -> None:
-        self.data, self.transform, self.skip = data, transform, skip
-        self.classes = classes_of_lists(data)
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.data[index]
-        image = read_or_skip(row["image"], self.skip)
-        label = UNREADABLE if image is None else row["label"]
-        if image is None:
-            image = PILImage.new("RGB", (32, 32))
-        return {"pixel_values": self.transform(image), "label": to_target(label, self.classes)}
+        found = self.read(self.data[index])
+        image, target = self.blank() if found is None else found
+        return {"pixel_values": self.transform(image), "label": target}
+
+    def blank(self) -> tuple[PILImage.Image, torch.Tensor]:
+        """Return what stands for an image that cannot be read."""
+        return PILImage.new("RGB", (32, 32)), to_target(UNREADABLE, self.classes)
 
 
 def classes_of_lists(data: Dataset) -> int | None:
@@ -261,7 +272,7 @@ class TrainLoader:
     def __init__(
         self,
         data: ImageData,
-        transform: Transform,
+        transform: Callable[..., Any],
         batch_size: int,
         num_batches: int,
         seed: int,
@@ -274,6 +285,7 @@ class TrainLoader:
         skip_unreadable: bool = False,
         num_workers: int = 0,
         pin_memory: bool = False,
+        images: Callable[[Dataset, Any, bool], TrainImages] = TrainImages,
     ) -> None:
         self.num_batches = num_batches
         workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory, "collate_fn": collate}
@@ -291,7 +303,7 @@ class TrainLoader:
                 len(data.train), batch_size, num_batches, seed, repeats, rank, num_processes, weights
             )
             self.loader = DataLoader(
-                TrainImages(data.train, transform, skip_unreadable),
+                images(data.train, transform, skip_unreadable),
                 batch_sampler=self.order,
                 worker_init_fn=leave_signals,
                 persistent_workers=num_workers > 0,
@@ -306,11 +318,16 @@ class TrainLoader:
 
 
 def eval_loader(
-    data: Dataset, transform: Transform, batch_size: int, num_workers: int = 0, skip_unreadable: bool = False
+    data: Dataset,
+    transform: Transform,
+    batch_size: int,
+    num_workers: int = 0,
+    skip_unreadable: bool = False,
+    images: Callable[[Dataset, Transform, bool], EvalImages] = EvalImages,
 ) -> DataLoader:
     """Return batches of `pixel_values` and `labels` in the order of the data."""
     return DataLoader(
-        EvalImages(data, transform, skip_unreadable),
+        images(data, transform, skip_unreadable),
         batch_size,
         num_workers=num_workers,
         collate_fn=collate,
@@ -321,16 +338,25 @@ def eval_loader(
 
 def collate(examples: list[dict[str, Any] | None]) -> dict[str, torch.Tensor] | None:
     """Return `pixel_values` `(batch, channels, height, width)`, `labels` `(batch,)` or, of several labels an image,
-    `(batch, classes)`, and how many were `unreadable`.
+    `(batch, classes)`, or of masks `(batch, height, width)`, and how many were `unreadable`.
     """
     images = [example for example in examples if example is not None]
     if not images:
         return None
     return {
         "pixel_values": torch.stack([image["pixel_values"] for image in images]),
-        "labels": torch.stack([torch.as_tensor(image["label"]) for image in images]),
+        "labels": stack_labels([torch.as_tensor(image["label"]) for image in images]),
         "unreadable": torch.tensor(sum(image.get("unreadable", 0) for image in images)),
     }
+
+
+def stack_labels(labels: list[torch.Tensor]) -> torch.Tensor:
+    """Return labels as one tensor; masks of several sizes get `UNREADABLE` at the right and at the bottom."""
+    if labels[0].ndim == 2:
+        height, width = (max(label.shape[side] for label in labels) for side in (0, 1))
+        sides = [(0, width - label.shape[1], 0, height - label.shape[0]) for label in labels]
+        labels = [nn.functional.pad(label, side, value=UNREADABLE) for label, side in zip(labels, sides)]
+    return torch.stack(labels)
 
 
 def leave_signals(worker: int) -> None:

@@ -3,16 +3,20 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..options import fraction, non_negative, non_negative_int, option, positive_int, proper_fraction
+from ..options import fraction, non_negative, non_negative_int, option, positive, positive_int, proper_fraction
 
 
 @dataclass
 class DataOptions:
-    """Which images and labels, and how they are read."""
+    """Which images and labels, and how they are read.
+
+    Raises:
+        ValueError: if an option on masks is given for other labels.
+    """
 
     dataset: str = option(
-        help="'digits', 'fashion-mnist', a folder with one folder of images a class or with a table of labels, parquet,"
-        " or a Hub dataset"
+        help="'digits', 'fashion-mnist', a folder with one folder of images a class or with a table of labels, a folder"
+        " of images and masks, parquet, or a Hub dataset"
     )
     dataset_config: str | None = option(None, "configuration of a Hub dataset")
     dataset_revision: str | None = option(None, "commit, branch or tag of a Hub dataset")
@@ -21,10 +25,25 @@ class DataOptions:
         None, "name of the validation split [validation, or test]; the training split's own holds out a part of it"
     )
     image_column: str | None = option(None, "column of the images in parquet or on the Hub [the first of images]")
-    label_column: str | None = option(None, "column of the classes [label, labels, fine_label, target, ...]")
-    problem_type: Literal["single_label", "multi_label"] = option(
-        "single_label", "multi_label: an image has several labels, or none", choices=["single_label", "multi_label"]
+    label_column: str | None = option(
+        None, "column of the classes [label, labels, fine_label, target, ...] or the masks [annotation, mask, ...]"
     )
+    problem_type: Literal["single_label", "multi_label", "segmentation"] = option(
+        "single_label",
+        "multi_label: an image has several labels, or none; segmentation: each of its pixels has one, in a mask",
+        choices=["single_label", "multi_label", "segmentation"],
+    )
+    classes: list[str] | None = option(
+        None,
+        "names of the classes in the order of their numbers in masks, a file with one a line, or how many there are"
+        " [classes.txt in the folder]",
+        nargs="+",
+        metavar="NAME",
+    )
+    ignore_index: int | None = option(
+        None, "number in masks, beside 255, of pixels that have no class", type=non_negative_int
+    )
+    reduce_labels: bool = option(False, "masks count classes from 1, and 0 is a pixel without one")
     file_column: str | None = option(None, "column of a table that names the images [the one that does]")
     train_val_split: float = option(
         0.2, "fraction of the training images held out where no other split is for validation", type=proper_fraction
@@ -36,6 +55,15 @@ class DataOptions:
         "error", "what to do with a file that is not a readable image, or has no label", choices=["error", "skip"]
     )
     num_workers: int = option(0, "processes that load images", type=non_negative_int)
+
+    def __post_init__(self) -> None:
+        on_masks = {"classes": self.classes, "ignore_index": self.ignore_index, "reduce_labels": self.reduce_labels}
+        given = next((name for name, value in on_masks.items() if value is not None and value is not False), None)
+        if given is not None and self.problem_type != "segmentation":
+            raise ValueError(
+                f"--{given} is for masks, and --problem_type is {self.problem_type}: leave it out, or pass"
+                " --problem_type segmentation."
+            )
 
     @property
     def skip_unreadable(self) -> bool:
@@ -50,6 +78,13 @@ class AugmentationOptions:
     crop_scale: list[float] = option([0.35, 1.0], "area of random crops", type=float, nargs=2, metavar=("MIN", "MAX"))
     crop_ratio: list[float] = option(
         [0.75, 4 / 3], "their width over their height", type=float, nargs=2, metavar=("MIN", "MAX")
+    )
+    scale_jitter: list[float] = option(
+        [0.5, 2.0],
+        "segmentation: size of an image before it is cropped, as a factor on that at which it fits into the crop",
+        type=positive,
+        nargs=2,
+        metavar=("MIN", "MAX"),
     )
     crop_padding: int = option(0, "instead: resize, pad by so many pixels, and crop", type=non_negative_int)
     hflip: float = option(0.5, "probability of a left-right flip", type=fraction)
@@ -73,6 +108,8 @@ class AugmentationOptions:
             raise ValueError(
                 f"--crop_scale is {self.crop_scale}, expected two fractions of the area, smaller first, of at most 1."
             )
+        if self.scale_jitter[0] > self.scale_jitter[1]:
+            raise ValueError(f"--scale_jitter is {self.scale_jitter}, expected two factors, smaller first.")
         if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
             raise ValueError(
                 f"--crop_ratio is {self.crop_ratio}, expected two ratios of width to height, smaller first."

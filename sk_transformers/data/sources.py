@@ -25,7 +25,6 @@ from .fingerprint import Fingerprint, digest, make_fingerprint
 from .folders import EXPECTED, SPLIT_KINDS, TableOptions, read_splits, split_kind
 from .labels import (
     ONE_LABEL,
-    Labeling,
     count_classes,
     count_without_class,
     label_numbers,
@@ -102,13 +101,7 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
     source = find_source(options)
     if streaming and isinstance(source, BuiltIn):
         raise ValueError(f"--streaming: {name} is small and in memory; leave the flag out.")
-    train_name = pick_split(name, source.split_names, options.train_split, "--train_split", ["train"])
-    train_name = train_name or source.split_names[0]
-    others = [split for split in source.split_names if split != train_name]
-    asked, candidates = options.validation_split, source.split_names if options.validation_split else others
-    validation_name = pick_split(name, candidates, asked, "--validation_split", ["validation", "test"])
-    if validation_name == train_name and hold_out:
-        validation_name = None
+    train_name, validation_name = pick_splits(options, source.split_names, hold_out)
     if streaming and validation_name is None:
         raise ValueError(f"--streaming: {name} has no validation split, and a stream cannot be divided into two.")
 
@@ -117,7 +110,9 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
         train = source.stream(train_name)
         labels = stream_labels(name, train)
     else:
-        train = _without_missing(name, source.load(train_name), labeling, options.skip_unreadable, left_out)
+        train = without_missing(
+            name, source.load(train_name), options.skip_unreadable, left_out, labeling.empty_is_missing
+        )
         train, labels = number_labels(name, train, labeling)
     if len(labels) < min_labels:
         raise ValueError(f"{name} has one class, {labels[0]!r}: expected at least two to tell apart.")
@@ -129,7 +124,9 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
         rows = labeling.hold_out(name, train, labels, options.train_val_split, options.split_seed)
         train, validation = (train.select(part) for part in rows)
     else:
-        validation = _without_missing(name, source.load(validation_name), labeling, options.skip_unreadable, left_out)
+        validation = without_missing(
+            name, source.load(validation_name), options.skip_unreadable, left_out, labeling.empty_is_missing
+        )
         validation, _ = number_labels(name, validation, labeling, labels)
 
     splits = [train_name] if validation_name is None else [train_name, validation_name]
@@ -140,10 +137,10 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
     most = options.max_train_samples
     if most is not None and not (train_images and train_images <= most):
         is_stream = isinstance(train, IterableDataset)
-        train = train.take(most) if is_stream else _choose(train, most, options.split_seed)
+        train = train.take(most) if is_stream else choose_rows(train, most, options.split_seed)
         train_images = most
     if options.max_eval_samples is not None:
-        validation = _choose(validation, options.max_eval_samples, options.split_seed)
+        validation = choose_rows(validation, options.max_eval_samples, options.split_seed)
     counts = {
         "train": count_classes(label_numbers(train), len(labels)) if isinstance(train, Dataset) else None,
         "validation": count_classes(label_numbers(validation), len(labels)),
@@ -399,12 +396,8 @@ class LibraryDataset:
 
     def _standard_columns(self, data: Data) -> Data:
         """Return the image and the label column under these names, and no others."""
-        features, asked = data.features or {}, self.options
-        image = asked.image_column or next((name for name, kind in features.items() if isinstance(kind, Image)), "")
-        label = asked.label_column or next((name for name in LABEL_COLUMNS if name in features), "")
-        if image in features and not label and asked.problem_type == "multi_label" and isinstance(data, Dataset):
-            data = gather_class_columns(data, image)
-            features, label = data.features, "label" if "label" in data.features else ""
+        data, image, label = self._find_columns(data)
+        features = data.features or {}
         for column, what in ((image, "image"), (label, "label")):
             if column not in features:
                 missing = f"no {column!r}" if column else f"no {what}s"
@@ -417,6 +410,16 @@ class LibraryDataset:
             data = data if column == standard else data.rename_column(column, standard)
         return data.cast_column("image", Image(decode=False))
 
+    def _find_columns(self, data: Data) -> tuple[Data, str, str]:
+        """Return the data, which may get a column of labels, and the names of both columns, empty if there is none."""
+        features, asked = data.features or {}, self.options
+        image = asked.image_column or next((name for name, kind in features.items() if isinstance(kind, Image)), "")
+        label = asked.label_column or next((name for name in LABEL_COLUMNS if name in features), "")
+        if image in features and not label and asked.problem_type == "multi_label" and isinstance(data, Dataset):
+            data = gather_class_columns(data, image)
+            label = "label" if "label" in data.features else ""
+        return data, image, label
+
 
 def _escape(paths: Iterable[str]) -> list[str]:
     """Return paths as patterns that stand for them alone."""
@@ -424,6 +427,20 @@ def _escape(paths: Iterable[str]) -> list[str]:
 
 
 # Splits, columns and labels
+
+
+def pick_splits(options: DataOptions, there: list[str], hold_out: bool) -> tuple[str, str | None]:
+    """Return the names of the training and the validation split, None where a part of the first is held out.
+
+    Raises:
+        ValueError: if a split that is asked for is not there.
+    """
+    name = options.dataset
+    train = pick_split(name, there, options.train_split, "--train_split", ["train"]) or there[0]
+    candidates = there if options.validation_split else [split for split in there if split != train]
+    kinds = ["validation", "test"]
+    validation = pick_split(name, candidates, options.validation_split, "--validation_split", kinds)
+    return train, None if validation == train and hold_out else validation
 
 
 def pick_split(name: str, there: list[str], asked: str | None, option: str, kinds: list[str]) -> str | None:
@@ -446,8 +463,17 @@ def pick_split(name: str, there: list[str], asked: str | None, option: str, kind
     raise ValueError(f"{option} {asked}: {name} has {', '.join(there)}.")
 
 
-def _without_missing(name: str, data: Dataset, labeling: Labeling, skip: bool, left_out: list[LeftOut]) -> Dataset:
+def without_missing(
+    name: str, data: Dataset, skip: bool, left_out: list[LeftOut], empty_is_missing: bool = False
+) -> Dataset:
     """Return the rows that have both an image and a label; the others are added to `left_out`.
+
+    Args:
+        name: of the data, for messages.
+        data: with the columns `image` and `label`.
+        skip: whether rows may be left out.
+        left_out: what is left out so far.
+        empty_is_missing: whether a label of no letters is none.
 
     Raises:
         ValueError: if there are others, unless they are to be skipped.
@@ -456,8 +482,11 @@ def _without_missing(name: str, data: Dataset, labeling: Labeling, skip: bool, l
         raise ValueError(f"{name} has no rows.")
     columns = flat_columns(data)
     is_null = {name: column.is_null().to_numpy() for name, column in columns.items()}
-    no_image, no_label = is_null["image.bytes"] & is_null["image.path"], is_null["label"]
-    if labeling.empty_is_missing and pa.types.is_string(columns["label"].type):
+    no_image, no_label = (
+        is_null[name] if name in is_null else is_null[f"{name}.bytes"] & is_null[f"{name}.path"]
+        for name in ("image", "label")  # a mask is a picture, too
+    )
+    if empty_is_missing and pa.types.is_string(columns["label"].type):
         no_label |= columns["label"].to_numpy() == ""
     missing = [
         LeftOut(f"row {row}", f"without {what}")
@@ -479,5 +508,5 @@ def flat_columns(data: Dataset) -> dict[str, Any]:
     return dict(zip(table.column_names, table.columns))
 
 
-def _choose(data: Dataset, images: int, seed: int) -> Dataset:
+def choose_rows(data: Dataset, images: int, seed: int) -> Dataset:
     return data.shuffle(seed=seed).select(range(min(images, len(data))))

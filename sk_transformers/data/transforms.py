@@ -9,8 +9,8 @@ import torch
 from PIL import Image as PILImage
 from timm.data import Mixup, create_transform
 from timm.data.random_erasing import RandomErasing
-from torchvision import transforms
-from torchvision.transforms import InterpolationMode
+from torchvision import transforms, tv_tensors
+from torchvision.transforms import InterpolationMode, v2
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..image_processing import normalization, output_size, undeclared
@@ -86,6 +86,44 @@ def train_transform(processor: BaseImageProcessor, options: AugmentationOptions)
     if options.rotation:
         steps.insert(0, transforms.RandomRotation(options.rotation, InterpolationMode.BILINEAR))
     return transforms.Compose(steps)
+
+
+class JointTransform:
+    """Random changes of an image and its mask together, then the image processor's own scaling of values.
+
+    In order: large-scale jitter (arXiv 2012.07177), crop, flips, color jitter. The jitter resizes an image to a random
+    factor on the size at which it fits into the crop; what a smaller one leaves of the crop is the mean color, without
+    a class.
+
+    Args:
+        processor: whose size, interpolation, mean and standard deviation the images get.
+        options: which changes, and how much.
+        ignored: the number of pixels without a class.
+    """
+
+    def __init__(self, processor: BaseImageProcessor, options: AugmentationOptions, ignored: int) -> None:
+        size = output_size(processor)
+        mean, std = normalization(processor)
+        interpolation = InterpolationMode(INTERPOLATIONS[int(undeclared(processor).resample)])
+        fill: Any = {tv_tensors.Image: [255 * value for value in mean], tv_tensors.Mask: ignored}
+        low, high = options.scale_jitter
+        jitter = [options.color_jitter] * 3
+        self.changes = v2.Compose(
+            [
+                v2.ScaleJitter(size, (low, high), interpolation),
+                v2.RandomCrop(size, pad_if_needed=True, fill=fill),
+                v2.RandomHorizontalFlip(options.hflip),
+                v2.RandomVerticalFlip(options.vflip),
+                *([v2.ColorJitter(*jitter)] if options.color_jitter else []),
+                v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
+                v2.Normalize(mean, std),
+            ]
+        )
+
+    def __call__(self, image: PILImage.Image, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return an image `(channels, height, width)` and its mask `(height, width)` of int64, of the crop's size."""
+        changed, classes = self.changes(v2.functional.to_image(image), tv_tensors.Mask(mask.to(torch.uint8)))
+        return changed.as_subclass(torch.Tensor), classes.as_subclass(torch.Tensor).to(torch.int64)
 
 
 def check_policy(policy: str) -> None:

@@ -46,10 +46,23 @@ class EvaluationOptions:
 
 @dataclass
 class PredictionOptions:
-    """What is written of each image, and how it is computed."""
+    """What is written of each image, and how it is computed.
 
-    top_k: int = option(5, "classes of each image, the likeliest first", type=positive_int)
+    Raises:
+        ValueError: if masks and features are both asked for.
+    """
+
+    top_k: int = option(5, "classes of each image, the likeliest or largest first", type=positive_int)
     embeddings: bool = option(False, "write the pooled features in place of classes")
+    masks: str | None = option(
+        None,
+        "folder for a segmenter's masks, PNG files of class numbers; the table has the classes of most pixels",
+        metavar="FOLDER",
+    )
     batch_size: int = option(16, "images that go through the model at once", type=positive_int)
     num_workers: int = option(0, "processes that load images", type=non_negative_int)
     mixed_precision: Literal["no", "fp16", "bf16"] = option("no", choices=["no", "fp16", "bf16"])
+
+    def __post_init__(self) -> None:
+        if self.masks is not None and self.embeddings:
+            raise ValueError("--masks and --embeddings are both given: leave one out.")

@@ -13,6 +13,7 @@ from .fonts import fonts_for
 from .multi_label import MultiLabelPredictions
 from .predictions import CALIBRATION_BINS, Predictions
 from .robustness import baseline_top1
+from .segmentation import SegmentationPredictions
 from .single_label import SingleLabelPredictions
 
 matplotlib.use("agg")
@@ -34,32 +35,49 @@ def plot_multi_label(
     predictions: MultiLabelPredictions, figures: dict[str, Any], class_names: list[str], folder: Path
 ) -> None:
     """Draw `classes.png` and `reliability.png`, which is of all probabilities, of an evaluation and its figures."""
-    plot_classes(figures["per_class"], figures["mean_average_precision"], folder / "classes.png")
+    plot_classes(figures, "mean_average_precision", "average precision", folder / "classes.png")
     probabilities, labels = predictions.probabilities.flatten(), predictions.labels.flatten()
     plot_reliability(probabilities, labels, figures["calibration_error"], folder / "reliability.png")
+
+
+def plot_segmentation(
+    predictions: SegmentationPredictions, figures: dict[str, Any], class_names: list[str], folder: Path
+) -> None:
+    """Draw `classes.png` of an evaluation's figures."""
+    plot_classes(figures, "mean_iou", "intersection over union", folder / "classes.png")
 
 
 PLOTS: dict[type[Predictions], Callable[[Any, dict[str, Any], list[str], Path], None]] = {
     SingleLabelPredictions: plot_single_label,
     MultiLabelPredictions: plot_multi_label,
+    SegmentationPredictions: plot_segmentation,
 }  # of an evaluation, by what was predicted
 
 
-def plot_classes(per_class: dict[str, dict[str, Any]], average: float, file: Path) -> None:
-    """Draw the average precision of each class, best first, from `per_class` and the mean of an evaluation."""
-    names = sorted(per_class, key=lambda name: -per_class[name]["average_precision"])
+def plot_classes(figures: dict[str, Any], mean: str, what: str, file: Path) -> None:
+    """Draw a figure of each class, best first, and its mean.
+
+    Args:
+        figures: of an evaluation.
+        mean: the name of the mean among them; that of a class is the same without `mean_`.
+        what: the figure in words.
+        file: the picture.
+    """
+    per_class, average, figure_name = figures["per_class"], figures[mean], mean.removeprefix("mean_")
+    names = sorted(per_class, key=lambda name: -per_class[name][figure_name])
+    counted = next(unit for unit in ("images", "pixels") if unit in per_class[names[0]])
     are_named = len(names) <= MAX_NAMED_CLASSES
     figure = Figure(figsize=(7, 1.6 + 0.24 * min(len(names), MAX_NAMED_CLASSES)), layout="constrained")
     axes = figure.subplots()
     height = 0.8 if are_named else 1.0
-    axes.barh(range(len(names)), [per_class[name]["average_precision"] for name in names], height, color="tab:blue")
+    axes.barh(range(len(names)), [per_class[name][figure_name] for name in names], height, color="tab:blue")
     axes.axvline(average, color="gray", linestyle="--", linewidth=1, label=f"mean, {average:.3f}")
     if are_named:
-        labels = [f"{name} ({per_class[name]['images']})" for name in names]
+        labels = [f"{name} ({per_class[name][counted]:,})" for name in names]
         axes.set_yticks(range(len(names)), labels, fontfamily=fonts_for(labels))
     axes.invert_yaxis()
-    unit = "class (images)" if are_named else f"{len(names)} classes"
-    axes.set(xlabel="average precision", ylabel=unit, xlim=(0, 1), title="Average precision by class")
+    unit = f"class ({counted})" if are_named else f"{len(names)} classes"
+    axes.set(xlabel=what, ylabel=unit, xlim=(0, 1), title=f"{what.capitalize()} by class")
     figure.legend(loc="outside lower center", frameon=False)
     save_figure(figure, file)
 

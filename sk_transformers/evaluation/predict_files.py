@@ -1,7 +1,8 @@
-"""Labels or features of image files, from the options of `sk-transformers predict` to a table."""
+"""Labels, features or masks of image files, from the options of `sk-transformers predict` to a table."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import logging as transformers_logging
 
 from ..data.decoding import UnreadableImage, decode
@@ -21,12 +23,23 @@ from ..data.transforms import Transform, eval_transform
 from ..devices import use_all_cores
 from ..errors import first_line
 from ..files import check_free
-from ..pretrained import class_probabilities, load_base_model, load_classifier
+from ..pretrained import class_probabilities, load_base_model, load_classifier, load_segmenter
+from .mask_files import largest_classes, mask_names, predict_mask, save_mask
 from .options import PredictionOptions
 from .prediction_table import CHUNK, PredictionTable
 
 Row = dict[str, Any]
-Answer = Callable[[nn.Module, torch.Tensor, int], list[Row]]
+
+
+class Opened(NamedTuple):
+    """An image as a model takes it, `(channels, height, width)`, its own `(height, width)`, and its file's position."""
+
+    pixel_values: torch.Tensor
+    size: tuple[int, int]
+    position: int
+
+
+Answer = Callable[[nn.Module, torch.Tensor, list[Opened]], list[Row]]  # of a batch of images
 
 
 class Summary(NamedTuple):
@@ -37,7 +50,8 @@ class Summary(NamedTuple):
 
 
 def predict_files(model: str, inputs: Sequence[str], output: str, options: PredictionOptions) -> Summary | None:
-    """Write a table with a row for each image file: its likeliest classes, or its features.
+    """Write a table with a row for each image file: its likeliest classes, its features, or its largest classes and
+    the file of its mask.
 
     A run that was stopped goes on where it was, with any number of processes.
 
@@ -62,8 +76,8 @@ def predict_files(model: str, inputs: Sequence[str], output: str, options: Predi
     transformers_logging.disable_progress_bar()
     accelerator = Accelerator(mixed_precision=options.mixed_precision)
     use_all_cores(accelerator)
-    network, processor = (load_base_model if options.embeddings else load_classifier)(model)
-    answer: Answer = features if options.embeddings else top_classes
+    answer = choose_answer(files, options)
+    network, processor = choose_loader(options)(model)
     network = network.eval().to(accelerator.device)
 
     accelerator.wait_for_everyone()
@@ -85,7 +99,7 @@ def predict_files(model: str, inputs: Sequence[str], output: str, options: Predi
         task = bar.add_task("images", total=sum(map(len, batches)))
         for batch, examples in zip(batches, loader):
             with torch.inference_mode(), accelerator.autocast():
-                rows += answer_batch(network, examples, answer, options.top_k, accelerator.device)
+                rows += answer_batch(network, examples, answer, accelerator.device)
             for row, index in zip(rows[-len(batch) :], batch):
                 row["file"] = files[index].name
             if (batch[-1] + 1) % CHUNK == 0 or batch[-1] + 1 == len(files):
@@ -137,12 +151,12 @@ def batches_of(chunk: int, num_files: int, batch_size: int) -> list[list[int]]:
 
 
 class ImageFiles(Dataset):
-    """Images as a model takes them, `(channels, height, width)`, or as a text the reason why one is unreadable."""
+    """Images as a model takes them, or as a text the reason why one is unreadable."""
 
     def __init__(self, files: list[Listed], transform: Transform) -> None:
         self.files, self.transform = files, transform
 
-    def __getitem__(self, index: int) -> torch.Tensor | str:
+    def __getitem__(self, index: int) -> Opened | str:
         listed = self.files[index]
         if listed.fault is not None:
             return listed.fault
@@ -151,19 +165,35 @@ class ImageFiles(Dataset):
                 image = decode(file)
         except (UnreadableImage, OSError) as error:
             return first_line(error)
-        return self.transform(image)
+        return Opened(self.transform(image), (image.height, image.width), index)
 
 
-def answer_batch(
-    network: nn.Module, examples: list[torch.Tensor | str], answer: Answer, top_k: int, device: torch.device
-) -> list[Row]:
+def answer_batch(network: nn.Module, examples: list[Opened | str], answer: Answer, device: torch.device) -> list[Row]:
     """Return a row for each example, without the file's name."""
-    readable = [example for example in examples if isinstance(example, torch.Tensor)]
-    answers = iter(answer(network, torch.stack(readable).to(device), top_k) if readable else ())
+    readable = [example for example in examples if isinstance(example, Opened)]
+    answers = iter(())
+    if readable:
+        answers = iter(answer(network, torch.stack([image.pixel_values for image in readable]).to(device), readable))
     return [
-        {**next(answers), "error": None} if isinstance(example, torch.Tensor) else {"error": example}
-        for example in examples
+        {**next(answers), "error": None} if isinstance(example, Opened) else {"error": example} for example in examples
     ]
+
+
+def choose_loader(options: PredictionOptions) -> Callable[[str], tuple[nn.Module, BaseImageProcessor]]:
+    """Return what loads the kind of model that is asked."""
+    if options.embeddings:
+        return load_base_model
+    return load_classifier if options.masks is None else load_segmenter
+
+
+def choose_answer(files: list[Listed], options: PredictionOptions) -> Answer:
+    """Return what makes rows of batches, and with `masks` writes them; ValueError if two would be one file."""
+    if options.embeddings:
+        return lambda network, pixel_values, images: features(network, pixel_values)
+    if options.masks is None:
+        return lambda network, pixel_values, images: top_classes(network, pixel_values, options.top_k)
+    masks = [Path(options.masks, printable(name)) for name in mask_names([file.path for file in files])]
+    return partial(write_masks, masks=masks, top_k=options.top_k)
 
 
 def top_classes(network: nn.Module, pixel_values: torch.Tensor, top_k: int) -> list[Row]:
@@ -180,10 +210,31 @@ def top_classes(network: nn.Module, pixel_values: torch.Tensor, top_k: int) -> l
     return rows
 
 
-def features(network: nn.Module, pixel_values: torch.Tensor, top_k: int) -> list[Row]:
+def features(network: nn.Module, pixel_values: torch.Tensor) -> list[Row]:
     """Return the pooled features of each image."""
     pooled = network(pixel_values=pixel_values).pooler_output.float().flatten(1)
     return [{"embedding": values} for values in pooled.cpu().numpy()]
+
+
+def write_masks(
+    network: nn.Module, pixel_values: torch.Tensor, images: list[Opened], masks: list[Path], top_k: int
+) -> list[Row]:
+    """Write the mask of each image, as large as the image, and return its file and the classes with the most pixels.
+
+    Args:
+        network: a segmenter.
+        pixel_values: `(batch, channels, height, width)`.
+        images: of the batch.
+        masks: the mask's file of each image file.
+        top_k: how many classes.
+    """
+    config: Any = network.config
+    rows = []
+    for logits, image in zip(network(pixel_values=pixel_values).logits.float(), images):
+        mask, file = predict_mask(logits, image.size), masks[image.position]
+        save_mask(mask, file)
+        rows.append({"mask": str(file), **largest_classes(mask, config.id2label, top_k)})
+    return rows
 
 
 def job_of(model: str, files: list[Listed], options: PredictionOptions) -> dict[str, Any]:
@@ -194,6 +245,7 @@ def job_of(model: str, files: list[Listed], options: PredictionOptions) -> dict[
         "weights": digest(describe(path) for path in weights),
         "files": digest(f"{file.name} {file.fault or describe(file.path)}" for file in files),
         "embeddings": options.embeddings,
+        "masks": options.masks,
         "top_k": options.top_k,
         "mixed_precision": options.mixed_precision,
     }

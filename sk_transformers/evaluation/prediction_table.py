@@ -98,7 +98,7 @@ def make_column(name: str, values: list[Any]) -> pa.Array:
     if name == "embedding":
         width = next(len(value) for value in values if value is not None)
         return pa.array(values, pa.list_(pa.float32(), width))
-    return pa.array(values, pa.float64() if name.startswith("score_") else pa.string())
+    return pa.array(values, pa.float64() if name.startswith(("score_", "fraction_")) else pa.string())
 
 
 def fill(table: pa.Table, schema: pa.Schema) -> pa.Table:

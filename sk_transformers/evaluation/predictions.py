@@ -1,4 +1,4 @@
-"""What a classifier says of every image of a data set, each once however many processes there are."""
+"""What a model says of every image of a data set, each once however many processes there are."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -35,21 +35,22 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Problem:
-    """What a classifier is asked, and how its answers are measured; `problems.PROBLEMS` has those that there are.
+    """What a model is asked, and how its answers are measured; `problems.PROBLEMS` has those that there are.
 
     Args:
-        config_type: what `config.problem_type` is, from which transformers takes loss and scores.
+        config_type: what `config.problem_type` is, from which transformers takes loss and scores; None where it
+            takes them from the model's class.
         best: the figure by which the best weights are chosen, the higher the better.
         titles: what figures are called while a network trains, that of `best` first.
-        reduce: what to keep of a batch, `labels` and `loss` among it, from logits `(batch, classes)`, targets, and the
-            model's class of each of the data's (the same when None).
+        reduce: what to keep of a batch, `labels` and `loss` among it, from logits `(batch, classes, ...)`, targets, and
+            the model's class of each of the data's (the same when None).
         predictions: the class that holds all of it.
         measure: the figures by which a training run is judged, from predictions.
         summarize: all figures of an evaluation, from predictions and the names of the model's classes.
         names_of_labels: of each image, as a line of text, from predictions and the names of the model's classes.
     """
 
-    config_type: str
+    config_type: str | None
     best: str
     titles: dict[str, str]
     reduce: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], dict[str, torch.Tensor]]
@@ -75,7 +76,7 @@ def predict(
 
     Args:
         accelerator: that prepared model and loader.
-        model: the classifier, which is left in evaluation mode.
+        model: which is left in evaluation mode.
         loader: batches of `pixel_values` and `labels`; label -100 marks an image that could not be read.
         problem: what the model is asked.
         label_map: the model's class of each of the data's; the same when None.

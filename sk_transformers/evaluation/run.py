@@ -17,17 +17,17 @@ from transformers.utils import logging as transformers_logging
 from ..data.corruptions import CorruptingTransform, choose_corruptions, library_version, seen_image
 from ..data.loaders import eval_loader
 from ..data.options import DataOptions
-from ..data.sources import load_data
+from ..data.segmentation import eval_images, load_images
 from ..data.transforms import Transform, eval_transform
 from ..devices import use_all_cores
 from ..files import check_free, write_json
-from ..pretrained import class_names, load_classifier, weights_sha256
+from ..pretrained import class_names, weights_sha256
 from ..provenance import provenance
 from .options import EvaluationOptions
 from .patch_attack import PatchAttack, attacked_accuracy
 from .plots import PLOTS, plot_robustness
 from .predictions import map_labels, predict
-from .problems import choose_problem
+from .problems import load_for
 from .robustness import check_same_images, corrupted_accuracy, load_baseline, summarize_robustness
 
 
@@ -35,9 +35,9 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
     """Evaluate a model as the options say.
 
     Returns:
-        The folder, with `evaluation.json`, `reliability.png`, `confusion.png` or, of several labels an image,
-        `classes.png`, and under corruptions `robustness.png`; and the figures. No folder on processes that are
-        not the main one.
+        The folder, with `evaluation.json` and plots: of one label an image `reliability.png` and `confusion.png`, of
+        several `reliability.png` and `classes.png`, of masks `classes.png`, and under corruptions `robustness.png`; and
+        the figures. No folder on processes that are not the main one.
 
     Raises:
         ValueError: if model, data or baseline cannot be loaded or do not fit each other.
@@ -49,22 +49,21 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
     )
     check_free(folder)
     if options.corruptions is not None:
-        if data_options.problem_type != "single_label":
-            raise ValueError("--corruptions measures top-1 accuracy, which --problem_type multi_label does not have.")
+        check_one_label(data_options, "--corruptions")
         library_version()  # or the error would come after the first pass
         options = replace(options, corruptions=choose_corruptions(options.corruptions))
     attack = None if options.patch_attack is None else PatchAttack.parse(options.patch_attack)
-    if attack is not None and data_options.problem_type != "single_label":
-        raise ValueError("--patch_attack measures top-1 accuracy, which --problem_type multi_label does not have.")
+    if attack is not None:
+        check_one_label(data_options, "--patch_attack")
     transformers_logging.disable_progress_bar()
     accelerator = Accelerator(mixed_precision=options.mixed_precision)
     use_all_cores(accelerator)
-    data = load_data(data_options, min_labels=1, hold_out=options.split != "all")
+    data = load_images(data_options, min_labels=1, hold_out=options.split != "all")
     if accelerator.is_main_process:
         Console(stderr=True).print(data.account, markup=False, highlight=False, soft_wrap=True)
     images = data.split("train" if options.split == "all" else options.split)
-    model, processor = load_classifier(options.model)
-    names, problem = class_names(model.config), choose_problem(data.problem_type, options.model, model.config)
+    model, processor, problem = load_for(data.problem_type, options.model)
+    names = class_names(model.config)
     label_map = map_labels(data.labels, names)
     baseline = None
     if options.baseline is not None:
@@ -75,7 +74,8 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
         raise ValueError(
             f"--patch_attack {options.patch_attack}: the patch does not fit into images of {height}x{width}."
         )
-    model, loader = accelerator.prepare(model, make_loader(options, data_options, images, eval_transform(processor)))
+    loader = make_loader(options, data_options, images, eval_transform(processor), len(data.labels))
+    model, loader = accelerator.prepare(model, loader)
     predictions = predict(accelerator, model, loader, problem, label_map)
     figures = problem.summarize(predictions, names)
     record = {
@@ -110,6 +110,13 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
     return (folder if accelerator.is_main_process else None), figures
 
 
+def check_one_label(data_options: DataOptions, option: str) -> None:
+    """Raise ValueError if there is no accuracy for an option to measure."""
+    problem_type = data_options.problem_type
+    if problem_type != "single_label":
+        raise ValueError(f"{option} measures top-1 accuracy, which --problem_type {problem_type} does not have.")
+
+
 def evaluate_robustness(
     options: EvaluationOptions,
     data_options: DataOptions,
@@ -124,7 +131,7 @@ def evaluate_robustness(
     """Return the figures of `summarize_robustness`, with what they depend on: a pass for each of the conditions."""
     corruptions = options.corruptions or []
     transform = CorruptingTransform(processor)
-    loader = accelerator.prepare(make_loader(options, data_options, images, transform))
+    loader = accelerator.prepare(make_loader(options, data_options, images, transform, len(label_map)))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not accelerator.is_main_process) as bar:
@@ -147,10 +154,16 @@ def evaluate_robustness(
 
 
 def make_loader(
-    options: EvaluationOptions, data_options: DataOptions, images: Dataset, transform: Transform
+    options: EvaluationOptions, data_options: DataOptions, images: Dataset, transform: Transform, classes: int
 ) -> torch.utils.data.DataLoader:
+    """Return batches of images with their labels or masks, which are of so many classes."""
     return eval_loader(
-        images, transform, options.per_device_eval_batch_size, data_options.num_workers, data_options.skip_unreadable
+        images,
+        transform,
+        options.per_device_eval_batch_size,
+        data_options.num_workers,
+        data_options.skip_unreadable,
+        eval_images(data_options, classes),
     )
 
 

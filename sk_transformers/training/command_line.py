@@ -1,13 +1,14 @@
-"""The command line of `sk-transformers train`, with recipes: files that set any of its options."""
+"""The command lines of training, with recipes: files that set any of their options."""
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..options import add_options, read_options
 from ..recipes import recipes
-from .options import GROUPS, TrainOptions, parse_yaml
+from .options import GROUPS, NOT_FOR, TrainOptions, parse_yaml
 
 
 class OneSentenceParser(argparse.ArgumentParser):
@@ -17,34 +18,72 @@ class OneSentenceParser(argparse.ArgumentParser):
         raise ValueError(f"{message}.")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all options, in their groups."""
+@dataclass(frozen=True)
+class TrainCommand:
+    """A command that trains.
+
+    Args:
+        name: after `sk-transformers`.
+        description: what `--help` says of it.
+        recipe: the one where neither a recipe nor model and data are given, None where they have to be.
+        defaults: of options, in place of their own.
+        hidden: options that `--help` leaves out.
+    """
+
+    name: str
+    description: str
+    recipe: str | None = None
+    defaults: dict[str, Any] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()
+
+
+TRAIN = TrainCommand(
+    "train",
+    "Train or fine-tune an image classifier, and leave a repo folder that is ready to push. Without --recipe, --model"
+    " and --dataset it is the digits recipe.",
+    recipe="digits",
+)
+TRAIN_SEGMENTATION = TrainCommand(
+    "train-segmentation",
+    "Train or fine-tune a semantic segmenter, which gives each pixel a class, and leave a repo folder that is ready to"
+    " push.",
+    defaults={
+        "problem_type": "segmentation",
+        "per_device_train_batch_size": 8,  # of images that are larger than a classifier's
+        "per_device_eval_batch_size": 8,
+    },
+    hidden=("problem_type", *NOT_FOR["segmentation"]),
+)
+
+
+def build_parser(command: TrainCommand = TRAIN) -> argparse.ArgumentParser:
+    """Return the parser of all options of a command, in their groups."""
     parser = OneSentenceParser(
-        prog="sk-transformers train",
+        prog=f"sk-transformers {command.name}",
         usage="%(prog)s [--recipe RECIPE] [--model MODEL] [--dataset DATASET] [OPTION ...]",
-        description="Train or fine-tune an image classifier, and leave a repo folder that is ready to push."
-        " Without --recipe, --model and --dataset it is the digits recipe.",
+        description=command.description,
     )
     parser.add_argument(
         "--recipe", help="the name of a recipe (`sk-transformers list --recipes`) or a YAML file that sets options"
     )
     for name, group in GROUPS.items():
-        add_options(parser, group, name)
+        add_options(parser, group, name, command.defaults, command.hidden)
     return parser
 
 
-def parse_options(argv: Sequence[str] | None = None) -> TrainOptions:
+def parse_options(argv: Sequence[str] | None = None, command: TrainCommand = TRAIN) -> TrainOptions:
     """Return the options of a run: the groups' defaults, over them the recipe's, over them the command line's.
 
     Args:
         argv: the command line, `sys.argv` when None.
+        command: whose command line it is.
 
     Raises:
         ValueError: if the recipe, or an option, is unknown, or a value does not fit.
     """
-    parser = build_parser()
+    parser = build_parser(command)
     args = parser.parse_args(argv)
-    recipe = args.recipe or (None if args.model or args.dataset else "digits")
+    recipe = args.recipe or (None if args.model or args.dataset else command.recipe)
     if recipe is not None:
         file, options = read_recipe(recipe, known=set(vars(args)) - {"recipe"})
         defaults = parse_recipe(file, options)

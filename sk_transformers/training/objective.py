@@ -1,4 +1,6 @@
-"""What training minimizes: cross-entropy, with soft or hard labels or of each class, and the distance to a teacher."""
+"""What training minimizes: cross-entropy, with soft or hard labels, of each class or pixel, and the distance to a
+teacher.
+"""
 
 from collections.abc import Callable
 
@@ -93,6 +95,13 @@ def binary_cross_entropy(
 
 
 LABEL_LOSSES: dict[str, LabelLoss] = {"single_label": cross_entropy, "multi_label": binary_cross_entropy}
+
+
+def pixel_objective(model: nn.Module, pixel_values: torch.Tensor, labels: torch.Tensor, mix: bool) -> torch.Tensor:
+    """Return a segmenter's own loss, a scalar, of images `(batch, channels, height, width)` and their masks
+    `(batch, height, width)`; nothing is mixed.
+    """
+    return model(pixel_values=pixel_values, labels=labels).loss
 
 
 class Objective:

@@ -1,6 +1,6 @@
 """The options of a training run, in groups; the defaults suit fine-tuning on a few thousand images."""
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ import yaml
 from ..data.options import AugmentationOptions, DataOptions
 from ..options import (
     fraction,
+    image_size,
     non_negative,
     non_negative_int,
     number,
@@ -18,6 +19,16 @@ from ..options import (
     proper_fraction,
 )
 
+ONE_LABEL_ALONE = ("mixup", "cutmix", "label_smoothing", "balanced_sampling", "teacher")
+NOT_FOR = {  # options by --problem_type
+    "single_label": ("scale_jitter",),
+    "multi_label": (*ONE_LABEL_ALONE, "scale_jitter"),
+    "segmentation": (
+        *ONE_LABEL_ALONE, "class_weights", "streaming", "file_column", "lora_rank", "lora_target_modules",
+        "log_attention_entropy", "crop_scale", "crop_ratio", "crop_padding", "rotation", "auto_augment",
+        "random_erasing",
+    ),
+}  # fmt: skip
 PARAMETER_KINDS = ("norms", "biases", "positions", "keys")  # of parameters that weight decay may leave alone
 
 
@@ -36,8 +47,11 @@ class ModelOptions:
     config_overrides: list[str] | None = option(
         None, "fields of the configuration, values in YAML", nargs="+", metavar="FIELD=VALUE"
     )
-    image_size: int | None = option(
-        None, "pixels a side; pretrained positions and static keys are resized", type=positive_int
+    image_size: int | list[int] | None = option(
+        None,
+        "pixels a side, or height and width; pretrained positions and static keys are resized",
+        type=image_size,
+        metavar="N|HEIGHTxWIDTH",
     )
     drop_path_rate: float | None = option(None, "stochastic depth, over the model's own", type=float)
     freeze_backbone: bool = option(False, "train the head alone")
@@ -218,8 +232,7 @@ class TrainOptions:
             raise ValueError(
                 f"--repeated_augmentation {repeats}: a stream gives each image once; leave it or --streaming out."
             )
-        if self.data.problem_type == "multi_label":
-            self._check_several_labels()
+        self._check_problem()
         if self.streaming.streaming and self.optimization.balanced_sampling:
             raise ValueError("--balanced_sampling: a stream comes in its own order; leave it or --streaming out.")
         if not self.run.output_dir:
@@ -227,17 +240,16 @@ class TrainOptions:
         if self.model.freeze_backbone and self.lora.lora_rank:
             raise ValueError("--freeze_backbone and --lora_rank are both given: adapters leave the backbone as it is.")
 
-    def _check_several_labels(self) -> None:
-        one_label = {
-            "mixup": self.augmentation.mixup,
-            "cutmix": self.augmentation.cutmix,
-            "label_smoothing": self.optimization.label_smoothing,
-            "balanced_sampling": self.optimization.balanced_sampling,
-            "teacher": self.distillation.teacher,
-        }
-        given = next((name for name, value in one_label.items() if value), None)
-        if given is not None:
-            raise ValueError(f"--{given} is for one label an image, and --problem_type is multi_label: leave it out.")
+    def _check_problem(self) -> None:
+        problem_type, defaults, given = self.data.problem_type, default_values(), self.to_dict()
+        for name in NOT_FOR[problem_type]:
+            if given[name] != defaults[name]:
+                raise ValueError(f"--{name} does not go with --problem_type {problem_type}: leave it out.")
+        if problem_type == "segmentation" and self.optimization.per_device_train_batch_size == 1:
+            raise ValueError(
+                "--per_device_train_batch_size is 1, expected at least 2: the head of a segmenter normalizes over the"
+                " images of a batch."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return every option by its name."""
@@ -246,6 +258,15 @@ class TrainOptions:
 
 
 GROUPS: dict[str, Any] = {member.name: member.type for member in fields(TrainOptions) if is_dataclass(member.type)}
+
+
+def default_values() -> dict[str, Any]:
+    """Return the default of every option that has one, by its name."""
+    return {
+        member.name: member.default if member.default_factory is MISSING else member.default_factory()
+        for group in GROUPS.values()
+        for member in fields(group)
+    }
 
 
 def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:

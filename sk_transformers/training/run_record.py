@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard
 from transformers import PreTrainedModel
 
 from ..data.sources import BUILT_IN, ImageData
-from ..hub.cards.card import LICENSE, MEASURED, OriginFacts, RepoFacts, TrainingFacts, create_card
+from ..hub.cards.card import LICENSE, MEASURED, OriginFacts, RepoFacts, TrainingFacts, create_card, task_of
 from ..hub.fingerprint import fingerprint
 from ..hub.licenses import license_on_card
 from ..models.configuration_checks import size_pair
@@ -91,7 +91,7 @@ def run_card(
     data, best, arguments = record["data"], record["best"], record["arguments"]
     results = [
         EvalResult(
-            task_type="image-classification",
+            task_type=task_of(model),
             dataset_type=Path(data["name"]).name,
             dataset_name=Path(data["name"]).name,
             dataset_split="validation",

@@ -18,15 +18,18 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from ..data.balance import balanced_weights, positive_weights, read_class_weights
 from ..data.loaders import TrainLoader, eval_loader
-from ..data.sources import ImageData, load_data
-from ..data.transforms import eval_transform, make_mixup, train_transform
+from ..data.masks import IGNORED
+from ..data.segmentation import eval_images, load_images, train_images
+from ..data.sources import ImageData
+from ..data.transforms import JointTransform, eval_transform, make_mixup, train_transform
 from ..devices import use_all_cores
 from ..evaluation.predictions import Problem
 from ..evaluation.problems import PROBLEMS
+from ..evaluation.segmentation import SEGMENTATION
 from ..models.configuration_checks import ATTENTION_MIXER_NAMES
-from ..pretrained import load_model
+from ..pretrained import load_model, load_segmenter_to_train
 from .attention_probe import probe_images
-from .objective import LABEL_LOSSES, Objective, Teacher
+from .objective import LABEL_LOSSES, Objective, Teacher, pixel_objective
 from .optimization import Schedule, make_optimizer
 from .options import OptimizationOptions, ScheduleOptions, TrainOptions
 from .spectral_reparam import add_spectral_reparam
@@ -90,7 +93,7 @@ def set_up(options: TrainOptions) -> Setup:
     accelerator = make_accelerator(options)
     set_seed(options.run.seed)
     with accelerator.local_main_process_first():  # the others find the data in the cache
-        data = load_data(options.data, options.streaming.streaming)
+        data = load_images(options.data, options.streaming.streaming)
     global_batch = global_batch_size(optimization, accelerator)
     steps_per_epoch = options.streaming.steps_per_epoch or steps_in_a_pass(data, global_batch)
     epochs = optimization.num_train_epochs + options.schedule.cooldown_epochs
@@ -98,7 +101,8 @@ def set_up(options: TrainOptions) -> Setup:
 
     problem = PROBLEMS[data.problem_type]
     fields = {**options.model.config_fields, "problem_type": problem.config_type}
-    network, processor = load_model(options.model.model, data.id2label, **fields)
+    load = load_segmenter_to_train if problem is SEGMENTATION else load_model
+    network, processor = load(options.model.model, data.id2label, **fields)
     model_class, config = type(network), network.config
     if hardware.gradient_checkpointing:
         network.gradient_checkpointing_enable()
@@ -124,6 +128,7 @@ def set_up(options: TrainOptions) -> Setup:
         optimization.per_device_eval_batch_size,
         options.data.num_workers,
         options.data.skip_unreadable,
+        eval_images(options.data, len(data.labels)),
     )
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     return Setup(
@@ -263,8 +268,10 @@ def prepare_to_shard(accelerator: Accelerator, model: nn.Module, network: PreTra
 
 def make_objective(
     options: TrainOptions, accelerator: Accelerator, data: ImageData, processor: BaseImageProcessor
-) -> Objective:
+) -> Callable[..., torch.Tensor]:
     """Return the loss that the options describe, with its teacher on the device."""
+    if data.problem_type == "segmentation":
+        return pixel_objective
     label_smoothing, distillation = options.optimization.label_smoothing, options.distillation
     class_weights = None
     if options.optimization.class_weights is not None:
@@ -298,9 +305,14 @@ def make_train_loader(
     steps_per_epoch: int,
 ) -> TrainLoader:
     """Return this process's batches."""
+    augmentation = (
+        JointTransform(processor, options.augmentation, IGNORED)
+        if data.problem_type == "segmentation"
+        else train_transform(processor, options.augmentation)
+    )
     return TrainLoader(
         data,
-        train_transform(processor, options.augmentation),
+        augmentation,
         options.optimization.per_device_train_batch_size,
         steps_per_epoch * options.optimization.gradient_accumulation_steps,
         options.run.seed,
@@ -312,6 +324,7 @@ def make_train_loader(
         skip_unreadable=options.data.skip_unreadable,
         num_workers=options.data.num_workers,
         pin_memory=accelerator.device.type == "cuda",
+        images=train_images(options.data, len(data.labels)),
     )
 
 

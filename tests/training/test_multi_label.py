@@ -142,7 +142,7 @@ def test_an_evaluation_and_the_card_that_shows_it(trained, tmp_path):
     header = "| data | images | mean average precision | micro F1 | macro F1 | exact match | loss | calibration error |"
     row = card[card.index(header) :].splitlines()[2].split(" | ")
     assert row[:3] == ["| images, all", "160", f"{expected:.4f}"]
-    assert "Average precision of the classes" in card and "name: Exact match, evaluated" in card
+    assert "Figures of the classes" in card and "name: Exact match, evaluated" in card
 
     with pytest.raises(ValueError, match="was trained with --problem_type multi_label, and the data is single_label"):
         evaluate_model(EvaluationOptions(str(run / "model"), output_dir=str(tmp_path / "other")), DataOptions("digits"))
@@ -211,7 +211,7 @@ def test_weights_of_classes_weigh_the_images_that_have_them():
 )
 def test_what_is_for_one_label_is_refused(name, groups):
     data = DataOptions("images", problem_type="multi_label")
-    with pytest.raises(ValueError, match=f"--{name} is for one label an image, and --problem_type is multi_label"):
+    with pytest.raises(ValueError, match=f"--{name} does not go with --problem_type multi_label: leave it out"):
         TrainOptions(ModelOptions("skvit-nano-patch4-32"), data, **groups)
 
 

@@ -171,12 +171,14 @@ def card_metadata(
     repo: RepoFacts,
 ) -> ModelCardData:
     """Return the metadata of a card, which the Hub reads; see `create_card`."""
-    results = [*(training.results if training else []), *(r for one in evaluations for r in evaluation_results(one))]
+    task = task_of(model)
+    evaluated = [result for one in evaluations for result in evaluation_results(one, task)]
+    results = [*(training.results if training else []), *evaluated]
     key_tags = ["static-key-attention"] if static_key_parameters(model) else []
     return ModelCardData(
         license=origin.license,
         library_name="transformers",
-        pipeline_tag=task_of(model),
+        pipeline_tag=task,
         base_model=origin.base_model,
         datasets=origin.datasets,
         metrics=sorted({result.metric_type for result in results}) or None,
@@ -276,9 +278,10 @@ def window_limits(config: PretrainedConfig, has_static_keys: bool) -> str:
 COLUMNS = {
     "top1": "top-1", "top5": "top-5", "balanced_accuracy": "balanced accuracy",
     "mean_average_precision": "mean average precision", "micro_f1": "micro F1", "macro_f1": "macro F1",
-    "exact_match": "exact match", "loss": "loss", "calibration_error": "calibration error",
+    "exact_match": "exact match", "mean_iou": "mean IoU", "mean_accuracy": "mean accuracy",
+    "pixel_accuracy": "pixel accuracy", "loss": "loss", "calibration_error": "calibration error",
 }  # fmt: skip
-MEASURED = (  # figure, title and type of metric; those of one label an image and those of several have others
+MEASURED = (  # figure, title and type of metric; each problem type has its own
     ("top1", "Top-1 accuracy", "accuracy"),
     ("top5", "Top-5 accuracy", "accuracy"),
     ("balanced_accuracy", "Balanced accuracy", "accuracy"),
@@ -286,15 +289,18 @@ MEASURED = (  # figure, title and type of metric; those of one label an image an
     ("micro_f1", "Micro F1", "f1"),
     ("macro_f1", "Macro F1", "f1"),
     ("exact_match", "Exact match", "exact_match"),
+    ("mean_iou", "Mean IoU", "mean_iou"),
+    ("mean_accuracy", "Mean accuracy of the classes", "accuracy"),
+    ("pixel_accuracy", "Pixel accuracy", "accuracy"),
 )
 
 
-def evaluation_results(evaluation: dict[str, Any]) -> list[EvalResult]:
-    """Return an evaluation's figures as metadata."""
+def evaluation_results(evaluation: dict[str, Any], task: str) -> list[EvalResult]:
+    """Return an evaluation's figures of a model for this task as metadata."""
     dataset = Path(evaluation["dataset"]).name
     return [
         EvalResult(
-            task_type="image-classification",
+            task_type=task,
             dataset_type=dataset,
             dataset_name=dataset,
             dataset_split=evaluation["split"],

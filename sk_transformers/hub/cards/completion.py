@@ -17,14 +17,14 @@ from .merge import MODEL_INDEX, digest, insert_after, is_metadata, join_card, me
 
 EXAMPLES = "examples"  # the folder of a repo
 EVALUATION = {  # what a card takes from an evaluation's record, beside one of the figures that count
-    "dataset": str, "split": str, "images": int, "loss": float, "calibration_error": float,
+    "dataset": str, "split": str, "images": int, "loss": float,
 }  # fmt: skip
-COUNTING = ("top1", "mean_average_precision")
+COUNTING = ("top1", "mean_average_precision", "mean_iou")
 MAX_ANSWERS = 3  # to an example
 EXAMPLE_SIZE = 512  # pixels of the longer side; a picture's metadata, with the place it was taken at, stays behind
 PLOTS = {
     "confusion.png": "Confusion of the classes",
-    "classes.png": "Average precision of the classes",
+    "classes.png": "Figures of the classes",
     "reliability.png": "Reliability of the confidences",
     "robustness.png": "Accuracy under corruptions",
 }

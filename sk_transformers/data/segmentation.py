@@ -1,0 +1,200 @@
+"""Data sets of images and masks: folders, parquet files and the Hub."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, Features, Image, IterableDataset
+
+from .builtin import BUILT_IN
+from .fingerprint import digest, make_fingerprint
+from .labels import HOLD_OUT_ADVICE
+from .listing import Folder, LeftOut, check_faults, describe_left_out, list_folder
+from .loaders import EvalImages, TrainImages
+from .mask_folders import find_pairs
+from .masks import EvalPairs, MaskFormat, TrainPairs, read_classes
+from .options import DataOptions
+from .parquet import find_parquet_splits
+from .sources import (
+    Data,
+    ImageData,
+    LibraryDataset,
+    Source,
+    choose_rows,
+    describe,
+    load_data,
+    pick_splits,
+    without_missing,
+)
+
+MASK_COLUMNS = ("annotation", "annotations", "mask", "masks", "label", "labels", "segmentation", "semantic_mask")
+
+
+def load_images(options: DataOptions, streaming: bool = False, min_labels: int = 2, hold_out: bool = True) -> ImageData:
+    """Load the data that the options name, with labels or with masks; see `load_data`."""
+    if options.problem_type == "segmentation":
+        return load_masks(options, hold_out)
+    return load_data(options, streaming, min_labels, hold_out)
+
+
+def load_masks(options: DataOptions, hold_out: bool = True) -> ImageData:
+    """Load images and masks, the masks in the column `label`; neither is decoded.
+
+    Args:
+        options: the data, and how it is divided.
+        hold_out: divide the images where there is no validation split, or where it is the training split; else all of
+            them are training and validation.
+
+    Raises:
+        ValueError: if there is no such data, split or column, or nothing tells the classes, or an image has no mask.
+    """
+    name, source, left_out = options.dataset, find_source(options), []
+    labels = read_classes(options.classes, Path(name))
+    train_name, validation_name = pick_splits(options, source.split_names, hold_out)
+    train = without_missing(name, source.load(train_name), options.skip_unreadable, left_out)
+    if validation_name is not None:
+        validation = without_missing(name, source.load(validation_name), options.skip_unreadable, left_out)
+    elif hold_out:
+        train, validation = hold_out_images(name, train, options.train_val_split, options.split_seed)
+    else:
+        validation = train
+    splits = [train_name] if validation_name is None else [train_name, validation_name]
+    held_out = len(validation) if validation is not train else 0
+    account = describe(source, splits, len(labels), len(train), held_out, 0, left_out)
+    if options.max_train_samples is not None:
+        train = choose_rows(train, options.max_train_samples, options.split_seed)
+    if options.max_eval_samples is not None:
+        validation = choose_rows(validation, options.max_eval_samples, options.split_seed)
+    division = f"{options.train_val_split:g} held out by --split_seed {options.split_seed}"
+    return ImageData(
+        name,
+        train,
+        validation,
+        labels,
+        len(train),
+        source.revision,
+        account,
+        make_fingerprint(
+            labels,
+            {"train": None, "validation": None},  # only reading every mask would tell
+            digest([source.digest(splits), str(asdict(mask_format(options, len(labels)))), str(len(train))]),
+            "a split of their own" if validation_name else division,
+            options.problem_type,
+        ),
+        options.problem_type,
+        validation_name,
+    )
+
+
+def train_images(options: DataOptions, classes: int) -> Callable[[Dataset, Any, bool], TrainImages]:
+    """Return what makes training images with their labels or masks of a data set, as `TrainLoader` asks."""
+    if options.problem_type != "segmentation":
+        return TrainImages
+    return partial(TrainPairs, masks=mask_format(options, classes))
+
+
+def eval_images(options: DataOptions, classes: int) -> Callable[[Dataset, Any, bool], EvalImages]:
+    """Return what makes images with their labels or masks of a data set, as `eval_loader` asks."""
+    if options.problem_type != "segmentation":
+        return EvalImages
+    return partial(EvalPairs, masks=mask_format(options, classes))
+
+
+def mask_format(options: DataOptions, classes: int) -> MaskFormat:
+    """Return how the options say that masks are read."""
+    return MaskFormat(classes, options.ignore_index, options.reduce_labels)
+
+
+def hold_out_images(name: str, data: Dataset, part: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Return the images to train on, and a fraction of them held out at random."""
+    held_out = round(len(data) * part)
+    if not 0 < held_out < len(data):
+        raise ValueError(f"{name} has {len(data)} images, of which {part:g} cannot be held out: {HOLD_OUT_ADVICE}.")
+    order = np.random.default_rng(seed).permutation(len(data))
+    return data.select(np.sort(order[held_out:])), data.select(np.sort(order[:held_out]))
+
+
+# Sources
+
+
+def find_source(options: DataOptions) -> Source:
+    """Return the data set of images and masks that the options name: at a path, or on the Hub.
+
+    Raises:
+        ValueError: if there is none, or none that can be used.
+    """
+    name, path = options.dataset, Path(options.dataset)
+    if name in BUILT_IN:
+        raise ValueError(f"--dataset {name} has no masks: give a folder of images and masks, parquet or a Hub dataset.")
+    if options.file_column is not None:
+        raise ValueError(f"--file_column {options.file_column} is for tables of labels, not for masks: leave it out.")
+    if path.is_dir():
+        tree = list_folder(path)
+        parquet = find_parquet_splits(tree)
+        return LibraryPairs(options, "parquet", parquet) if parquet else PairFolder(name, tree, options)
+    if path.suffix.lower() == ".parquet" and path.is_file():
+        return LibraryPairs(options, "parquet", {"train": [name]})
+    if path.is_file():
+        raise ValueError(f"--dataset {name} is a file, expected a folder, a parquet file or a Hub dataset.")
+    return LibraryPairs(options, name)
+
+
+class PairFolder:
+    """Images and masks in folders; see `mask_folders.py`."""
+
+    revision: str | None = None
+
+    def __init__(self, name: str, tree: Folder, options: DataOptions) -> None:
+        given = options.image_column or options.label_column
+        if given is not None:
+            raise ValueError(f"--image_column and --label_column are of parquet and the Hub, and {name} is a folder.")
+        self.name, self.skip, self.splits = name, options.skip_unreadable, find_pairs(tree)
+        self.split_names = list(self.splits)
+
+    def load(self, split: str) -> Dataset:
+        pairs = self.splits[split]
+        if not self.skip:
+            check_faults(self.name, pairs.left_out)
+        if not pairs.images:
+            raise ValueError(f"{self.name} has no image with a mask in {split}: {describe_left_out(pairs.left_out)}.")
+        features = Features({"image": Image(decode=False), "label": Image(decode=False)})
+        columns = {
+            column: pa.StructArray.from_arrays(
+                [pa.nulls(len(files), pa.binary()), pa.array([file.path for file in files], pa.string())],
+                ["bytes", "path"],
+            )
+            for column, files in (("image", pairs.images), ("label", pairs.masks))
+        }
+        return Dataset(pa.table(columns).cast(features.arrow_schema))
+
+    def stream(self, split: str) -> IterableDataset:
+        return self.load(split).to_iterable_dataset()
+
+    def length(self, split: str) -> int:
+        return len(self.splits[split].images)
+
+    def left_out(self, splits: list[str]) -> list[LeftOut]:
+        return [file for split in splits for file in self.splits[split].left_out]
+
+    def digest(self, splits: list[str]) -> str:
+        pairs = [self.splits[split] for split in splits]
+        files = [file for one in pairs for file in [*one.images, *one.masks]]
+        return digest(f"{file.name}\t{file.size}" for file in files)
+
+
+class LibraryPairs(LibraryDataset):
+    """What `datasets` loads, with a column of images and one of masks."""
+
+    def _standard_columns(self, data: Data) -> Data:
+        return super()._standard_columns(data).cast_column("label", Image(decode=False))
+
+    def _find_columns(self, data: Data) -> tuple[Data, str, str]:
+        features, asked = data.features or {}, self.options
+        pictures = [name for name, kind in features.items() if isinstance(kind, Image)]
+        mask = asked.label_column or next((name for name in MASK_COLUMNS if name in pictures), "")
+        others = [name for name in pictures if name != mask]
+        return data, asked.image_column or (others or [""])[0], mask or (others[1:2] or [""])[0]
