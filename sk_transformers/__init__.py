@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # what the names below are, for type checkers and editors
     from .models.modeling_skswin import SKSwinBackbone as SKSwinBackbone
     from .models.modeling_skswin import SKSwinForImageClassification as SKSwinForImageClassification
     from .models.modeling_skswin import SKSwinModel as SKSwinModel
+    from .models.modeling_skswin_segmentation import SKSwinForSemanticSegmentation as SKSwinForSemanticSegmentation
     from .models.modeling_skvit import SKViTBackbone as SKViTBackbone
     from .models.modeling_skvit import SKViTForImageClassification as SKViTForImageClassification
     from .models.modeling_skvit import SKViTModel as SKViTModel
@@ -56,6 +57,7 @@ _MODULE_OF = {
     "SKSwinConfig": "models.configuration_skswin",
     "SKSwinModel": "models.modeling_skswin",
     "SKSwinForImageClassification": "models.modeling_skswin",
+    "SKSwinForSemanticSegmentation": "models.modeling_skswin_segmentation",
     "SKSwinBackbone": "models.modeling_skswin",
     "AttentionOptions": "models.attention_options",
     "SelfAttention": "models.static_key",

@@ -19,6 +19,7 @@ from .models.modeling_skcait import SKCaiTForImageClassification, SKCaiTModel
 from .models.modeling_skformer import SKFormerBackbone, SKFormerForImageClassification, SKFormerModel
 from .models.modeling_skformer_segmentation import SKFormerForSemanticSegmentation
 from .models.modeling_skswin import SKSwinBackbone, SKSwinForImageClassification, SKSwinModel
+from .models.modeling_skswin_segmentation import SKSwinForSemanticSegmentation
 from .models.modeling_skvit import SKViTBackbone, SKViTForImageClassification, SKViTModel
 from .models.modeling_skvit_segmentation import SKViTForSemanticSegmentation
 
@@ -42,6 +43,7 @@ AUTO_CLASSES = {
     SKSwinConfig: {
         AutoModel: SKSwinModel,
         AutoModelForImageClassification: SKSwinForImageClassification,
+        AutoModelForSemanticSegmentation: SKSwinForSemanticSegmentation,
         AutoBackbone: SKSwinBackbone,
     },
 }

@@ -162,9 +162,14 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         return one_for_each("head_dim", self.head_dim, NUM_STAGES, "stages")
 
     @property
+    def total_stride(self) -> int:
+        """Pixels between positions of the last stage's map."""
+        return self.stem_stride * 2 ** (NUM_STAGES - 1)
+
+    @property
     def min_image_size(self) -> int:
         """Pixels a side of the smallest images that are taken: the last stage then has one position."""
-        return self.stem_stride * 2 ** (NUM_STAGES - 1)
+        return self.total_stride
 
     @property
     def stem_padding(self) -> int:

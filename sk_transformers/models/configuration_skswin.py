@@ -1,5 +1,6 @@
 """Configuration of SKSwin, Swin whose windows may attend with static keys."""
 
+from math import prod
 from typing import Any
 
 from transformers.backbone_utils import BackboneConfigMixin
@@ -43,6 +44,9 @@ class SKSwinConfig(BackboneConfigMixin, PretrainedConfig):
         drop_path_rate: stochastic depth of the last layer; it grows linearly from 0.
         layer_norm_eps: epsilon of the norms.
         initializer_range: standard deviation of the weights before training.
+        segmentation_hidden_size: channels of a segmenter's head (UperNet); its auxiliary head has half of them.
+        segmentation_auxiliary_weight: of the auxiliary head's loss in a segmenter's; 0 leaves that head out.
+        segmentation_ignore_index: the label of pixels that have no class.
         out_features, out_indices: which of `"stem"`, `"stage1"` and so on a backbone returns.
 
     Raises:
@@ -73,6 +77,9 @@ class SKSwinConfig(BackboneConfigMixin, PretrainedConfig):
         drop_path_rate: float = 0.0,
         layer_norm_eps: float = 1e-5,
         initializer_range: float = 0.02,
+        segmentation_hidden_size: int = 512,
+        segmentation_auxiliary_weight: float = 0.4,
+        segmentation_ignore_index: int = 255,
         out_features: list[str] | None = None,
         out_indices: list[int] | None = None,
         **kwargs: Any,
@@ -96,12 +103,17 @@ class SKSwinConfig(BackboneConfigMixin, PretrainedConfig):
         self.drop_path_rate = drop_path_rate
         self.layer_norm_eps = layer_norm_eps
         self.initializer_range = initializer_range
+        self.segmentation_hidden_size = segmentation_hidden_size
+        self.segmentation_auxiliary_weight = segmentation_auxiliary_weight
+        self.segmentation_ignore_index = segmentation_ignore_index
         self._check()
         super().__init__(**kwargs)
         self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, len(self.depths) + 1)]
         self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)
 
     def _check(self) -> None:
+        check_at_least(1, segmentation_hidden_size=self.segmentation_hidden_size)
+        check_at_least(0, segmentation_auxiliary_weight=self.segmentation_auxiliary_weight)
         check_at_least(
             1,
             num_channels=self.num_channels,
@@ -135,6 +147,11 @@ class SKSwinConfig(BackboneConfigMixin, PretrainedConfig):
     def hidden_size(self) -> int:
         """The channels of the last stage."""
         return self.hidden_sizes[-1]
+
+    @property
+    def total_stride(self) -> int:
+        """Pixels between positions of the last stage's map."""
+        return self.patch_size * prod(self.downsampling)
 
     @property
     def head_dims(self) -> list[int]:

@@ -1,16 +1,21 @@
-"""What both families' semantic segmenters share: UperNet over feature maps, padding to whole strides, and the loss.
+"""What semantic segmenters share: UperNet over feature maps, padding to whole strides, and the loss.
 
 The heads are transformers' own (`transformers.models.upernet`), after "Unified Perceptual Parsing for Scene
 Understanding" (Xiao et al., arXiv 1807.10221).
 """
 
+import copy
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers.configuration_utils import PretrainedConfig
+from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.models.upernet.modeling_upernet import UperNetFCNHead, UperNetHead
+
+from .modeling_common import check_pixel_values, output_options
+from .modeling_stages import StagedBackbone
 
 POOL_SCALES = (1, 2, 3, 6)
 AUXILIARY_LEVEL = 2  # the third of four maps, as mmsegmentation has it
@@ -112,6 +117,55 @@ def check_label_maps(labels: torch.Tensor, logits: torch.Tensor, ignore_index: i
             f"labels hold class {wrong[0].item()}, but the model has {num_labels} classes, 0 to {num_labels - 1}, and"
             f" {ignore_index} for pixels to ignore: check the data, or set num_labels."
         )
+
+
+class StagedSegmenter(StagedBackbone):
+    """UperNet over the maps of a backbone of stages: of all stages, or of `out_features` if they are several."""
+
+    def __init__(self, config: Any):
+        config = copy.deepcopy(config)  # whose maps are set here, and not the caller's
+        if len(config.out_features or ()) < 2:
+            config.set_output_features_output_indices(out_features=config.stage_names[1:], out_indices=None)
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.upernet = UperNet(config, self.channels)
+        self.post_init()
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] (a backbone's returns maps)
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> SemanticSegmenterOutput | tuple:
+        """Give each pixel of images of any size a class; `StagedModel.forward` says what the other arguments are.
+
+        Images are padded with zeros to whole strides of the last stage, and logits are those of the image alone.
+
+        Args:
+            labels: `(batch, height, width)` class indices, and `segmentation_ignore_index` where a pixel has none.
+
+        Returns:
+            `logits`, `(batch, num_labels, height, width)` in pixels of the input, and `loss` if there are labels.
+
+        Raises:
+            ValueError: if images have another channel count or dtype than the network takes, or labels another size
+                than their images or classes that there are not.
+        """
+        output_attentions, output_hidden_states, return_dict = output_options(
+            self.config, output_attentions, output_hidden_states, return_dict
+        )
+        network: Any = self.base_model
+        check_pixel_values(pixel_values, network.stem.projection.weight, self.config.num_channels)
+        stride = self.config.total_stride
+        padded = pad_to_multiple(pixel_values, (stride, stride))
+        features: Any = super().forward(padded, output_hidden_states, output_attentions, return_dict=True)
+        logits, loss = self.upernet(features.feature_maps, padded.shape[2:], labels, pixel_values.shape[2:])
+        outputs = SemanticSegmenterOutput(
+            loss=loss, logits=logits, hidden_states=features.hidden_states, attentions=features.attentions
+        )
+        return outputs if return_dict else outputs.to_tuple()
 
 
 class FeaturePyramid(nn.Module):

@@ -16,13 +16,16 @@ from sk_transformers import (
     SKCaiTModel,
     SKFormerBackbone,
     SKFormerForImageClassification,
+    SKFormerForSemanticSegmentation,
     SKFormerModel,
     SKSwinBackbone,
     SKSwinForImageClassification,
+    SKSwinForSemanticSegmentation,
     SKSwinModel,
     SKViTBackbone,
     SKViTConfig,
     SKViTForImageClassification,
+    SKViTForSemanticSegmentation,
     SKViTModel,
 )
 from sk_transformers.models.configuration_checks import ATTENTION_MIXER_NAMES, TOKEN_MIXER_NAMES
@@ -51,14 +54,15 @@ NAMES = (
     "separate-swin",
     "cskswin",
 )
-SKVIT = (SKViTModel, SKViTForImageClassification, SKViTBackbone)
+SKVIT = (SKViTModel, SKViTForImageClassification, SKViTBackbone, SKViTForSemanticSegmentation)
 SKCAIT = (SKCaiTModel, SKCaiTForImageClassification)  # which has no backbone
-SKFORMER = (SKFormerModel, SKFormerForImageClassification, SKFormerBackbone)
-SKSWIN = (SKSwinModel, SKSwinForImageClassification, SKSwinBackbone)
+SKFORMER = (SKFormerModel, SKFormerForImageClassification, SKFormerBackbone, SKFormerForSemanticSegmentation)
+SKSWIN = (SKSwinModel, SKSwinForImageClassification, SKSwinBackbone, SKSwinForSemanticSegmentation)
 AUTO_CLASSES = (  # where the suite looks up what a class is
     modeling_auto.MODEL_MAPPING_NAMES,
     modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
     modeling_auto.MODEL_FOR_BACKBONE_MAPPING_NAMES,
+    modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES,
 )
 
 
@@ -177,7 +181,8 @@ class BackboneTests(suite["test_backbone_common"].BackboneTesterMixin):
 def add_tests(name: str) -> None:
     """Define the test classes of a row of `small_models`."""
     families = ((VITS, SKVIT), (CAITS, SKCAIT), (FORMERS, SKFORMER), (SWINS, SKSWIN))
-    model, classifier, *backbones = classes = next(found for rows, found in families if name in rows)
+    classes = next(found for rows, found in families if name in rows)
+    model, classifier, *backbones = classes[:3]
     title = name.title().replace("-", "")
     has_attentions = SmallModel(name).num_attentions > 0
     shared = {"name": name, "has_attentions": has_attentions}

@@ -4,26 +4,24 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModel, SegformerImageProcessor
+from transformers import AutoModel, AutoModelForSemanticSegmentation, SegformerImageProcessor
 
-from sk_transformers import SKFormerForSemanticSegmentation, SKViTForSemanticSegmentation
 from sk_transformers.complexity import count_macs
 from sk_transformers.hub import export
 from sk_transformers.hub.preflight import check_files, check_loading, repo_files
 from sk_transformers.registration import auto_class_of
 
 from ..support.networks import drawn
-from ..support.small_models import VITS, small_config
+from ..support.small_models import small_config
 from .test_export import LABELS, load_elsewhere
 
 
-@pytest.fixture(scope="module", params=["cskaformer", "skvit"])
+@pytest.fixture(scope="module", params=["cskaformer", "skvit", "skswin"])
 def exported(request, tmp_path_factory):
     config = small_config(
         request.param, segmentation_hidden_size=8, id2label=LABELS, label2id={v: k for k, v in LABELS.items()}
     )
-    model_class = SKViTForSemanticSegmentation if request.param in VITS else SKFormerForSemanticSegmentation
-    model = drawn(model_class(config)).float()
+    model = drawn(AutoModelForSemanticSegmentation.from_config(config)).float()
     processor = SegformerImageProcessor(size={"height": 48, "width": 40})
     return model, export(model, processor, tmp_path_factory.mktemp("segmenter") / "tiny")
 

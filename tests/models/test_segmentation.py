@@ -5,21 +5,25 @@ import copy
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import UperNetConfig, UperNetForSemanticSegmentation
+from transformers import AutoModelForSemanticSegmentation, UperNetConfig, UperNetForSemanticSegmentation
 
-from sk_transformers import SKFormerForSemanticSegmentation, SKViTForSemanticSegmentation
+from sk_transformers import SKFormerForSemanticSegmentation
+from sk_transformers.registration import AUTO_CLASSES
 
 from ..support.networks import assert_close, drawn
-from ..support.small_models import VITS, small_config, small_model
+from ..support.small_models import small_config, small_model
 
-NAMES = ["skaformer", "cskaformer", "window-former", "map-norm-former", "skvit", "cskvit-small-data", "dinov3", "deit"]
+NAMES = [
+    "skaformer", "cskaformer", "window-former", "map-norm-former", "skvit", "cskvit-small-data", "dinov3", "deit",
+    "skswin", "separate-swin",
+]  # fmt: skip
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
 def segmenter(name, **overrides):
     """A segmenter in float64, whose every part matters to the logits."""
-    model_class = SKViTForSemanticSegmentation if name in VITS else SKFormerForSemanticSegmentation
-    return drawn(model_class(small_config(name, **{"segmentation_hidden_size": 8, **overrides})))
+    config = small_config(name, **{"segmentation_hidden_size": 8, **overrides})
+    return drawn(AUTO_CLASSES[type(config)][AutoModelForSemanticSegmentation](config))
 
 
 def random_images(*shape):
@@ -60,7 +64,9 @@ def test_every_pixel_has_logits_and_every_weight_a_gradient(name, size):
     assert [n for n, weight in model.named_parameters() if weight.grad is None] == []
 
 
-@pytest.mark.parametrize(("name", "padded"), [("skaformer", (64, 64)), ("skvit", (56, 40))])  # strides of 32 and 8
+@pytest.mark.parametrize(
+    ("name", "padded"), [("skaformer", (64, 64)), ("skvit", (56, 40)), ("skswin", (52, 40))]
+)  # strides of 32, 8 and 4
 def test_padding_is_what_a_larger_image_of_zeros_has(name, padded):
     model = segmenter(name)
     image = random_images(1, 3, 50, 40)
@@ -80,14 +86,14 @@ def test_pixels_without_a_class_have_no_part_in_the_loss():
     assert model.upernet.auxiliary_head is None
 
 
-@pytest.mark.parametrize("name", ["skaformer", "skvit"])
+@pytest.mark.parametrize("name", ["skaformer", "skvit", "skswin"])
 def test_a_classifiers_weights_are_taken_and_its_own_come_back(name, tmp_path):
     classifier = drawn(small_model(name)).float()
     classifier.save_pretrained(tmp_path / "classifier")
-    model, report = (SKViTForSemanticSegmentation if name in VITS else SKFormerForSemanticSegmentation).from_pretrained(
+    model, report = AutoModelForSemanticSegmentation.from_pretrained(
         tmp_path / "classifier", segmentation_hidden_size=8, output_loading_info=True
     )
-    network = "skvit." if name in VITS else "skformer."
+    network = f"{classifier.base_model_prefix}."
     assert not [key for key in report["missing_keys"] if key.startswith(network)] and not report["unexpected_keys"]
     for key, weight in model.state_dict().items():
         if key.startswith(network):
