@@ -17,7 +17,7 @@ COMMANDS = {
     "explain": "draw what a trained network looks at in images",
     "convert": "turn a checkpoint of timm, transformers or the authors into a repo folder",
     "calibrate": "give static keys or maps to a trained Vision Transformer",
-    "export": "write a trained network of the zoo as a repo folder",
+    "export": "write a trained network of the zoo, or a head over one, as a repo folder",
     "export-onnx": "write a classifier as ONNX",
     "push": "check a run or repo folder and bring it to the Hub",
     "demo": "show networks side by side in the browser",

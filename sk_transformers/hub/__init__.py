@@ -1,6 +1,7 @@
 """From a model in memory to a repo on the Hub.
 
 export         a repo folder: weights, code, image processor, card
+heads          the same of a head of transformers over one of our backbones
 trained        a repo folder of a trained network of the zoo
 onnx_export    the same network as ONNX
 cards          the card, from a template, with a drawing of the network; completed and merged by a push
@@ -19,6 +20,7 @@ templates               what is copied or run, and not imported: the card, the h
 
 from .cards.card import create_card
 from .export import export
+from .heads import export_head
 from .push import push_folder
 
-__all__ = ["create_card", "export", "push_folder"]
+__all__ = ["create_card", "export", "export_head", "push_folder"]
