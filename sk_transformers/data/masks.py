@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,7 @@ from datasets import Dataset
 from PIL import Image as PILImage
 
 from ..errors import first_line
-from .loaders import UNREADABLE, DataError, EvalImages, TrainImages, read_image
-from .transforms import JointTransform, Transform
+from .loaders import UNREADABLE, DataError, EvalImages, LabeledImages, TrainImages, read_image
 
 IGNORED = 255  # of pixels that have no class, here and in `segmentation_ignore_index`
 CLASSES_FILE = "classes.txt"
@@ -55,26 +55,21 @@ class MaskFormat:
                 f"{name} is {width}x{height} pixels and its image {size[0]}x{size[1]}, expected the same size:"
                 f" {ADVICE}."
             )
-        classes = self.to_classes(numbers)
-        wrong = numbers[(classes >= self.classes) & (classes != IGNORED)]
-        if wrong.size:
-            first = int(self.reduce_labels)
-            raise DataError(
-                f"{name} holds {int(wrong[0])}, expected classes {first} to {self.classes - 1 + first}, and 255 for"
-                f" pixels without one: pass --ignore_index {int(wrong[0])} if those have none, name all --classes, or"
-                " mend it."
-            )
-        return torch.from_numpy(classes)
-
-    def to_classes(self, numbers: np.ndarray) -> np.ndarray:
-        """Return the classes that the numbers of a mask stand for."""
         ignored = numbers == IGNORED
         if self.ignore_index is not None:
             ignored |= numbers == self.ignore_index
         if self.reduce_labels:
             ignored |= numbers == 0
-            numbers = numbers - 1
-        return np.where(ignored, IGNORED, numbers)
+        first = int(self.reduce_labels)
+        classes = numbers - first
+        wrong = numbers[~ignored & ((classes < 0) | (classes >= self.classes))]
+        if wrong.size:
+            raise DataError(
+                f"{name} holds {int(wrong[0])}, expected classes {first} to {self.classes - 1 + first}, and 255 for"
+                f" pixels without one: pass --ignore_index {int(wrong[0])} if those have none, name all --classes, or"
+                " mend it."
+            )
+        return torch.from_numpy(np.where(ignored, IGNORED, classes))
 
 
 def read_numbers(stored: dict[str, Any], name: str) -> np.ndarray:
@@ -145,29 +140,26 @@ def read_pair(row: dict[str, Any], masks: MaskFormat, skip: bool) -> tuple[PILIm
         return None
 
 
-class TrainPairs(TrainImages):
-    """Images and masks, changed at random together."""
+class Pairs(LabeledImages):
+    """Images and masks, the target of an image being its mask."""
 
-    def __init__(self, data: Dataset, transform: JointTransform, skip: bool, masks: MaskFormat) -> None:
+    def __init__(self, data: Dataset, transform: Callable[..., Any], skip: bool, masks: MaskFormat) -> None:
         super().__init__(data, transform, skip)
         self.masks = masks
 
     def read(self, row: dict[str, Any]) -> tuple[PILImage.Image, torch.Tensor] | None:
         return read_pair(row, self.masks, self.skip)
+
+
+class TrainPairs(Pairs, TrainImages):
+    """Images and masks, changed at random together by a `JointTransform`."""
 
     def augment(self, image: PILImage.Image, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.transform(image, target)
 
 
-class EvalPairs(EvalImages):
+class EvalPairs(Pairs, EvalImages):
     """Images as the image processor makes them, and masks as they are; that of an unreadable one is `UNREADABLE`."""
-
-    def __init__(self, data: Dataset, transform: Transform, skip: bool, masks: MaskFormat) -> None:
-        super().__init__(data, transform, skip)
-        self.masks = masks
-
-    def read(self, row: dict[str, Any]) -> tuple[PILImage.Image, torch.Tensor] | None:
-        return read_pair(row, self.masks, self.skip)
 
     def blank(self) -> tuple[PILImage.Image, torch.Tensor]:
         image = PILImage.new("RGB", (32, 32))

@@ -149,9 +149,12 @@ class PairFolder:
     revision: str | None = None
 
     def __init__(self, name: str, tree: Folder, options: DataOptions) -> None:
-        given = options.image_column or options.label_column
-        if given is not None:
-            raise ValueError(f"--image_column and --label_column are of parquet and the Hub, and {name} is a folder.")
+        for option in ("image_column", "label_column"):
+            if getattr(options, option) is not None:
+                raise ValueError(
+                    f"--{option} {getattr(options, option)}: {name} is a folder of images and masks, which has no"
+                    " columns: leave the option out."
+                )
         self.name, self.skip, self.splits = name, options.skip_unreadable, find_pairs(tree)
         self.split_names = list(self.splits)
 

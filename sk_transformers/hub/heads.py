@@ -46,6 +46,7 @@ TASKS = {  # what the Hub and pipeline() call a head's task, by the Auto class t
     "AutoModelForUniversalSegmentation": "image-segmentation",
     "AutoModelForInstanceSegmentation": "image-segmentation",
     "AutoModelForSemanticSegmentation": "image-segmentation",
+    "AutoModelForImageSegmentation": "image-segmentation",
     "AutoModelForObjectDetection": "object-detection",
     "AutoModelForDepthEstimation": "depth-estimation",
 }

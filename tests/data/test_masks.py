@@ -85,6 +85,9 @@ def test_what_numbers_stand_for(tmp_path):
         read_numbers(tmp_path, [0, 7])
     with pytest.raises(DataError, match=r"mask.png holds 4, expected classes 1 to 3"):
         read_numbers(tmp_path, [0, 4], reduce_labels=True)
+    Image.fromarray(np.array([[1, 256]], np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(DataError, match=r"deep.png holds 256, expected classes 1 to 3"):
+        MaskFormat(3, reduce_labels=True).read({"path": str(tmp_path / "deep.png")}, (2, 1))
 
 
 def test_a_palette_is_numbers_and_a_picture_is_refused(tmp_path):
@@ -157,6 +160,8 @@ def test_data_that_does_not_fit(tmp_path):
         load_images(options_of(tmp_path))
     with pytest.raises(ValueError, match="--dataset digits has no masks"):
         load_images(options_of("digits"))
+    with pytest.raises(ValueError, match="--label_column mask: .* is a folder .* which has no columns"):
+        load_images(options_of(tmp_path, label_column="mask"))
     with pytest.raises(ValueError, match="--ignore_index is for masks, and --problem_type is single_label"):
         DataOptions("digits", ignore_index=0)
 
