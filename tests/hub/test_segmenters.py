@@ -8,6 +8,7 @@ from transformers import AutoModel, AutoModelForSemanticSegmentation, SegformerI
 
 from sk_transformers.complexity import count_macs
 from sk_transformers.hub import export
+from sk_transformers.hub.cards.completion import complete_card, evaluation_of
 from sk_transformers.hub.preflight import check_files, check_loading, repo_files
 from sk_transformers.registration import auto_class_of
 
@@ -59,6 +60,15 @@ def test_its_folder_says_what_it_is(exported):
     card = (repo / "README.md").read_text()
     assert "pipeline_tag: image-segmentation" in card and "semantic segmenter (UperNet)" in card
     assert "segment(" in card and "classif" not in card and "interpolate_pos_encoding" not in card
+
+
+def test_an_evaluation_goes_on_its_card(exported, tmp_path):
+    _, repo = exported
+    record = {"dataset": "streets", "split": "val", "images": 5, "loss": 0.5, "mean_iou": 0.25, "pixel_accuracy": 0.75}
+    (tmp_path / "evaluation.json").write_text(json.dumps(record))
+    card = complete_card(repo, "org/tiny", None, {}, [evaluation_of(tmp_path)], [])
+    assert "name: Mean IoU, evaluated" in card and "type: image-segmentation" in card
+    assert "| mean IoU | pixel accuracy | loss |" in card and "image-classification" not in card
 
 
 def test_multiply_adds_count_the_head(exported):
