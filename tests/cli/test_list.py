@@ -53,7 +53,7 @@ def test_a_terminal_gets_a_table(capsys, monkeypatch):
     [
         (["nope"], "no network of the zoo fits 'nope'"),
         (["--accelerate", "fdsp"], "unknown configuration 'fdsp'. Did you mean 'fsdp'?"),
-        (["--recipes", "zzz"], "unknown recipe 'zzz'. Expected one of cifar10, "),
+        (["--recipes", "zzz"], "unknown recipe 'zzz'. Expected one of ade20k, camvid, cifar10, "),
     ],
 )
 def test_what_is_not_there(arguments, sentence):
