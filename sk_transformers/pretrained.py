@@ -68,7 +68,10 @@ def _load_to_train(
     if name in VARIANTS or not (Path(name).is_dir() or "/" in name):
         get_variant(name)
         label2id = {label: i for i, label in id2label.items()}
-        model = auto_class.from_config(create_config(name, id2label=id2label, label2id=label2id, **overrides))
+        config = create_config(name, id2label=id2label, label2id=label2id, **overrides)
+        if type(config) not in auto_class._model_mapping:
+            raise ValueError(f"--model {name}: its family has no {auto_class.__name__}: choose another network.")
+        model = auto_class.from_config(config)
         return model, image_processor_for(model.config.image_size)
     image_size = overrides.pop("image_size", None)
     overrides.setdefault("dtype", torch.float32)  # weights are kept in 16 bits, too, in which nothing trains

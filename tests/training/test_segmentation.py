@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+from sk_transformers import list_models
 from sk_transformers.cli.train_segmentation import main
 from sk_transformers.data.options import AugmentationOptions, DataOptions
 from sk_transformers.pretrained import load_segmenter, load_segmenter_to_train
@@ -110,6 +111,11 @@ def test_what_a_segmenter_starts_from(run, tmp_path):
     assert processor.size == {"height": 48, "width": 64}
     resized, processor = load_segmenter_to_train(str(run / "model"), first.config.id2label, image_size=[32, 32])
     assert processor.size == {"height": 32, "width": 32} and resized.config.image_size == [32, 32]
+
+
+def test_a_family_without_a_segmenter_is_named():
+    with pytest.raises(ValueError, match="--model skcait.*: its family has no AutoModelForSemanticSegmentation"):
+        load_segmenter_to_train(list_models("skcait*")[0], {0: "a", 1: "b"})
 
 
 def write_stand_in(recipe, folder):
