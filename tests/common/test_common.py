@@ -16,16 +16,13 @@ from sk_transformers import (
     SKCaiTModel,
     SKFormerBackbone,
     SKFormerForImageClassification,
-    SKFormerForSemanticSegmentation,
     SKFormerModel,
     SKSwinBackbone,
     SKSwinForImageClassification,
-    SKSwinForSemanticSegmentation,
     SKSwinModel,
     SKViTBackbone,
     SKViTConfig,
     SKViTForImageClassification,
-    SKViTForSemanticSegmentation,
     SKViTModel,
 )
 from sk_transformers.models.configuration_checks import ATTENTION_MIXER_NAMES, TOKEN_MIXER_NAMES
@@ -54,15 +51,14 @@ NAMES = (
     "separate-swin",
     "cskswin",
 )
-SKVIT = (SKViTModel, SKViTForImageClassification, SKViTBackbone, SKViTForSemanticSegmentation)
+SKVIT = (SKViTModel, SKViTForImageClassification, SKViTBackbone)
 SKCAIT = (SKCaiTModel, SKCaiTForImageClassification)  # which has no backbone
-SKFORMER = (SKFormerModel, SKFormerForImageClassification, SKFormerBackbone, SKFormerForSemanticSegmentation)
-SKSWIN = (SKSwinModel, SKSwinForImageClassification, SKSwinBackbone, SKSwinForSemanticSegmentation)
+SKFORMER = (SKFormerModel, SKFormerForImageClassification, SKFormerBackbone)
+SKSWIN = (SKSwinModel, SKSwinForImageClassification, SKSwinBackbone)
 AUTO_CLASSES = (  # where the suite looks up what a class is
     modeling_auto.MODEL_MAPPING_NAMES,
     modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
     modeling_auto.MODEL_FOR_BACKBONE_MAPPING_NAMES,
-    modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES,
 )
 
 
@@ -182,7 +178,7 @@ def add_tests(name: str) -> None:
     """Define the test classes of a row of `small_models`."""
     families = ((VITS, SKVIT), (CAITS, SKCAIT), (FORMERS, SKFORMER), (SWINS, SKSWIN))
     classes = next(found for rows, found in families if name in rows)
-    model, classifier, *backbones = classes[:3]
+    model, classifier, *backbones = classes
     title = name.title().replace("-", "")
     has_attentions = SmallModel(name).num_attentions > 0
     shared = {"name": name, "has_attentions": has_attentions}
