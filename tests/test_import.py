@@ -8,6 +8,10 @@ import pytest
 ORDERS = [
     "import sk_transformers; from transformers import AutoConfig",
     "import sk_transformers; from transformers import AutoModel",
+    "import sk_transformers; from transformers import AutoImageProcessor",
+    "import sk_transformers; from transformers import ProcessorMixin",
+    "import sk_transformers; from transformers import AutoProcessor",
+    "import sk_transformers; from transformers import pipeline",
     "from transformers import AutoConfig; import sk_transformers",
     "from transformers import PreTrainedModel, AutoModel; import sk_transformers",
     "import sk_transformers; sk_transformers.SKViTModel",
