@@ -170,7 +170,7 @@ def _cait_variants() -> dict[str, Variant]:
 
 
 VARIANTS: dict[str, Variant] = {**_vit_variants(), **_former_variants(), **_swin_variants(), **_cait_variants()}
-TRAINED = ("skaformer-micro-32",)  # the networks of which there are trained weights
+TRAINED = ("skaformer-micro-32", "vit-micro-patch4-32")  # the networks of which there are trained weights
 TRAINED_FOLDER = Path(__file__).parents[1] / "model_cards"  # of a checkout: a folder for each of them
 ORGANIZATION = "sk-transformers"  # on the Hub: a repo for each of them
 
