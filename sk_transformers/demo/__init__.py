@@ -6,5 +6,5 @@ pictures   weights and keys as images, and images as HTML
 space      folders for the Hub: a Space of the page, and a static page that runs in the browser
 browser/   that static page
 
-All but `space` import nothing of this package, which is not installed in a Space.
+In a Space this package is not installed: `space.PAGE_FILES` lists what it holds copies of.
 """

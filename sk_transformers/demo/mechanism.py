@@ -1,9 +1,10 @@
 """What there is to see inside a network: what each position attends to, and the keys that it compares its query with.
 
 The modules are found by what they have and not by their class, which in a repo loaded with its own code is not this
-package's. Nothing of this package is imported: in a Space it is not installed.
+package's. In a Space, which has no package, lie copies of the files that this one imports.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from transformers import (
     PreTrainedModel,
 )
 
+from ..evaluation.attention_quantities import attention_entropy, rollout_of_positions
+from ..explanation.grad_cam import grad_cam
+
+MIN_SIDE = 4  # positions of a map that still shows places
 MECHANISMS = {
     "static_key": "Static keys (SKA)",
     "conv_static_key": "Convolutional (CSKA)",
@@ -68,8 +73,8 @@ class Layer:
 
     def entropy(self, head: int) -> float:
         """Return how wide a head looks, in nats: the mean entropy of its queries' weights, with head 0 of all heads."""
-        weights = (self.attention if head == 0 else self.head(self.attention, head)).astype(np.float32)
-        return float(-(weights * np.log(np.maximum(weights, np.finfo(np.float32).tiny))).sum(axis=-1).mean())
+        weights = self.attention if head == 0 else self.head(self.attention, head)
+        return attention_entropy(torch.from_numpy(weights)).mean().item()
 
     def weights_of_position(self, head: int, row: int, column: int) -> tuple[np.ndarray, float]:
         """Return the attention weights of the query at `row` and `column`, counted from 0.
@@ -99,18 +104,28 @@ class Layer:
 
 
 @dataclass
+class Evidence:
+    """Which positions reach the answer, by the method that the title names: `(rows, columns)`, none below 0."""
+
+    title: str
+    map: np.ndarray
+
+
+@dataclass
 class Reading:
     """A network's pass over an image: what it makes of it, the image as preprocessed, and what each layer did.
 
     Args:
         probabilities: of a classifier, by label.
         features: of a network without one, `(channels,)`.
+        evidence: None where no method takes the network.
     """
 
     probabilities: dict[str, float]
     features: np.ndarray | None
     seen: Image.Image
     layers: list[Layer]
+    evidence: Evidence | None
 
 
 def load_network(repo: str | Path, name: str | None = None, trust_remote_code: bool = False) -> Network:
@@ -153,7 +168,7 @@ def check_maps(network: Network) -> None:
         )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def read(network: Network, image: Image.Image) -> Reading:
     """Run a network on an image and return what its layers did."""
     pixel_values = network.image_processor(image.convert("RGB"), return_tensors="pt").pixel_values
@@ -176,7 +191,47 @@ def read(network: Network, image: Image.Image) -> Reading:
     layers = [
         read_layer(mixer, weights[0], computed_keys) for mixer, weights in zip(network.mixers, outputs.attentions)
     ]
-    return Reading(probabilities, features, as_seen(network, pixel_values[0]), layers)
+    evidence = evidence_of(network, pixel_values, outputs)
+    return Reading(probabilities, features, as_seen(network, pixel_values[0]), layers, evidence)
+
+
+def evidence_of(network: Network, pixel_values: torch.Tensor, outputs: Any) -> Evidence | None:
+    """Return the attention rollout of one image, or of a classifier of stages the Grad-CAM of the last that has places.
+
+    Grad-CAM takes a pass more, forward and backward.
+    """
+    rollout = rollout_of(network, outputs.attentions)
+    if rollout is not None:
+        return Evidence("Attention rollout", rollout[0].float().numpy())
+    if "logits" not in outputs or not has_stages(network.model):
+        return None
+    answer = outputs.logits.argmax(dim=-1)
+    maps = [one[0].float().numpy() for one in grad_cam(network.model, pixel_values, answer)]
+    stage = max((number for number, one in enumerate(maps) if min(one.shape) >= MIN_SIDE), default=0)
+    name = f"stage {stage}" if stage else "the stem"
+    label: Any = network.model.config.id2label
+    return Evidence(f"Grad-CAM of {label[answer.item()]}, {name}", maps[stage])
+
+
+def rollout_of(
+    network: Network, attentions: Sequence[torch.Tensor], fusion: str = "mean", discard: float = 0.0
+) -> torch.Tensor | None:
+    """Return the attention rollout of images, `(images, rows, columns)`; None of a network of stages.
+
+    Args:
+        network: whose layers attended.
+        attentions: their weights, `(images, heads, tokens, tokens)`.
+        fusion, discard: see `attention_rollout`.
+    """
+    if has_stages(network.model):  # whose layers have other tokens
+        return None
+    first = network.mixers[0]
+    return rollout_of_positions(attentions, first.grid_size, getattr(first, "num_class_tokens", 0), fusion, discard)
+
+
+def has_stages(model: PreTrainedModel) -> bool:
+    """Return whether hidden states are maps of stages."""
+    return hasattr(model.config, "depths")
 
 
 def class_probabilities(logits: torch.Tensor, config: Any) -> dict[str, float]:

@@ -12,9 +12,9 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from .decoding import UnreadableImage, decode
+from ..data.decoding import UnreadableImage, decode
 from .mechanism import Layer, Network, Reading, read
-from .pictures import attention_picture, bars, figures, key_picture, note
+from .pictures import attention_picture, bars, figures, key_picture, map_picture, note
 
 INTRODUCTION = """
 # Static keys, side by side
@@ -28,6 +28,12 @@ ATTENTION = """
 
 The framed position gives each position a weight: the brighter, the more. Press on an image to choose another query, and
 move the sliders to see other layers and heads.
+"""
+EVIDENCE = """
+## What reaches the answer
+
+**Attention rollout** multiplies the attention of all layers: which positions reach the class token or, where there is
+none, the mean of all. In a network of stages **Grad-CAM** shows where a stage's map speaks for the likeliest class.
 """
 KEYS = """
 ## The keys
@@ -54,8 +60,9 @@ CSS = """
 .sk-track { height: .45rem; border-radius: .25rem; background: var(--border-color-primary); overflow: hidden; }
 .sk-track div { height: 100%; border-radius: .25rem; background: var(--color-accent); }
 .sk-empty { padding: 2rem 0; color: var(--neutral-600); }
-#classes .html-container, #attention .html-container, #keys .html-container { padding: 0; }
-#classes, #attention, #keys { padding: 0 !important; }
+#classes .html-container, #attention .html-container { padding: 0; }
+#evidence .html-container, #keys .html-container { padding: 0; }
+#classes, #attention, #evidence, #keys { padding: 0 !important; }
 #attention img { cursor: crosshair; }
 #image img { width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated; }
 .gradio-container h2 { margin-top: 1.5rem; }
@@ -68,6 +75,7 @@ element.addEventListener("click", (event) => {
 });
 """
 EMPTY = '<p class="sk-empty">Choose an image to see this.</p>'
+NO_EVIDENCE = '<p class="sk-empty">None of these networks has layers of the same tokens, or classes and stages.</p>'
 SERVER = {"css": CSS, "footer_links": [], "ssr_mode": False}
 
 
@@ -108,6 +116,8 @@ def build_page(networks: Sequence[Network], examples: Sequence[Path] = ()) -> gr
         gr.Markdown(ATTENTION)
         controls = add_controls(limits)
         attention = gr.HTML(EMPTY, elem_id="attention", padding=False, js_on_load=REPORT_PRESSES)
+        gr.Markdown(EVIDENCE)
+        evidence = gr.HTML(EMPTY, elem_id="evidence", padding=False)
         gr.Markdown(KEYS)
         keys = gr.HTML(EMPTY, elem_id="keys", padding=False)
 
@@ -119,18 +129,21 @@ def build_page(networks: Sequence[Network], examples: Sequence[Path] = ()) -> gr
             place = None if query == CLASS_TOKEN else ((row - 0.5) / limits.rows, (column - 0.5) / limits.columns)
             return attention_html(networks, readings, layer, head, place), keys_html(networks, readings, layer, head)
 
-        def classify(file: str | None, *controls: Any) -> tuple[list[Reading] | None, str, str, str]:
+        def classify(file: str | None, *controls: Any) -> tuple[list[Reading] | None, str, str, str, str]:
             if file is None:
-                return None, EMPTY, EMPTY, EMPTY
+                return None, EMPTY, EMPTY, EMPTY, EMPTY
             image = read_image(file)
             readings = [read(network, image) for network in networks]
-            return readings, classes_html(networks, readings), *show(readings, *controls)
+            shown = classes_html(networks, readings), evidence_html(networks, readings)
+            return readings, *shown, *show(readings, *controls)
 
         def choose(event: gr.EventData) -> tuple[int, int, str]:
             down, across = (min(max(fraction, 0), 0.999) for fraction in (event.down, event.across))
             return int(down * limits.rows) + 1, int(across * limits.columns) + 1, POSITION
 
-        image.change(classify, [image, *controls], [readings, classes, attention, keys], show_progress="hidden")
+        image.change(
+            classify, [image, *controls], [readings, classes, evidence, attention, keys], show_progress="hidden"
+        )
         attention.click(choose, None, controls[2:], show_progress="hidden")
         for control in controls:
             control.change(show, [readings, *controls], [attention, keys], show_progress="hidden")
@@ -240,6 +253,16 @@ def attention_html(
         caption += f" Entropy of all queries {shown.entropy(head):.2f} nats, of at most {widest:.2f}."
         items.append((attention_picture(reading.seen, weights, position), figure_title(network, networks), caption))
     return figures(items)
+
+
+def evidence_html(networks: Sequence[Network], readings: Sequence[Reading]) -> str:
+    """Return HTML of which positions reach the answer of each network that has something to show."""
+    items = [
+        (map_picture(reading.seen, reading.evidence.map), figure_title(network, networks), f"{reading.evidence.title}.")
+        for network, reading in zip(networks, readings)
+        if reading.evidence is not None
+    ]
+    return figures(items) if items else NO_EVIDENCE
 
 
 def keys_html(networks: Sequence[Network], readings: Sequence[Reading], layer: int, head: int) -> str:

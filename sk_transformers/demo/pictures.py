@@ -27,17 +27,26 @@ def attention_picture(image: Image.Image, weights: np.ndarray, position: tuple[i
         position: `(row, column)`, counted from 0, or None for no frame.
     """
     size = picture_size(image)
-    gray = np.asarray(image.convert("L").resize(size, Image.Resampling.NEAREST), dtype=np.float32)[..., None] / 255
-    relative = weights / max(float(weights.max()), FULL_SCALE / weights.size)
-    heat = Image.fromarray((255 * COLORS(relative)[..., :3]).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
-    blended = 0.3 * gray + 0.7 * np.asarray(heat, dtype=np.float32) / 255
-    picture = Image.fromarray((255 * blended).astype(np.uint8))
+    picture = colored(image, weights / max(float(weights.max()), FULL_SCALE / weights.size), size)
     if position is not None:
         (rows, columns), (row, column) = weights.shape, position
         left, top = column * size[0] / columns, row * size[1] / rows
         frame = (left, top, left + size[0] / columns - 1, top + size[1] / rows - 1)
         ImageDraw.Draw(picture).rectangle(frame, outline=MARKER, width=max(2, SIDE // 96))
     return picture
+
+
+def map_picture(image: Image.Image, values: np.ndarray) -> Image.Image:
+    """Return an image in gray under a map on it, `(rows, columns)`, none below 0: its largest value is brightest."""
+    return colored(image, values / max(float(values.max()), 1e-12), picture_size(image))
+
+
+def colored(image: Image.Image, values: np.ndarray, size: tuple[int, int]) -> Image.Image:
+    """Return an image in gray under the colors of `(rows, columns)` values of 0 to 1."""
+    gray = np.asarray(image.convert("L").resize(size, Image.Resampling.NEAREST), dtype=np.float32)[..., None] / 255
+    heat = Image.fromarray((255 * COLORS(values)[..., :3]).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+    blended = 0.3 * gray + 0.7 * np.asarray(heat, dtype=np.float32) / 255
+    return Image.fromarray((255 * blended).astype(np.uint8))
 
 
 def key_picture(colors: np.ndarray) -> Image.Image:

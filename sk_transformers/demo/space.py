@@ -14,7 +14,15 @@ from ..files import whole_folder
 from ..hub.cards.merge import sign
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"}
-PAGE_FILES = ("__init__.py", "mechanism.py", "page.py", "pictures.py")
+PACKAGE = "static_key_page"  # what a Space calls its copy of these files, which import each other alone
+PAGE_FILES = (
+    "demo/mechanism.py",
+    "demo/page.py",
+    "demo/pictures.py",
+    "data/decoding.py",
+    "evaluation/attention_quantities.py",
+    "explanation/grad_cam.py",
+)
 HERE = Path(__file__).parent
 LIBRARY = "@huggingface/transformers@4.3.1"
 RUNTIME_FILES = ("ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm")
@@ -30,8 +38,8 @@ APP = '''"""The page of the networks in models/, each loaded with the code in it
 
 from pathlib import Path
 
-from demo.mechanism import load_network
-from demo.page import build_page, launch
+from static_key_page.demo.mechanism import load_network
+from static_key_page.demo.page import build_page, launch
 
 here = Path(__file__).parent
 repos = sorted((here / "models").iterdir())  # 1-NAME, 2-NAME, ...
@@ -45,8 +53,8 @@ HUB_APP = '''"""The page of the networks in repos of the Hub, each loaded with t
 
 from pathlib import Path
 
-from demo.mechanism import load_network
-from demo.page import build_page, launch
+from static_key_page.demo.mechanism import load_network
+from static_key_page.demo.page import build_page, launch
 
 REPOS = {repos}
 
@@ -151,10 +159,10 @@ def write_page(folder: Path, app: str, examples: Sequence[Path], models: Sequenc
     """
     import gradio
 
-    (folder / "demo").mkdir()
     for name in PAGE_FILES:
-        shutil.copyfile(HERE / name, folder / "demo" / name)
-    shutil.copyfile(HERE.parent / "data" / "decoding.py", folder / "demo" / "decoding.py")
+        file = folder / PACKAGE / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(HERE.parent / name, file)
     copy_examples(examples, folder)
     (folder / "app.py").write_text(app)
     (folder / "requirements.txt").write_text(REQUIREMENTS)

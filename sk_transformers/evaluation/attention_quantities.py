@@ -109,6 +109,25 @@ def attention_rollout(layers: Sequence[torch.Tensor], fusion: str = "mean", disc
     return result
 
 
+def rollout_of_positions(
+    layers: Sequence[torch.Tensor],
+    grid_size: tuple[int, int],
+    num_class_tokens: int = 0,
+    fusion: str = "mean",
+    discard: float = 0.0,
+) -> torch.Tensor:
+    """Return `(..., rows, columns)`, the rollout from the first class token, or from the mean position without one.
+
+    Args:
+        layers, fusion, discard: see `attention_rollout`.
+        grid_size: `(rows, columns)` of the positions.
+        num_class_tokens: tokens before them.
+    """
+    rollout = attention_rollout(layers, fusion, discard)
+    rows = rollout[..., 0, num_class_tokens:] if num_class_tokens else rollout.mean(dim=-2)
+    return rows.unflatten(-1, grid_size)
+
+
 def without_smallest(weights: torch.Tensor, fraction: float) -> torch.Tensor:
     """Return weights `(..., tokens, tokens)` whose smallest are zero, but the first, which is a class token's own."""
     flat = weights.flatten(-2)

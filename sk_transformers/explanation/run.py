@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ..data.decoding import UnreadableImage, decode
-from ..demo.mechanism import Network, as_seen, load_network
+from ..demo.mechanism import Network, as_seen, has_stages, load_network, rollout_of
 from ..errors import first_line
-from ..evaluation.attention_quantities import Interactions, attention_entropy, attention_rollout, interactions
+from ..evaluation.attention_quantities import Interactions, attention_entropy, interactions
 from ..files import whole_folder, write_json
 from ..pretrained import class_names, class_probabilities, source_of
 from ..provenance import provenance
@@ -126,9 +125,7 @@ def look_into(
         for mixer, weights in zip(network.mixers, outputs.attentions)
     ]
     explanation = Explanation([as_seen(network, pixels) for pixels in pixel_values], layers)
-    has_windows = any(len(weights) != len(images) for weights in outputs.attentions)
-    if not has_windows and len({layer.weights.shape[-1] for layer in layers}) == 1:
-        explanation.rollout = rollout_of_positions(layers, fusion, discard)
+    explanation.rollout = rollout_of(network, outputs.attentions, fusion, discard)
     if "logits" in outputs:
         config = network.model.config
         confidence, classes = class_probabilities(outputs.logits.float(), config).max(dim=-1)
@@ -146,19 +143,6 @@ def layer_name(module: str) -> str:
     parts = module.split(".")
     numbers = {unit: int(parts[parts.index(f"{unit}s") + 1]) + 1 for unit in ("stage", "layer") if f"{unit}s" in parts}
     return ", ".join(f"{unit} {number}" for unit, number in numbers.items())
-
-
-def has_stages(model: PreTrainedModel) -> bool:
-    """Return whether hidden states are maps of stages."""
-    return hasattr(model.config, "depths")
-
-
-def rollout_of_positions(layers: list[AttendingLayer], fusion: str, discard: float) -> torch.Tensor:
-    """Return the rollout from the class token, or from the mean of the positions, to each position of the grid."""
-    first = layers[0].num_class_tokens
-    rollout = attention_rollout([layer.weights for layer in layers], fusion, discard)
-    rows = rollout[:, 0, first:] if first else rollout.mean(dim=1)
-    return rows.unflatten(1, layers[0].grid_size)
 
 
 def to_json(explanation: Explanation, model: str, files: Sequence[str]) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from transformers import AutoModelForImageClassification
 
 from sk_transformers import SKViTModel, calibrate, create_model
 from sk_transformers.demo.mechanism import Layer, Network, check_maps, load_network, principal_colors, read
-from sk_transformers.demo.page import attention_html, classes_html, keys_html
+from sk_transformers.demo.page import attention_html, classes_html, evidence_html, keys_html
 from sk_transformers.demo.pictures import SIDE, attention_picture, bars, figure
+from sk_transformers.evaluation.attention_quantities import rollout_of_positions
+from sk_transformers.explanation.grad_cam import grad_cam
 from sk_transformers.hub.export import export
 
 from .conftest import PROCESSOR
@@ -69,6 +71,27 @@ def test_hybrids_have_a_grid_in_each_layer():
     assert [layer.key_is_static for layer in layers] == [True, False, False]
     weights, on_class_tokens = layers[0].weights_of_position(head=0, row=7, column=7)
     assert weights.sum() == pytest.approx(1, abs=2e-3) and on_class_tokens == 0
+
+
+def test_a_vit_shows_rollout_and_a_hybrid_grad_cam(repos, digits):
+    image = Image.open(digits[0])
+    network = load_network(repos[0])
+    reading = read(network, image)
+    with torch.no_grad():
+        outputs = network.model(pixel_values(image), output_attentions=True)
+    expected = rollout_of_positions(outputs.attentions, (4, 4), num_class_tokens=1)[0]
+    assert reading.evidence.title == "Attention rollout"
+    np.testing.assert_allclose(reading.evidence.map, expected, rtol=1e-4)
+
+    model = create_model("skaformer-micro-32", id2label={i: f"class {i}" for i in range(10)}).eval()
+    hybrid = Network("hybrid", "mixed", model, PROCESSOR)
+    hybrid_reading = read(hybrid, image)
+    answer = max(hybrid_reading.probabilities, key=hybrid_reading.probabilities.get)
+    assert hybrid_reading.evidence.title == f"Grad-CAM of {answer}, stage 3"  # the fourth has 2x2 positions
+    expected = grad_cam(model, pixel_values(image), torch.tensor([int(answer.split()[1])]))[3][0]
+    np.testing.assert_allclose(hybrid_reading.evidence.map, expected, rtol=1e-4)
+    html = evidence_html([network, hybrid], [reading, hybrid_reading])
+    assert html.count("<img") == 2 and f"Grad-CAM of {answer}, stage 3." in html
 
 
 def test_colors_are_principal_components():

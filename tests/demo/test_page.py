@@ -14,7 +14,7 @@ from transformers import pipeline
 from sk_transformers.data import decoding
 from sk_transformers.demo.mechanism import load_network, read
 from sk_transformers.demo.page import attention_html, keys_html, read_image
-from sk_transformers.demo.space import example_images, save_space
+from sk_transformers.demo.space import PACKAGE, example_images, save_space
 
 SERVE = """
 import runpy, sys
@@ -47,7 +47,7 @@ def address(space, tmp_path_factory):
 
 
 def test_images_are_read_as_in_training(space, tmp_path):
-    assert (space / "demo" / "decoding.py").read_bytes() == Path(decoding.__file__).read_bytes()
+    assert (space / PACKAGE / "data" / "decoding.py").read_bytes() == Path(decoding.__file__).read_bytes()
     Image.linear_gradient("L").convert("I").point(lambda value: value * 257).convert("I;16").save(tmp_path / "deep.png")
     assert read_image(str(tmp_path / "deep.png")).getextrema() == ((0, 255),) * 3  # and not clipped to white
     assert read_image(str(tmp_path / "deep.png")).getpixel((0, 128)) == (128, 128, 128)
@@ -88,8 +88,9 @@ def test_upload_predict_and_look_into_layers(address, open_page, repos, digits):
     page.wait_for_selector("#image input[type=file]", state="attached")
     page.set_input_files("#image input[type=file]", digits[0])
     first = wait_for_change(page, "#attention", [])
-    keys = pictures(page, "#keys")
-    assert len(first) == len(keys) == 3
+    keys, evidence = pictures(page, "#keys"), pictures(page, "#evidence")
+    assert len(first) == len(keys) == len(evidence) == 3
+    assert page.inner_text("#evidence").count("Attention rollout") == 3
 
     answers = [section.inner_text().split("\n") for section in page.query_selector_all("#classes section")]
     mechanisms = ("Static keys (SKA)", "Convolutional (CSKA)", "Attention")
@@ -135,7 +136,7 @@ def test_nothing_is_wider_than_a_phone(address, open_page, digits):
 @pytest.mark.slow
 def test_a_space_is_complete(space, repos, digits):
     assert {path.name for path in space.iterdir()} == {
-        "README.md", "app.py", "requirements.txt", "demo", "models", "examples",
+        "README.md", "app.py", "requirements.txt", PACKAGE, "models", "examples",
     }  # fmt: skip
     metadata = (space / "README.md").read_text().split("---")[1]
     assert "sdk: gradio\n" in metadata and "app_file: app.py\n" in metadata and "sdk_version: " in metadata
