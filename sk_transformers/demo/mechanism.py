@@ -226,6 +226,7 @@ def rollout_of(
     if has_stages(network.model):  # whose layers have other tokens
         return None
     first = network.mixers[0]
+    attentions = attentions[: len(network.mixers)]  # those of class tokens alone, as CaiT's, come after
     return rollout_of_positions(attentions, first.grid_size, getattr(first, "num_class_tokens", 0), fusion, discard)
 
 
