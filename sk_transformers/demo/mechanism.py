@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from ..evaluation.attention_quantities import attention_entropy, rollout_of_positions
-from ..explanation.grad_cam import grad_cam
+from ..evaluation.grad_cam import grad_cam
 
 MIN_SIDE = 4  # positions of a map that still shows places
 MECHANISMS = {

@@ -21,7 +21,7 @@ PAGE_FILES = (
     "demo/pictures.py",
     "data/decoding.py",
     "evaluation/attention_quantities.py",
-    "explanation/grad_cam.py",
+    "evaluation/grad_cam.py",
 )
 HERE = Path(__file__).parent
 LIBRARY = "@huggingface/transformers@4.3.1"

@@ -13,10 +13,10 @@ from ..data.decoding import UnreadableImage, decode
 from ..demo.mechanism import Network, as_seen, has_stages, load_network, rollout_of
 from ..errors import first_line
 from ..evaluation.attention_quantities import Interactions, attention_entropy, interactions
+from ..evaluation.grad_cam import grad_cam
 from ..files import whole_folder, write_json
 from ..pretrained import class_names, class_probabilities, source_of
 from ..provenance import provenance
-from .grad_cam import grad_cam
 
 MAX_IMAGES = 64  # whose weights are held at once
 

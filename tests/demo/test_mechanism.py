@@ -14,7 +14,7 @@ from sk_transformers.demo.mechanism import Layer, Network, check_maps, load_netw
 from sk_transformers.demo.page import attention_html, classes_html, evidence_html, keys_html
 from sk_transformers.demo.pictures import SIDE, attention_picture, bars, figure
 from sk_transformers.evaluation.attention_quantities import rollout_of_positions
-from sk_transformers.explanation.grad_cam import grad_cam
+from sk_transformers.evaluation.grad_cam import grad_cam
 from sk_transformers.hub.export import export
 
 from .conftest import PROCESSOR

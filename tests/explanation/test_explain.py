@@ -8,7 +8,7 @@ from PIL import Image
 
 from sk_transformers.cli.explain import main
 from sk_transformers.demo.mechanism import load_network
-from sk_transformers.explanation.grad_cam import grad_cam
+from sk_transformers.evaluation.grad_cam import grad_cam
 from sk_transformers.explanation.run import look_into
 from sk_transformers.hub.export import export
 from sk_transformers.image_processing import image_processor_for
