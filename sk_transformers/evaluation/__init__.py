@@ -1,4 +1,4 @@
-"""How good a classifier is, and what it says of other images.
+"""How good a classifier or a segmenter is, and what it says of other images.
 
 options               the options of evaluations and predictions, with their defaults and rules
 run                   an evaluation from options to a folder of figures and plots
@@ -6,6 +6,7 @@ problems              what a classifier is asked: one label an image, or several
 predictions           what a model says of every image, and what a problem is
 single_label          figures of one label an image
 multi_label           figures of several labels an image
+segmentation          pixels of each class, and mean intersection over union
 metrics               top-k accuracy, and scores that count each class alike
 robustness            accuracy under common corruptions
 attention_quantities  entropy, interactions and rollout of attention weights
@@ -15,5 +16,6 @@ fonts                 fonts for the names of classes
 plots                 confusion, classes, reliability and robustness
 onnx                  the same for exports to ONNX
 predict_files         classes or features of image files that have no labels
+mask_files            masks of image files, as PNG
 prediction_table      their table, written so that a stopped run can go on
 """
