@@ -57,7 +57,8 @@ def calibrate(
     """Replace the attention of some layers of a trained Vision Transformer by static keys or maps.
 
     Args:
-        model: a folder or Hub id of this package's networks or of what `sk-transformers convert` takes, or an SKViT.
+        model: the name of a trained network of the zoo, a folder or Hub id of this package's networks or of what
+            `sk-transformers convert` takes, or an SKViT.
         images: a data set by its name, as `--dataset` takes it, or images in memory; labels are not needed.
         output_dir: the repo folder to write; it must not exist, or be empty.
         image_processor: of a model that is no name.

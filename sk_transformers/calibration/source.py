@@ -11,6 +11,7 @@ from ..conversion import convert
 from ..hub.licenses import license_on_card
 from ..image_processing import image_processor_for
 from ..pretrained import LOADING_ERRORS, load_base_model, load_classifier, resize
+from ..pretrained import source_of as repo_of
 
 OURS = ("skvit", "skcait", "skformer", "skswin")
 
@@ -30,7 +31,7 @@ def load_source(name: str, folder: Path, image_size: int | None = None, license:
     """Return a network of this package, or convert another one.
 
     Args:
-        name: a folder or Hub id of ours or of what `sk-transformers convert` takes.
+        name: of a trained network of the zoo, or a folder or Hub id of ours or of what `sk-transformers convert` takes.
         folder: where what is converted is kept.
         image_size: pixels a side, to which the network is resized.
         license: of the weights, where the source does not say.
@@ -38,8 +39,8 @@ def load_source(name: str, folder: Path, image_size: int | None = None, license:
     Raises:
         ValueError: if it is no such network, or has no attention to replace.
     """
-    config = config_of_ours(name)
-    repo = name
+    repo = repo_of(name)
+    config = config_of_ours(repo)
     if config is None:
         repo = str(folder)
         if not (folder / "config.json").is_file():

@@ -25,7 +25,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="sk-transformers calibrate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", help="a folder or Hub id of ours, or of anything that sk-transformers convert takes")
+    parser.add_argument(
+        "model", help="a trained network of the zoo, or a folder or Hub id of ours or of anything that convert takes"
+    )
     parser.add_argument("output_dir", help="the repo folder to write; it must not exist, or be empty")
     parser.add_argument("--work_dir", help="folder for finished layers and checkpoints [OUTPUT_DIR-work]")
     parser.add_argument("--license", metavar="NAME", help="of the weights, as the Hub names it; default: the source's")

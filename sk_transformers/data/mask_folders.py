@@ -25,7 +25,7 @@ EXPECTED = "expected folders such as images and masks, or train/images and train
 
 
 @dataclass
-class Pairs:
+class SplitFiles:
     """The images of a split, each with its mask, and what is not used of it."""
 
     images: list[ImageFile] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Pairs:
     left_out: list[LeftOut] = field(default_factory=list)
 
 
-def find_pairs(tree: Folder) -> dict[str, Pairs]:
+def find_pairs(tree: Folder) -> dict[str, SplitFiles]:
     """Return the pairs of a listed folder by split, `train` alone if it is not divided.
 
     Raises:
@@ -51,9 +51,9 @@ def find_pairs(tree: Folder) -> dict[str, Pairs]:
         kind[place] = file
     if not images.keys() & masks.keys():
         raise ValueError(f"{tree.path} has {len(images)} images and {len(masks)} masks, none of the same: {EXPECTED}.")
-    splits: dict[str, Pairs] = {}
+    splits: dict[str, SplitFiles] = {}
     for place, image in images.items():
-        split = splits.setdefault(split_of(place), Pairs())
+        split = splits.setdefault(split_of(place), SplitFiles())
         if place in masks:
             split.images.append(image)
             split.masks.append(masks[place])
@@ -61,7 +61,9 @@ def find_pairs(tree: Folder) -> dict[str, Pairs]:
             split.left_out.append(LeftOut(image.name, "without a mask"))
     for place, mask in masks.items():
         if place not in images:
-            splits.setdefault(split_of(place), Pairs()).left_out.append(LeftOut(mask.name, "a mask without an image"))
+            splits.setdefault(split_of(place), SplitFiles()).left_out.append(
+                LeftOut(mask.name, "a mask without an image")
+            )
     for folder in tree.walk():
         for file in folder.other_files:  # a list of names beside the folders is no fault
             split = splits.get(split_of(place_of(file.name)[0])) or next(iter(splits.values()))

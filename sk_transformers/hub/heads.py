@@ -114,10 +114,13 @@ def export_saved_head(saved: str | Path, folder: str | Path) -> Path:
     register_auto_classes()
     try:
         config = AutoConfig.from_pretrained(saved, trust_remote_code=False)
-        model = getattr(transformers, (config.architectures or [""])[0]).from_pretrained(saved)
+        architecture = (config.architectures or [""])[0]
+        if not hasattr(transformers, architecture):
+            raise ValueError(f"it holds a {architecture}, which is none of transformers")
+        model = getattr(transformers, architecture).from_pretrained(saved)
         image_processor = AutoImageProcessor.from_pretrained(saved)
         return export_head(model, image_processor, folder)
-    except (AttributeError, OSError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         if isinstance(error, FileExistsError):
             raise
         raise ValueError(

@@ -52,6 +52,12 @@ def check_at_least(lowest: float, **values: Any) -> None:
             raise ValueError(f"{name} is {value!r}, expected a number of at least {lowest}.")
 
 
+def check_segmenter(config: Any) -> None:
+    """Raise unless the fields of a configuration that its family's segmenter reads are of use."""
+    check_at_least(1, segmentation_hidden_size=config.segmentation_hidden_size)
+    check_at_least(0, segmentation_auxiliary_weight=config.segmentation_auxiliary_weight)
+
+
 def check_rate(**values: Any) -> None:
     """Raise unless every one of the named values is in [0, 1)."""
     for name, value in values.items():

@@ -13,6 +13,7 @@ from .configuration_checks import (
     check_choice,
     check_mixers,
     check_rate,
+    check_segmenter,
     one_for_each,
     size_pair,
 )
@@ -124,8 +125,7 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)
 
     def _check(self) -> None:
-        check_at_least(1, segmentation_hidden_size=self.segmentation_hidden_size)
-        check_at_least(0, segmentation_auxiliary_weight=self.segmentation_auxiliary_weight)
+        check_segmenter(self)
         check_at_least(1, num_channels=self.num_channels, stem_stride=self.stem_stride)
         check_at_least(self.stem_stride, stem_kernel_size=self.stem_kernel_size)  # else pixels are seen by nothing
         check_at_least(

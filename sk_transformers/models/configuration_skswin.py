@@ -12,6 +12,7 @@ from .configuration_checks import (
     check_at_least,
     check_choice,
     check_rate,
+    check_segmenter,
     one_for_each,
     size_pair,
 )
@@ -112,8 +113,7 @@ class SKSwinConfig(BackboneConfigMixin, PretrainedConfig):
         self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)
 
     def _check(self) -> None:
-        check_at_least(1, segmentation_hidden_size=self.segmentation_hidden_size)
-        check_at_least(0, segmentation_auxiliary_weight=self.segmentation_auxiliary_weight)
+        check_segmenter(self)
         check_at_least(
             1,
             num_channels=self.num_channels,

@@ -15,6 +15,7 @@ from .configuration_checks import (
     check_choice,
     check_mixers,
     check_rate,
+    check_segmenter,
     one_for_each,
     size_pair,
 )
@@ -188,8 +189,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)
 
     def _check(self) -> None:
-        check_at_least(1, segmentation_hidden_size=self.segmentation_hidden_size)
-        check_at_least(0, segmentation_auxiliary_weight=self.segmentation_auxiliary_weight)
+        check_segmenter(self)
         check_at_least(1, num_channels=self.num_channels, hidden_size=self.hidden_size)
         check_at_least(1, num_hidden_layers=self.num_hidden_layers, intermediate_size=self.intermediate_size)
         check_at_least(1, num_attention_heads=self.num_attention_heads)

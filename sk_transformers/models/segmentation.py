@@ -14,7 +14,7 @@ from transformers.configuration_utils import PretrainedConfig
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.models.upernet.modeling_upernet import UperNetFCNHead, UperNetHead
 
-from .modeling_common import check_pixel_values, output_options
+from .modeling_common import StaticKeyPreTrainedModel, check_pixel_values, output_options
 from .modeling_stages import StagedBackbone
 
 POOL_SCALES = (1, 2, 3, 6)
@@ -67,6 +67,11 @@ class UperNet(nn.Module):
             labels: `(batch, height, width)`, or None for no loss.
             size: `(height, width)` in pixels of the image.
         """
+        if self.training and maps[0].shape[0] == 1 and any(isinstance(one, nn.BatchNorm2d) for one in self.modules()):
+            raise ValueError(
+                "A segmenter in training mode got one image, expected at least 2: its head normalizes over the images"
+                " of a batch. Call eval() to use it, or convert it to nn.SyncBatchNorm to train on several devices."
+            )
         logits = resize_and_crop(self.decode_head(maps), padded_size, size)
         if labels is None:
             return logits, None
@@ -119,19 +124,21 @@ def check_label_maps(labels: torch.Tensor, logits: torch.Tensor, ignore_index: i
         )
 
 
-class StagedSegmenter(StagedBackbone):
-    """UperNet over the maps of a backbone of stages: of all stages, or of `out_features` if they are several."""
+class Segmenter(StaticKeyPreTrainedModel):
+    """UperNet over the maps of a backbone, the next class that a segmenter is made of."""
 
-    def __init__(self, config: Any):
-        config = copy.deepcopy(config)  # whose maps are set here, and not the caller's
-        if len(config.out_features or ()) < 2:
-            config.set_output_features_output_indices(out_features=config.stage_names[1:], out_indices=None)
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.upernet = UperNet(config, self.channels)
-        self.post_init()
+    upernet: UperNet
 
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] (a backbone's returns maps)
+    @property
+    def padded_multiples(self) -> tuple[int, int]:
+        """What height and width of an image are padded to multiples of, in pixels."""
+        raise NotImplementedError
+
+    def to_pyramid(self, maps: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Return the maps of the head, the finest first, of those of the backbone."""
+        return maps
+
+    def forward(
         self,
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
@@ -139,9 +146,9 @@ class StagedSegmenter(StagedBackbone):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> SemanticSegmenterOutput | tuple:
-        """Give each pixel of images of any size a class; `StagedModel.forward` says what the other arguments are.
+        """Give each pixel of images of any size a class; that of the model without a head says what the rest is.
 
-        Images are padded with zeros to whole strides of the last stage, and logits are those of the image alone.
+        Images are padded with zeros to whole strides of the coarsest map, and logits are those of the image alone.
 
         Args:
             labels: `(batch, height, width)` class indices, and `segmentation_ignore_index` where a pixel has none.
@@ -156,16 +163,33 @@ class StagedSegmenter(StagedBackbone):
         output_attentions, output_hidden_states, return_dict = output_options(
             self.config, output_attentions, output_hidden_states, return_dict
         )
-        network: Any = self.base_model
-        check_pixel_values(pixel_values, network.stem.projection.weight, self.config.num_channels)
-        stride = self.config.total_stride
-        padded = pad_to_multiple(pixel_values, (stride, stride))
-        features: Any = super().forward(padded, output_hidden_states, output_attentions, return_dict=True)
-        logits, loss = self.upernet(features.feature_maps, padded.shape[2:], labels, pixel_values.shape[2:])
+        check_pixel_values(pixel_values, next(self.base_model.parameters()), self.config.num_channels)
+        padded = pad_to_multiple(pixel_values, self.padded_multiples)
+        backbone: Any = super()
+        features = backbone.forward(padded, output_hidden_states, output_attentions, return_dict=True)
+        maps = self.to_pyramid(features.feature_maps)
+        logits, loss = self.upernet(maps, padded.shape[2:], labels, pixel_values.shape[2:])
         outputs = SemanticSegmenterOutput(
             loss=loss, logits=logits, hidden_states=features.hidden_states, attentions=features.attentions
         )
         return outputs if return_dict else outputs.to_tuple()
+
+
+class StagedSegmenter(Segmenter, StagedBackbone):  # pyright: ignore[reportIncompatibleMethodOverride] (forward)
+    """UperNet over the maps of a backbone of stages: of all stages, or of `out_features` if they are several."""
+
+    def __init__(self, config: Any):
+        config = copy.deepcopy(config)  # whose maps are set here, and not the caller's
+        if len(config.out_features or ()) < 2:
+            config.set_output_features_output_indices(out_features=config.stage_names[1:], out_indices=None)
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.upernet = UperNet(config, self.channels)
+        self.post_init()
+
+    @property
+    def padded_multiples(self) -> tuple[int, int]:
+        return self.config.total_stride, self.config.total_stride
 
 
 class FeaturePyramid(nn.Module):

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from sk_transformers import create_config
-from sk_transformers.calibration.source import check_attention
+from sk_transformers.calibration.source import check_attention, load_source
 from sk_transformers.cli.calibrate import main
 from sk_transformers.pretrained import load_base_model
 from tests.hub.test_export import load_elsewhere
@@ -101,3 +101,9 @@ def test_the_folder_holds_the_error_that_it_states(images, tmp_path, monkeypatch
 def test_networks_of_stages_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} is a sk.*, which has one mixer for all layers of a stage"):
         check_attention(name, create_config(name))
+
+
+def test_a_trained_network_of_the_zoo_is_taken_by_its_name(tmp_path):
+    source = load_source("vit-micro-patch4-32", tmp_path)
+    assert (source.name, source.license, source.base_model) == ("vit-micro-patch4-32", "apache-2.0", None)
+    assert source.model.num_labels == 10 and not list(tmp_path.iterdir())

@@ -72,6 +72,12 @@ def test_a_folder_that_is_no_head(tmp_path):
         main([str(tmp_path), str(tmp_path / "head")])
 
 
+def test_a_network_of_this_package_is_no_head(tmp_path):
+    small_model("skvit").save_pretrained(tmp_path / "network")
+    with pytest.raises(SystemExit, match="it holds a SKViTForImageClassification, which is none of transformers"):
+        main([str(tmp_path / "network"), str(tmp_path / "head")])
+
+
 def test_what_has_no_backbone_of_ours_is_refused(tmp_path):
     with pytest.raises(TypeError, match="export_head takes a model of transformers over .*, not SKViTForImage"):
         export_head(small_model("skvit"), None, tmp_path / "head")

@@ -138,3 +138,11 @@ def test_configurations_that_do_not_fit():
         segmenter("skvit", num_hidden_layers=6, out_features=[f"stage{i}" for i in range(1, 6)])
     with pytest.raises(ValueError, match="segmentation_hidden_size is 0"):
         segmenter("skvit", segmentation_hidden_size=0)
+
+
+@pytest.mark.parametrize("name", ["skaformer", "skvit"])
+def test_a_batch_of_one_image_does_not_train_the_head(name):
+    model = segmenter(name)
+    model.eval()(random_images(1, 3, 16, 16))
+    with pytest.raises(ValueError, match="in training mode got one image, expected at least 2"):
+        model.train()(random_images(1, 3, 16, 16))

@@ -121,6 +121,7 @@ def evaluation_of(folder: Path, prefix: str | None = None) -> dict[str, Any]:
     """
     record = read_object(folder / "evaluation.json") if (folder / "evaluation.json").is_file() else {}
     is_complete = all(isinstance(record.get(name), kind) for name, kind in EVALUATION.items())
+    is_complete &= isinstance(record.get("calibration_error", 0.0), float)  # masks have none
     if not is_complete or not any(isinstance(record.get(name), float) for name in COUNTING):
         raise PreflightError(
             f"{folder} has no evaluation.json that sk-transformers evaluate wrote: evaluate the model first."
