@@ -1,11 +1,11 @@
 import pytest
-from huggingface_hub import constants
 from transformers import ViTImageProcessor
 from transformers.utils import logging
 
 from sk_transformers.hub import export
 
-from ..support.hub_server import ALICE, HubServer
+from ..support.hub_client import talk_to
+from ..support.hub_server import HubServer
 from ..support.small_models import small_model
 
 LABELS = {0: "ant", 1: "bee", 2: "cicada"}
@@ -25,14 +25,8 @@ def repo_folder(tmp_path_factory):
 
 
 @pytest.fixture
-def hub(monkeypatch):
+def hub(monkeypatch, tmp_path_factory):
     """A Hub on the loopback that the client in this process talks to, as alice, without waiting between attempts."""
     with HubServer() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        files = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr("time.sleep", lambda seconds: None)
-        monkeypatch.setenv("HF_TOKEN", ALICE)
+        talk_to(server, monkeypatch, tmp_path_factory.mktemp("hub-cache"))
         yield server

@@ -28,6 +28,7 @@ from sk_transformers.hub.errors import PreflightError, PushError
 from sk_transformers.hub.push_all import TITLE, gather, push_all
 
 from ..support.browser import needs_library
+from ..support.hub_client import talk_to
 from ..support.hub_server import ALICE, ALICE_READS, EXPIRED, TOKENS, Collection, Fault, HubServer
 
 NAMES = ("skvit-nano-patch4-32", "caformer-nano", "vit-nano-patch4-32")
@@ -302,14 +303,7 @@ def story(repo_folders, tmp_path_factory):
     shutil.copyfile(repo_folders / NAMES[0] / "examples" / "stripes.png", home / "image.png")
     outputs = []
     with HubServer() as hub, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(constants, "ENDPOINT", hub.url)
-        patch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        )
-        patch.setattr(constants, "HF_HUB_OFFLINE", False)
-        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        patch.setattr("time.sleep", lambda seconds: None)
-        patch.setenv("HF_TOKEN", ALICE)
+        talk_to(hub, patch, home / "client")
         stand_in(patch, repo_folders, TOLD)
         hub.faults += [
             Fault("POST", "/repos/create", status=409),
