@@ -23,12 +23,14 @@ if TYPE_CHECKING:  # what the names below are, for type checkers and editors
     from .models.modeling_skformer import SKFormerBackbone as SKFormerBackbone
     from .models.modeling_skformer import SKFormerForImageClassification as SKFormerForImageClassification
     from .models.modeling_skformer import SKFormerModel as SKFormerModel
+    from .models.modeling_skformer_detection import SKFormerForObjectDetection as SKFormerForObjectDetection
     from .models.modeling_skformer_segmentation import (
         SKFormerForSemanticSegmentation as SKFormerForSemanticSegmentation,
     )
     from .models.modeling_skswin import SKSwinBackbone as SKSwinBackbone
     from .models.modeling_skswin import SKSwinForImageClassification as SKSwinForImageClassification
     from .models.modeling_skswin import SKSwinModel as SKSwinModel
+    from .models.modeling_skswin_detection import SKSwinForObjectDetection as SKSwinForObjectDetection
     from .models.modeling_skswin_segmentation import SKSwinForSemanticSegmentation as SKSwinForSemanticSegmentation
     from .models.modeling_skvit import SKViTBackbone as SKViTBackbone
     from .models.modeling_skvit import SKViTForImageClassification as SKViTForImageClassification
@@ -53,11 +55,13 @@ _MODULE_OF = {
     "SKFormerModel": "models.modeling_skformer",
     "SKFormerForImageClassification": "models.modeling_skformer",
     "SKFormerForSemanticSegmentation": "models.modeling_skformer_segmentation",
+    "SKFormerForObjectDetection": "models.modeling_skformer_detection",
     "SKFormerBackbone": "models.modeling_skformer",
     "SKSwinConfig": "models.configuration_skswin",
     "SKSwinModel": "models.modeling_skswin",
     "SKSwinForImageClassification": "models.modeling_skswin",
     "SKSwinForSemanticSegmentation": "models.modeling_skswin_segmentation",
+    "SKSwinForObjectDetection": "models.modeling_skswin_detection",
     "SKSwinBackbone": "models.modeling_skswin",
     "AttentionOptions": "models.attention_options",
     "SelfAttention": "models.static_key",

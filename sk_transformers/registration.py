@@ -7,6 +7,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForImageClassification,
+    AutoModelForObjectDetection,
     AutoModelForSemanticSegmentation,
     PreTrainedModel,
 )
@@ -17,8 +18,10 @@ from .models.configuration_skswin import SKSwinConfig
 from .models.configuration_skvit import SKViTConfig
 from .models.modeling_skcait import SKCaiTForImageClassification, SKCaiTModel
 from .models.modeling_skformer import SKFormerBackbone, SKFormerForImageClassification, SKFormerModel
+from .models.modeling_skformer_detection import SKFormerForObjectDetection
 from .models.modeling_skformer_segmentation import SKFormerForSemanticSegmentation
 from .models.modeling_skswin import SKSwinBackbone, SKSwinForImageClassification, SKSwinModel
+from .models.modeling_skswin_detection import SKSwinForObjectDetection
 from .models.modeling_skswin_segmentation import SKSwinForSemanticSegmentation
 from .models.modeling_skvit import SKViTBackbone, SKViTForImageClassification, SKViTModel
 from .models.modeling_skvit_segmentation import SKViTForSemanticSegmentation
@@ -38,12 +41,14 @@ AUTO_CLASSES = {
         AutoModel: SKFormerModel,
         AutoModelForImageClassification: SKFormerForImageClassification,
         AutoModelForSemanticSegmentation: SKFormerForSemanticSegmentation,
+        AutoModelForObjectDetection: SKFormerForObjectDetection,
         AutoBackbone: SKFormerBackbone,
     },
     SKSwinConfig: {
         AutoModel: SKSwinModel,
         AutoModelForImageClassification: SKSwinForImageClassification,
         AutoModelForSemanticSegmentation: SKSwinForSemanticSegmentation,
+        AutoModelForObjectDetection: SKSwinForObjectDetection,
         AutoBackbone: SKSwinBackbone,
     },
 }
@@ -74,6 +79,7 @@ def auto_class_of(architecture: str) -> Any:
     for ending, auto_class in (
         ("ForImageClassification", AutoModelForImageClassification),
         ("ForSemanticSegmentation", AutoModelForSemanticSegmentation),
+        ("ForObjectDetection", AutoModelForObjectDetection),
     ):
         if architecture.endswith(ending):
             return auto_class

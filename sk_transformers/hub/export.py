@@ -78,8 +78,9 @@ def complete_auto_map(config_file: Path, model: PreTrainedModel) -> None:
     config = json.loads(config_file.read_text())
     config_class, classes = next(row for row in AUTO_CLASSES.items() if row[0].model_type == model.config.model_type)
     named = {"AutoConfig": config_class, **{auto_class.__name__: classes[auto_class] for auto_class in classes}}
-    if "ForSemanticSegmentation" not in type(model).__name__:
-        named.pop("AutoModelForSemanticSegmentation", None)  # whose code the others do not bring
+    for head in ("ForSemanticSegmentation", "ForObjectDetection"):
+        if head not in type(model).__name__:
+            named.pop(f"AutoModel{head}", None)  # whose code the others do not bring
     config["auto_map"] = {
         auto_class: f"{named_class.__module__.rpartition('.')[2]}.{named_class.__name__}"
         for auto_class, named_class in named.items()

@@ -58,6 +58,15 @@ def check_segmenter(config: Any) -> None:
     check_at_least(0, segmentation_auxiliary_weight=config.segmentation_auxiliary_weight)
 
 
+def check_detector(config: Any) -> None:
+    """Raise unless the fields of a configuration that its family's detector reads are of use."""
+    check_at_least(
+        1, detection_hidden_size=config.detection_hidden_size, detection_max_objects=config.detection_max_objects
+    )
+    check_at_least(1, detection_anchor_scale=config.detection_anchor_scale)
+    check_rate(detection_score_threshold=config.detection_score_threshold)
+
+
 def check_rate(**values: Any) -> None:
     """Raise unless every one of the named values is in [0, 1)."""
     for name, value in values.items():

@@ -11,6 +11,7 @@ from .configuration_checks import (
     biases_of_mixers,
     check_at_least,
     check_choice,
+    check_detector,
     check_mixers,
     check_rate,
     check_segmenter,
@@ -55,6 +56,11 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         segmentation_hidden_size: channels of a segmenter's head (UperNet); its auxiliary head has half of them.
         segmentation_auxiliary_weight: of the auxiliary head's loss in a segmenter's; 0 leaves that head out.
         segmentation_ignore_index: the label of pixels that have no class.
+        detection_hidden_size: channels of a detector's pyramid and heads (Mask R-CNN).
+        detection_masks: whether a detector finds the masks of objects, too, beside their boxes.
+        detection_anchor_scale: side of a detector's anchors, in strides of the map that they are on.
+        detection_score_threshold: objects of a lower score are not returned.
+        detection_max_objects: that are returned of an image, at most.
         out_features, out_indices: which of `"stem"`, `"stage1"` to `"stage4"` a backbone returns.
 
     Raises:
@@ -89,6 +95,11 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         segmentation_hidden_size: int = 512,
         segmentation_auxiliary_weight: float = 0.4,
         segmentation_ignore_index: int = 255,
+        detection_hidden_size: int = 256,
+        detection_masks: bool = True,
+        detection_anchor_scale: float = 8,
+        detection_score_threshold: float = 0.05,
+        detection_max_objects: int = 100,
         out_features: list[str] | None = None,
         out_indices: list[int] | None = None,
         **kwargs: Any,
@@ -119,6 +130,11 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         self.segmentation_hidden_size = segmentation_hidden_size
         self.segmentation_auxiliary_weight = segmentation_auxiliary_weight
         self.segmentation_ignore_index = segmentation_ignore_index
+        self.detection_hidden_size = detection_hidden_size
+        self.detection_masks = detection_masks
+        self.detection_anchor_scale = detection_anchor_scale
+        self.detection_score_threshold = detection_score_threshold
+        self.detection_max_objects = detection_max_objects
         self._check()
         super().__init__(**kwargs)
         self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, NUM_STAGES + 1)]
@@ -126,6 +142,7 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
 
     def _check(self) -> None:
         check_segmenter(self)
+        check_detector(self)
         check_at_least(1, num_channels=self.num_channels, stem_stride=self.stem_stride)
         check_at_least(self.stem_stride, stem_kernel_size=self.stem_kernel_size)  # else pixels are seen by nothing
         check_at_least(
@@ -162,9 +179,14 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         return one_for_each("head_dim", self.head_dim, NUM_STAGES, "stages")
 
     @property
+    def strides(self) -> list[int]:
+        """Pixels between positions of each stage's map."""
+        return [self.stem_stride * 2**stage for stage in range(NUM_STAGES)]
+
+    @property
     def total_stride(self) -> int:
         """Pixels between positions of the last stage's map."""
-        return self.stem_stride * 2 ** (NUM_STAGES - 1)
+        return self.strides[-1]
 
     @property
     def min_image_size(self) -> int:

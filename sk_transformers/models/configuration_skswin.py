@@ -11,6 +11,7 @@ from .configuration_checks import (
     ATTENTION_NORMALIZATIONS,
     check_at_least,
     check_choice,
+    check_detector,
     check_rate,
     check_segmenter,
     one_for_each,
@@ -48,6 +49,11 @@ class SKSwinConfig(BackboneConfigMixin, PretrainedConfig):
         segmentation_hidden_size: channels of a segmenter's head (UperNet); its auxiliary head has half of them.
         segmentation_auxiliary_weight: of the auxiliary head's loss in a segmenter's; 0 leaves that head out.
         segmentation_ignore_index: the label of pixels that have no class.
+        detection_hidden_size: channels of a detector's pyramid and heads (Mask R-CNN).
+        detection_masks: whether a detector finds the masks of objects, too, beside their boxes.
+        detection_anchor_scale: side of a detector's anchors, in strides of the map that they are on.
+        detection_score_threshold: objects of a lower score are not returned.
+        detection_max_objects: that are returned of an image, at most.
         out_features, out_indices: which of `"stem"`, `"stage1"` and so on a backbone returns.
 
     Raises:
@@ -81,6 +87,11 @@ class SKSwinConfig(BackboneConfigMixin, PretrainedConfig):
         segmentation_hidden_size: int = 512,
         segmentation_auxiliary_weight: float = 0.4,
         segmentation_ignore_index: int = 255,
+        detection_hidden_size: int = 256,
+        detection_masks: bool = True,
+        detection_anchor_scale: float = 8,
+        detection_score_threshold: float = 0.05,
+        detection_max_objects: int = 100,
         out_features: list[str] | None = None,
         out_indices: list[int] | None = None,
         **kwargs: Any,
@@ -107,6 +118,11 @@ class SKSwinConfig(BackboneConfigMixin, PretrainedConfig):
         self.segmentation_hidden_size = segmentation_hidden_size
         self.segmentation_auxiliary_weight = segmentation_auxiliary_weight
         self.segmentation_ignore_index = segmentation_ignore_index
+        self.detection_hidden_size = detection_hidden_size
+        self.detection_masks = detection_masks
+        self.detection_anchor_scale = detection_anchor_scale
+        self.detection_score_threshold = detection_score_threshold
+        self.detection_max_objects = detection_max_objects
         self._check()
         super().__init__(**kwargs)
         self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, len(self.depths) + 1)]
@@ -114,6 +130,7 @@ class SKSwinConfig(BackboneConfigMixin, PretrainedConfig):
 
     def _check(self) -> None:
         check_segmenter(self)
+        check_detector(self)
         check_at_least(
             1,
             num_channels=self.num_channels,
@@ -149,9 +166,14 @@ class SKSwinConfig(BackboneConfigMixin, PretrainedConfig):
         return self.hidden_sizes[-1]
 
     @property
+    def strides(self) -> list[int]:
+        """Pixels between positions of each stage's map."""
+        return [self.patch_size * prod(self.downsampling[:stage]) for stage in range(len(self.depths))]
+
+    @property
     def total_stride(self) -> int:
         """Pixels between positions of the last stage's map."""
-        return self.patch_size * prod(self.downsampling)
+        return self.strides[-1]
 
     @property
     def head_dims(self) -> list[int]:

@@ -1,0 +1,15 @@
+"""SKSwin as a detector of objects and their masks: Mask R-CNN over the maps of its stages."""
+
+from .detection import StagedDetector
+from .modeling_skswin import SKSwinBackbone
+
+
+class SKSwinForObjectDetection(StagedDetector, SKSwinBackbone):  # pyright: ignore[reportIncompatibleMethodOverride] (forward)
+    """SKSwin with Mask R-CNN over its stages, or over those in a row that `out_features` of the configuration names.
+
+    It needs torchvision. A classifier's weights load into it; the heads and the norms of the maps then start as in
+    training anew. With `detection_masks=False` it is Faster R-CNN.
+    """
+
+
+__all__ = ["SKSwinForObjectDetection"]
