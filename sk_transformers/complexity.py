@@ -14,9 +14,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForImageClassification,
+    AutoModelForObjectDetection,
     AutoModelForSemanticSegmentation,
     PretrainedConfig,
-    PreTrainedModel,
 )
 
 from .models.configuration_checks import size_pair
@@ -40,7 +40,8 @@ def count_macs(
     Args:
         config: of one of this package's networks.
         image_size: pixels, one number or `(height, width)`; None is the configuration's.
-        auto_class: which makes the network: a classifier, a segmenter, or with AutoModel what is below their heads.
+        auto_class: which makes the network: a classifier, a segmenter, a detector, or with AutoModel what is below
+            their heads. A detector is counted with 1000 proposals and the masks of `detection_max_objects`.
     """
     height, width = size_pair("image_size", image_size or config.image_size)
     model = _on_meta(config, auto_class)
@@ -48,11 +49,14 @@ def count_macs(
     options = {"interpolate_pos_encoding": True} if asks else {}
     pixel_values = torch.empty(1, config.num_channels, height, width, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(pixel_values, **options)
+        if auto_class is AutoModelForObjectDetection:  # whose proposals depend on the image
+            model.run_each_part(pixel_values)
+        else:
+            model(pixel_values, **options)
     return counter.get_total_flops() // 2
 
 
-def _on_meta(config: PretrainedConfig, auto_class: Any = AutoModelForImageClassification) -> PreTrainedModel:
+def _on_meta(config: PretrainedConfig, auto_class: Any = AutoModelForImageClassification) -> Any:
     with torch.device("meta"):
         model = auto_class.from_config(copy.deepcopy(config), attn_implementation="eager")  # which it notes there
     return model.float().eval()  # whatever the weights are kept in, the count is the same

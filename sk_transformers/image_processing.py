@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from math import floor
 from typing import Any
 
-from transformers import BitImageProcessor, SegformerImageProcessor
+from transformers import BitImageProcessor, DetrImageProcessor, SegformerImageProcessor
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import PILImageResampling
 
@@ -74,6 +74,30 @@ def segmentation_processor(
     )
 
 
+def detection_processor(
+    image_processor: BaseImageProcessor, image_size: int | tuple[int, int] | list[int]
+) -> BaseImageProcessor:
+    """Return the image processor of a detector: resize an image to fit, fill up with zeros, normalize as another does.
+
+    It is DETR's, which turns the answers into boxes in the image's own pixels, as `pipeline("object-detection")` asks.
+
+    Args:
+        image_processor: whose interpolation, mean and standard deviation it gets; a detector's own stays as it is.
+        image_size: pixels, one number or `(height, width)`, of what the network takes.
+    """
+    if hasattr(image_processor, "post_process_object_detection"):
+        return image_processor
+    height, width = size_pair("image_size", image_size)
+    mean, std = normalization(image_processor)
+    return DetrImageProcessor(
+        size={"max_height": height, "max_width": width},
+        pad_size={"height": height, "width": width},
+        image_mean=mean,
+        image_std=std,
+        resample=undeclared(image_processor).resample,
+    )
+
+
 def undeclared(image_processor: Any) -> Any:
     """Return the image processor for type checkers to trust: its base class declares neither sizes nor mean and std."""
     return image_processor
@@ -93,6 +117,8 @@ def output_size(image_processor: BaseImageProcessor) -> tuple[int, int]:
     sides: dict[str, int] = dict(size)
     if "shortest_edge" in sides:
         return sides["shortest_edge"], sides["shortest_edge"]
+    if "max_height" in sides:  # into which the whole image fits
+        return sides["max_height"], sides["max_width"]
     return sides["height"], sides["width"]
 
 
@@ -105,6 +131,10 @@ def with_output_size(image_processor: BaseImageProcessor, image_size: int | list
     """
     old, new = output_size(image_processor), size_pair("image_size", image_size)
     settings, sides = image_processor.to_dict(), dict(undeclared(image_processor).size)
+    if "max_height" in sides:
+        settings["size"] = {"max_height": new[0], "max_width": new[1]}
+        settings["pad_size"] = {"height": new[0], "width": new[1]}
+        return undeclared(type(image_processor)).from_dict(settings)
     resized = (sides.get("height") or sides["shortest_edge"], sides.get("width") or sides["shortest_edge"])
     height, width = (side * after // before for side, after, before in zip(resized, new, old))
     keeps_shape = "shortest_edge" in sides and new[0] == new[1]

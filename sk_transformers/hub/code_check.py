@@ -9,8 +9,8 @@ import ast
 ALLOWED_IMPORTS = {
     "PIL", "__future__", "abc", "base64", "binascii", "collections", "contextlib", "copy", "dataclasses", "decoding",
     "difflib", "enum", "functools", "io", "itertools", "math", "numbers", "operator", "os.environ", "pillow_heif", "re",
-    "string", "torch", "transformers", "typing", "warnings",
-}  # fmt: skip  # decoding is a sibling of handler.py, and pillow_heif its option
+    "string", "torch", "torchvision", "transformers", "typing", "warnings",
+}  # fmt: skip  # decoding is a sibling of handler.py, pillow_heif its option, and detectors are made by torchvision
 FORBIDDEN_NAMES = {
     "__import__", "compile", "eval", "exec", "io.open", "io.open_code", "open", "torch.hub", "torch.load", "torch.save",
     "transformers.utils.hub",

@@ -10,7 +10,7 @@ LENGTH = 16
 
 @torch.no_grad()
 def fingerprint(model: PreTrainedModel) -> list[float]:
-    """Return the first of a classifier's logits for an image of noise that is always the same.
+    """Return the first of a model's logits, or a detector's scores, for an image of noise that is always the same.
 
     Args:
         model: on the CPU; its mode is left as it was.
@@ -21,4 +21,14 @@ def fingerprint(model: PreTrainedModel) -> list[float]:
     image = torch.randn(1, model.config.num_channels, *size, generator=generator).to(model.dtype)
     logits = model.eval()(image).logits.float()
     model.train(was_training)
-    return logits[0, :LENGTH].tolist()
+    numbers = object_scores(logits) if is_detector(model) else logits
+    return numbers[0].flatten()[:LENGTH].tolist()
+
+
+def is_detector(model: PreTrainedModel) -> bool:
+    return "ForObjectDetection" in type(model).__name__
+
+
+def object_scores(logits: torch.Tensor) -> torch.Tensor:
+    """Return a detector's scores of objects, `(batch, objects)`, best first, of its logits."""
+    return logits.softmax(-1)[..., :-1].amax(-1)

@@ -22,7 +22,7 @@ from ..registration import auto_class_of
 from .cards.merge import parse_card
 from .code_check import find_violation
 from .errors import PreflightError
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, is_detector, object_scores
 from .licenses import check_license
 
 NEEDED = ("config.json", "preprocessor_config.json", "README.md")
@@ -228,6 +228,7 @@ def compare_with_model_here(
     with torch.no_grad():
         here = model.float()(outputs["pixel_values"])
     expected = here.pooler_output if auto_class is AutoModel else here.logits
+    expected = object_scores(expected) if is_detector(model) else expected
     if not outputs["output"].isfinite().all():
         raise PreflightError(f"{folder}: the model's outputs are not finite: train it again.")
     if not agree(outputs["output"], expected):

@@ -25,7 +25,7 @@ from .modeling_stages import StagedBackbone
 ASPECT_RATIOS = (0.5, 1.0, 2.0)  # of anchors
 BOX_SIZE, MASK_SIZE = 7, 14  # positions a side of what is cut out of the maps for a box, and for its mask
 COUNTED_PROPOSALS = 1000  # of an image, at most, when it is not trained on
-NO_CHANCE = -100.0  # a logit whose probability is 0; infinity would not be a number in differences
+NO_CHANCE = -1000.0  # a logit whose probability is 0; infinity would not be a number in differences
 Detections = list[dict[str, torch.Tensor]]
 
 
@@ -121,18 +121,20 @@ class MaskRCNN(nn.Module):
 
     def _note_initial_stds(self) -> None:
         """Note at each layer the standard deviation of its weights before training, as detectron2 has it."""
-        for name, module in self.named_modules():
-            if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        layer: Any
+        with_weights: Any = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+        for name, layer in self.named_modules():
+            if not isinstance(layer, with_weights):
                 continue
-            fan_in, fan_out = module.weight[0].numel(), module.weight[:, 0].numel()
             if name.startswith("rpn.") or name.endswith("cls_score"):
-                module.initial_std = 0.01
+                std = 0.01
             elif name.endswith(("bbox_pred", "mask_fcn_logits")):
-                module.initial_std = 0.001
+                std = 0.001
             elif ".mask_" in name:
-                module.initial_std = (2 / fan_out) ** 0.5
+                std = (2 / layer.weight[:, 0].numel()) ** 0.5
             else:
-                module.initial_std = fan_in**-0.5
+                std = layer.weight[0].numel() ** -0.5
+            layer.initial_std = std
 
     def forward(
         self,
@@ -305,6 +307,7 @@ class Detector(StaticKeyPreTrainedModel):
     """Mask R-CNN over the maps of a backbone, the next class that a detector is made of."""
 
     mask_rcnn: MaskRCNN
+    num_labels: int
     _keep_in_fp32_modules_strict = ["mask_rcnn"]  # boxes in 16 bits would be pixels off
 
     @torch.no_grad()
@@ -349,7 +352,7 @@ class Detector(StaticKeyPreTrainedModel):
         sizes = sizes_without_padding(pixel_values, pixel_mask)
         targets = None
         if labels is not None:
-            targets = to_targets(labels, pixel_values, self.config.num_labels, self.config.detection_masks)
+            targets = to_targets(labels, pixel_values, self.num_labels, self.config.detection_masks)
         padded = self.pad(pixel_values)
         backbone: Any = super()
         features = backbone.forward(padded, output_hidden_states, output_attentions, return_dict=True)
@@ -359,7 +362,7 @@ class Detector(StaticKeyPreTrainedModel):
             outputs.loss, outputs.loss_dict = torch.stack(list(losses.values())).sum(), losses
         if detections is not None:
             outputs.logits, outputs.pred_boxes, outputs.pred_masks = to_queries(
-                detections, sizes, self.config.num_labels, self.config.detection_max_objects
+                detections, sizes, self.num_labels, self.config.detection_max_objects
             )
         return outputs if return_dict else outputs.to_tuple()
 

@@ -28,11 +28,17 @@ SECTIONS = [  # in the template's order
     "## Evaluation", "## Published results", "## Size and speed", "## Examples", "## Plots", "## License",
     "## Citation",
 ]  # fmt: skip
-CLASSIFYING = ("image-classification", "image-segmentation")  # images, or their pixels
-VERBS = {"image-classification": "classify", "image-segmentation": "segment", "image-feature-extraction": "embed"}
+CLASSIFYING = ("image-classification", "image-segmentation", "object-detection")  # images, or what is in them
+VERBS = {
+    "image-classification": "classify",
+    "image-segmentation": "segment",
+    "object-detection": "detect",
+    "image-feature-extraction": "embed",
+}
 NAMES_OF_TASKS = {
     "image-classification": "An image classifier",
     "image-segmentation": "A semantic segmenter (UperNet)",
+    "object-detection": "A detector of objects and their masks (Mask R-CNN)",
     "image-feature-extraction": "A network that makes features of images,",
 }
 KINDS = {
@@ -198,12 +204,16 @@ def task_of(model: PreTrainedModel) -> str:
     name = type(model).__name__
     if "ForImageClassification" in name:
         return "image-classification"
+    if "ForObjectDetection" in name:
+        return "object-detection"
     return "image-segmentation" if "ForSemanticSegmentation" in name else "image-feature-extraction"
 
 
 def summary(config: PretrainedConfig, task: str, parameters: str) -> str:
     """Return a sentence on what the network is."""
     what = NAMES_OF_TASKS[task]
+    if task == "object-detection" and not config.detection_masks:
+        what = "A detector of objects (Faster R-CNN)"
     kind = KINDS[config.model_type]
     return f"{what} with {parameters} parameters: {kind} whose tokens are mixed by {mixer_summary(config)}."
 
@@ -279,7 +289,8 @@ COLUMNS = {
     "top1": "top-1", "top5": "top-5", "balanced_accuracy": "balanced accuracy",
     "mean_average_precision": "mean average precision", "micro_f1": "micro F1", "macro_f1": "macro F1",
     "exact_match": "exact match", "mean_iou": "mean IoU", "mean_accuracy": "mean accuracy",
-    "pixel_accuracy": "pixel accuracy", "loss": "loss", "calibration_error": "calibration error",
+    "pixel_accuracy": "pixel accuracy", "box_ap": "box AP", "box_ap50": "box AP50", "mask_ap": "mask AP",
+    "mask_ap50": "mask AP50", "loss": "loss", "calibration_error": "calibration error",
 }  # fmt: skip
 MEASURED = (  # figure, title and type of metric; each problem type has its own
     ("top1", "Top-1 accuracy", "accuracy"),
@@ -292,6 +303,10 @@ MEASURED = (  # figure, title and type of metric; each problem type has its own
     ("mean_iou", "Mean IoU", "mean_iou"),
     ("mean_accuracy", "Mean accuracy of the classes", "accuracy"),
     ("pixel_accuracy", "Pixel accuracy", "accuracy"),
+    ("box_ap", "Box AP", "mean_average_precision"),
+    ("box_ap50", "Box AP50", "mean_average_precision"),
+    ("mask_ap", "Mask AP", "mean_average_precision"),
+    ("mask_ap50", "Mask AP50", "mean_average_precision"),
 )
 
 

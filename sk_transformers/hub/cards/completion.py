@@ -19,7 +19,7 @@ EXAMPLES = "examples"  # the folder of a repo
 EVALUATION = {  # what a card takes from an evaluation's record, beside one of the figures that count
     "dataset": str, "split": str, "images": int, "loss": float,
 }  # fmt: skip
-COUNTING = ("top1", "mean_average_precision", "mean_iou")
+COUNTING = ("top1", "mean_average_precision", "mean_iou", "box_ap")
 MAX_ANSWERS = 3  # to an example
 EXAMPLE_SIZE = 512  # pixels of the longer side; a picture's metadata, with the place it was taken at, stays behind
 PLOTS = {

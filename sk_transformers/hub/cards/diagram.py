@@ -40,6 +40,9 @@ def draw(model: PreTrainedModel) -> str:
         rows.append(("classes", f"{config.num_labels}", "", ""))
     elif "ForSemanticSegmentation" in type(model).__name__:
         rows.append(("pixels", f"{height} x {width} x {config.num_labels}", "", "UperNet"))
+    elif "ForObjectDetection" in type(model).__name__:
+        head = "Mask R-CNN" if config.detection_masks else "Faster R-CNN"
+        rows.append(("objects", f"{config.detection_max_objects} of {config.num_labels} classes", "", head))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0])).rstrip() for row in rows]
     if any(KEYS in row[2] for row in rows):

@@ -18,6 +18,7 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
+    AutoModelForObjectDetection,
     AutoModelForSemanticSegmentation,
     pipeline,
 )
@@ -29,8 +30,10 @@ def main(folder: str, outputs_file: str, answers_file: str, images: list[str]) -
     architecture = (config.architectures or [""])[0]
     is_classifier = "ForImageClassification" in architecture
     is_segmenter = "ForSemanticSegmentation" in architecture
+    is_detector = "ForObjectDetection" in architecture
     auto_class = AutoModelForImageClassification if is_classifier else AutoModel
     auto_class = AutoModelForSemanticSegmentation if is_segmenter else auto_class
+    auto_class = AutoModelForObjectDetection if is_detector else auto_class
     model, loading = auto_class.from_pretrained(folder, output_loading_info=True, **options)
     wrong = [key for name in ("missing_keys", "mismatched_keys", "unexpected_keys") for key in loading[name]]
     if wrong:
@@ -44,7 +47,8 @@ def main(folder: str, outputs_file: str, answers_file: str, images: list[str]) -
         answers = [classify(image) for image in images]  # upright, as the pipeline reads files
     with torch.no_grad():
         outputs = model.float().eval()(pixel_values)  # weights in 16 bits, too: rounding would hide what differs
-    output = outputs.logits if is_classifier or is_segmenter else outputs.pooler_output
+    output = outputs.logits if is_classifier or is_segmenter or is_detector else outputs.pooler_output
+    output = output.softmax(-1)[..., :-1].amax(-1) if is_detector else output  # scores of objects
     save_file({"pixel_values": pixel_values, "output": output.contiguous()}, outputs_file)
     with open(answers_file, "w", encoding="utf-8") as file:
         json.dump(answers, file)
