@@ -13,9 +13,9 @@ from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
+from ..data.labeled import load_data
 from ..data.loaders import eval_loader, is_readable
 from ..data.options import DataOptions
-from ..data.sources import load_data
 from ..data.transforms import eval_transform
 from ..pretrained import load_base_model, resize
 

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
+from ..data.image_data import ImageData
 from ..data.loaders import is_readable
 from ..data.options import AugmentationOptions, DataOptions
-from ..data.sources import ImageData
 from ..evaluation.problems import PROBLEMS
 from ..training.checkpoints import RunState, checkpoint_folder, find_checkpoint
 from ..training.display import say

@@ -8,9 +8,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..data.fingerprint import digest
+from ..data.image_data import ImageData
+from ..data.labeled import load_data
 from ..data.loaders import eval_loader
 from ..data.options import DataOptions
-from ..data.sources import ImageData, load_data
 from ..data.transforms import eval_transform
 from ..data.unlabeled import load_unlabeled
 from ..evaluation.predictions import map_labels

@@ -19,8 +19,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import logging as transformers_logging
 
 from ..complexity import count_macs
+from ..data.image_data import ImageData
 from ..data.options import DataOptions
-from ..data.sources import ImageData
 from ..data.unlabeled import from_memory
 from ..files import check_free, whole_file, write_json
 from ..hub.export import export

@@ -10,6 +10,13 @@ parquet       the parquet files of a folder
 builtin       data sets that need no download
 fingerprint   what a run's data is known by
 sources       data sets by name: built in, folders, the Hub
+splits        splits by name, and the rows of one that can be used
+image_data    training and validation images as loading leaves them
+labeled       images with labels, of whatever the options name
+unlabeled     images whose labels do not matter
+masks         pictures that hold a class for each pixel
+mask_folders  folders of images and masks
+segmentation  images with masks, of whatever the options name
 decoding      image files as RGB of 8 bits, the same for all that read them
 loaders       batches of a training run, which go on exactly after a stop, and of an evaluation
 balance       weights of classes of unlike sizes

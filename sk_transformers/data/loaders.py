@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, get_worker_info
 from ..errors import first_line
 from .balance import balanced_weights
 from .decoding import UnreadableImage, decode
+from .image_data import ImageData
 from .seeds import EPOCH, STREAM, seed_of, seed_sample
-from .sources import ImageData
 from .transforms import Transform
 
 UNREADABLE = -100  # the label of a blank image in the place of one that could not be read

@@ -11,7 +11,9 @@ import pyarrow as pa
 from datasets import Dataset, Features, Image, IterableDataset
 
 from .builtin import BUILT_IN
-from .fingerprint import digest, make_fingerprint
+from .fingerprint import digest
+from .image_data import ImageData, image_data
+from .labeled import load_data
 from .labels import HOLD_OUT_ADVICE
 from .listing import Folder, LeftOut, check_faults, describe_left_out, list_folder
 from .loaders import EvalImages, TrainImages
@@ -19,17 +21,8 @@ from .mask_folders import find_pairs
 from .masks import EvalPairs, MaskFormat, TrainPairs, read_classes
 from .options import DataOptions
 from .parquet import find_parquet_splits
-from .sources import (
-    Data,
-    ImageData,
-    LibraryDataset,
-    Source,
-    choose_rows,
-    describe,
-    load_data,
-    pick_splits,
-    without_missing,
-)
+from .sources import Data, LibraryDataset, Source
+from .splits import pick_splits, without_missing
 
 MASK_COLUMNS = ("annotation", "annotations", "mask", "masks", "label", "labels", "segmentation", "semantic_mask")
 
@@ -52,42 +45,25 @@ def load_masks(options: DataOptions, hold_out: bool = True) -> ImageData:
     Raises:
         ValueError: if there is no such data, split or column, or nothing tells the classes, or an image has no mask.
     """
-    name, source, left_out = options.dataset, find_source(options), []
+    name, source = options.dataset, find_source(options)
     labels = read_classes(options.classes, Path(name))
     train_name, validation_name = pick_splits(options, source.split_names, hold_out)
-    train = without_missing(name, source.load(train_name), options.skip_unreadable, left_out)
+    left_out: list[LeftOut] = []
+
+    def load(split: str) -> Dataset:
+        return without_missing(name, source.load(split), options.skip_unreadable, left_out)
+
+    train = load(train_name)
     if validation_name is not None:
-        validation = without_missing(name, source.load(validation_name), options.skip_unreadable, left_out)
+        validation = load(validation_name)
     elif hold_out:
         train, validation = hold_out_images(name, train, options.train_val_split, options.split_seed)
     else:
         validation = train
     splits = [train_name] if validation_name is None else [train_name, validation_name]
-    held_out = len(validation) if validation is not train else 0
-    account = describe(source, splits, len(labels), len(train), held_out, 0, left_out)
-    if options.max_train_samples is not None:
-        train = choose_rows(train, options.max_train_samples, options.split_seed)
-    if options.max_eval_samples is not None:
-        validation = choose_rows(validation, options.max_eval_samples, options.split_seed)
-    division = f"{options.train_val_split:g} held out by --split_seed {options.split_seed}"
-    return ImageData(
-        name,
-        train,
-        validation,
-        labels,
-        len(train),
-        source.revision,
-        account,
-        make_fingerprint(
-            labels,
-            {"train": None, "validation": None},  # only reading every mask would tell
-            digest([source.digest(splits), str(asdict(mask_format(options, len(labels)))), str(len(train))]),
-            "a split of their own" if validation_name else division,
-            options.problem_type,
-        ),
-        options.problem_type,
-        validation_name,
-    )
+    trained_on = min(len(train), options.max_train_samples or len(train))
+    files = digest([source.digest(splits), str(asdict(mask_format(options, len(labels)))), str(trained_on)])
+    return image_data(options, source, (train_name, validation_name), train, validation, labels, left_out, files)
 
 
 def train_images(options: DataOptions, classes: int) -> Callable[[Dataset, Any, bool], TrainImages]:

@@ -10,10 +10,12 @@ from PIL import Image as PILImage
 
 from .builtin import BUILT_IN
 from .fingerprint import digest, make_fingerprint
+from .image_data import ImageData
 from .listing import Folder, check_faults, count, describe_left_out, list_folder
 from .options import DataOptions
 from .parquet import find_parquet_splits
-from .sources import BuiltIn, Data, ImageData, LibraryDataset, pick_split
+from .sources import BuiltIn, Data, LibraryDataset
+from .splits import pick_split
 
 NO_LABEL = ""  # the one class of images without labels
 FEATURES = Features({"image": Image(decode=False), "label": ClassLabel(names=[NO_LABEL])})
@@ -47,7 +49,7 @@ def load_unlabeled(options: DataOptions) -> ImageData:
     data = [without_labels(source.load(split)) for split in splits]
     parts = ", ".join(f"{split} {len(images)}" for split, images in zip(splits, data))
     account = f"{source.name}: {parts} images, without labels."
-    return image_data(source.name, data[0], data[-1], account, source.digest(splits), source.revision)
+    return unlabeled_data(source.name, data[0], data[-1], account, source.digest(splits), source.revision)
 
 
 class UnlabeledDataset(LibraryDataset):
@@ -88,7 +90,7 @@ def from_folder(tree: Folder, options: DataOptions) -> ImageData:
     account = f"{options.dataset}: {count(len(images), 'image')}, without labels."
     if left_out:
         account += f" Left out: {describe_left_out(left_out)}."
-    return image_data(options.dataset, data, data, account, digest(f"{i.name}\t{i.size}" for i in images))
+    return unlabeled_data(options.dataset, data, data, account, digest(f"{i.name}\t{i.size}" for i in images))
 
 
 def from_memory(images: Sequence[PILImage.Image], name: str = "images in memory") -> ImageData:
@@ -101,10 +103,10 @@ def from_memory(images: Sequence[PILImage.Image], name: str = "images in memory"
     rows = [{"bytes": content, "path": None} for content in contents]
     data = Dataset.from_dict({"image": rows, "label": [0] * len(rows)}, FEATURES)
     account = f"{count(len(images), 'image')} in memory, without labels."
-    return image_data(name, data, data, account, digest(content.hex() for content in contents))
+    return unlabeled_data(name, data, data, account, digest(content.hex() for content in contents))
 
 
-def image_data(
+def unlabeled_data(
     name: str, train: Dataset, validation: Dataset, account: str, files: str, revision: str | None = None
 ) -> ImageData:
     counts: dict[str, list[int] | None] = {"train": [len(train)], "validation": [len(validation)]}

@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import DataLoader
 from transformers.utils import logging as transformers_logging
 
+from ..data.labeled import load_data
 from ..data.loaders import UNREADABLE, eval_loader
 from ..data.options import DataOptions
-from ..data.sources import load_data
 from ..data.transforms import eval_transform
 from ..hub.onnx_export import FLOAT_MODEL, QUANTIZED_MODEL, export_onnx, load_onnx
 from ..pretrained import class_names, load_classifier

@@ -11,7 +11,8 @@ from accelerate import Accelerator
 from huggingface_hub import EvalResult, ModelCard
 from transformers import PreTrainedModel
 
-from ..data.sources import BUILT_IN, ImageData
+from ..data.builtin import BUILT_IN
+from ..data.image_data import ImageData
 from ..hub.cards.card import LICENSE, MEASURED, OriginFacts, RepoFacts, TrainingFacts, create_card, task_of
 from ..hub.fingerprint import fingerprint
 from ..hub.licenses import license_on_card

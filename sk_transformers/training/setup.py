@@ -17,10 +17,10 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..data.balance import balanced_weights, positive_weights, read_class_weights
+from ..data.image_data import ImageData
 from ..data.loaders import TrainLoader, eval_loader
 from ..data.masks import IGNORED
 from ..data.segmentation import eval_images, load_images, train_images
-from ..data.sources import ImageData
 from ..data.transforms import JointTransform, eval_transform, make_mixup, train_transform
 from ..devices import use_all_cores
 from ..evaluation.predictions import Problem

@@ -12,10 +12,10 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from sk_transformers.data import builtin
+from sk_transformers.data.labeled import load_data
 from sk_transformers.data.labels import check_labels_in_range
 from sk_transformers.data.loaders import read_image
 from sk_transformers.data.options import DataOptions
-from sk_transformers.data.sources import load_data
 from sk_transformers.evaluation.metrics import TopKAccuracy
 
 from ..support.image_files import load_images, write_files, write_images

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sk_transformers.data.image_data import ImageData
+from sk_transformers.data.labeled import load_data
 from sk_transformers.data.options import DataOptions
-from sk_transformers.data.sources import ImageData, load_data
 
 
 def write_images(folder, classes=("cat", "dog"), images=10):
