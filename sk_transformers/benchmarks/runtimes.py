@@ -13,7 +13,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..complexity import count_macs
-from ..hub.onnx_export import load_onnx, write_onnx_files
+from ..hub.graph_runtimes import load_onnxruntime
+from ..hub.onnx_export import write_onnx_files
 from ..models.configuration_checks import size_pair
 from ..pretrained import load_model, resize
 from ..zoo import create_model
@@ -119,7 +120,7 @@ def export_sessions(name: str, model: PreTrainedModel, folder: Path) -> dict[tup
     folder.mkdir()
     write_onnx_files(model, None, folder)
     files = {"onnx": "model.onnx", "int8": "model_quantized.onnx"}
-    return {(name, runtime): load_onnx(folder / file) for runtime, file in files.items()}
+    return {(name, runtime): load_onnxruntime(folder / file) for runtime, file in files.items()}
 
 
 def make_work(model: PreTrainedModel, runtime: str, session: Any, pixel_values: torch.Tensor) -> Work:

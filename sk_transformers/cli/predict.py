@@ -4,6 +4,7 @@ sk-transformers predict runs/skvit-nano-patch4-32-digits/model photos -o classes
 sk-transformers predict org/skvit-digits photos/a.png photos/b.png -o classes.jsonl --top_k 1
 sk-transformers predict org/skvit-digits photos -o features.parquet --embeddings
 sk-transformers predict runs/streets/model photos -o masks.csv --masks masks
+sk-transformers predict exported photos -o classes.csv --runtime onnxruntime    # what export-onnx wrote
 accelerate launch -m sk_transformers.cli.predict org/skvit-digits photos -o classes.csv
 
 Every file has a row, in order; that of an unreadable one says why. After a stop the same command goes on.

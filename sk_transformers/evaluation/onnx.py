@@ -13,7 +13,8 @@ from ..data.labeled import load_data
 from ..data.loaders import UNREADABLE, eval_loader
 from ..data.options import DataOptions
 from ..data.transforms import eval_transform
-from ..hub.onnx_export import FLOAT_MODEL, QUANTIZED_MODEL, export_onnx, load_onnx
+from ..hub.graph_runtimes import FLOAT_MODEL, QUANTIZED_MODEL, load_onnxruntime
+from ..hub.onnx_export import export_onnx
 from ..pretrained import class_names, load_classifier
 from ..registration import is_ours
 from .predictions import map_labels
@@ -66,7 +67,7 @@ def measure_files(name: str, loader: DataLoader, label_map: torch.Tensor, *files
 
     Each image is read once. ValueError if none can be.
     """
-    runs, right, images = [load_onnx(file) for file in files], np.zeros(len(files)), 0
+    runs, right, images = [load_onnxruntime(file) for file in files], np.zeros(len(files)), 0
     for batch in loader:
         readable = batch["labels"] != UNREADABLE
         labels = label_map[batch["labels"][readable]].numpy()

@@ -49,7 +49,7 @@ class PredictionOptions:
     """What is written of each image, and how it is computed.
 
     Raises:
-        ValueError: if masks and features are both asked for.
+        ValueError: if masks and features are both asked for, or of a graph what it does not do.
     """
 
     top_k: int = option(5, "classes of each image, the likeliest or largest first", type=positive_int)
@@ -62,7 +62,25 @@ class PredictionOptions:
     batch_size: int = option(16, "images that go through the model at once", type=positive_int)
     num_workers: int = option(0, "processes that load images", type=non_negative_int)
     mixed_precision: Literal["no", "fp16", "bf16"] = option("no", choices=["no", "fp16", "bf16"])
+    runtime: Literal["torch", "onnxruntime", "openvino"] = option(
+        "torch",
+        "what computes a classifier; all but torch take the graph that export-onnx wrote, on the CPU",
+        choices=["torch", "onnxruntime", "openvino"],
+    )
+    quantized: bool = option(False, "take the graph in 8 bits")
 
     def __post_init__(self) -> None:
         if self.masks is not None and self.embeddings:
             raise ValueError("--masks and --embeddings are both given: leave one out.")
+        if self.runtime == "torch":
+            if self.quantized:
+                raise ValueError("--quantized is a graph's: take it with --runtime onnxruntime or openvino.")
+            return
+        beyond = {
+            "--embeddings": self.embeddings,
+            "--masks": self.masks is not None,
+            "--mixed_precision": self.mixed_precision != "no",
+        }
+        for name, given in beyond.items():
+            if given:
+                raise ValueError(f"{name} goes with --runtime torch: an exported graph has logits only, in float32.")

@@ -23,6 +23,7 @@ from ..data.transforms import Transform, eval_transform
 from ..devices import use_all_cores
 from ..errors import first_line
 from ..files import check_free
+from ..hub.graph_runtimes import load_graph_classifier
 from ..pretrained import class_probabilities, load_base_model, load_classifier, load_segmenter
 from .mask_files import largest_classes, mask_names, predict_mask, save_mask
 from .options import PredictionOptions
@@ -65,6 +66,7 @@ def predict_files(model: str, inputs: Sequence[str], output: str, options: Predi
         None on processes that are not the main one.
 
     Raises:
+        ImportError: if the runtime that is asked for is not installed.
         ValueError: if the model cannot be loaded, or the table or what a stopped run left of it does not fit.
         FileNotFoundError: if an input does not exist.
         FileExistsError: if the table exists.
@@ -181,6 +183,8 @@ def answer_batch(network: nn.Module, examples: list[Opened | str], answer: Answe
 
 def choose_loader(options: PredictionOptions) -> Callable[[str], tuple[nn.Module, BaseImageProcessor]]:
     """Return what loads the kind of model that is asked."""
+    if options.runtime != "torch":
+        return partial(load_graph_classifier, runtime=options.runtime, quantized=options.quantized)
     if options.embeddings:
         return load_base_model
     return load_classifier if options.masks is None else load_segmenter
@@ -239,7 +243,7 @@ def write_masks(
 
 def job_of(model: str, files: list[Listed], options: PredictionOptions) -> dict[str, Any]:
     """Return what rows of two runs must have in common to stand in one table. No file is read."""
-    weights = map(str, sorted(Path(model).glob("*.safetensors")))
+    weights = map(str, sorted(Path(model).glob("*.safetensors" if options.runtime == "torch" else "onnx/*.onnx")))
     return {
         "model": model,
         "weights": digest(describe(path) for path in weights),
@@ -248,6 +252,8 @@ def job_of(model: str, files: list[Listed], options: PredictionOptions) -> dict[
         "masks": options.masks,
         "top_k": options.top_k,
         "mixed_precision": options.mixed_precision,
+        "runtime": options.runtime,
+        "quantized": options.quantized,
     }
 
 

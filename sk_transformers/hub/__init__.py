@@ -3,7 +3,8 @@
 export         a repo folder: weights, code, image processor, card
 heads          the same of a head of transformers over one of our backbones
 trained        a repo folder of a trained network of the zoo
-onnx_export    the same network as ONNX
+onnx_export    the same network as ONNX; folding, how it computes there what no image changes
+graph_runtimes those graphs in ONNX Runtime and OpenVINO
 cards          the card, from a template, with a drawing of the network; completed and merged by a push
 
 push           a folder on the Hub, in one commit: the walk through all that follows

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import PretrainedConfig, PreTrainedModel
@@ -22,8 +21,9 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..files import check_free, whole_folder, write_json
 from ..models.configuration_checks import size_pair
 from .export import check_exportable, complete_auto_map, make_readable
+from .graph_runtimes import FLOAT_MODEL, QUANTIZED_MODEL, load_onnxruntime
 
-FLOAT_MODEL, QUANTIZED_MODEL, REPORT = "onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/export.json"
+REPORT = "onnx/export.json"
 TOLERANCE = 1e-4  # of logits, beside torch's
 OPSET = 20
 KEPT_FOR_A_GRID = ("static_key", "conv_static_key", "static_map", "random")  # mixers that are resized with the image
@@ -236,20 +236,12 @@ def largest_difference(model: PreTrainedModel, min_size: tuple[int, int] | None,
     sizes = [(1, height, width), (3, height, width)]
     sizes += [] if min_size is None else [(2, *min_size), (1, height + 2 * patch[0], width + patch[1])]
     generator = torch.Generator().manual_seed(0)
-    run = load_onnx(file)
+    run = load_onnxruntime(file)
     differences = []
     for batch, *size in sizes:
         pixel_values = torch.randn(batch, model.config.num_channels, *size, generator=generator)
         differences.append(np.abs(run(pixel_values.numpy()) - network(pixel_values).numpy()).max())
     return float(max(differences))
-
-
-def load_onnx(file: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from `pixel_values`, `(batch, channels, height, width)`, to logits, on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return lambda pixel_values: np.asarray(session.run(["logits"], {"pixel_values": pixel_values})[0])
 
 
 @contextmanager
