@@ -21,6 +21,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..files import check_free, whole_folder, write_json
 from ..models.configuration_checks import size_pair
 from .export import check_exportable, complete_auto_map, make_readable
+from .folding import fold
 from .graph_runtimes import FLOAT_MODEL, QUANTIZED_MODEL, load_onnxruntime
 
 REPORT = "onnx/export.json"
@@ -195,7 +196,9 @@ def write_graph(model: PreTrainedModel, min_size: tuple[int, int] | None, file: 
     """Write the network as one ONNX file, the weights inside."""
     height, width = size_pair("image_size", model.config.image_size)
     dynamic = {0: torch.export.Dim("batch")}
-    if min_size is not None:
+    if min_size is None:
+        model = fold(model)
+    else:
         # The trained size would make a graph that does not resize.
         height, width = 3 * height, 4 * width
         dynamic = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)

@@ -26,7 +26,7 @@ class SeparableConvolution(nn.Module):
 
     def __init__(self, hidden_size: int, grid_size: tuple[int, int]):
         super().__init__()
-        inner_size = 2 * hidden_size
+        self.grid_size, inner_size = grid_size, 2 * hidden_size
         self.fc1 = nn.Linear(hidden_size, inner_size, bias=False)
         self.activation = StarReLU()
         self.depthwise = nn.Conv2d(inner_size, inner_size, kernel_size=7, padding=3, groups=inner_size, bias=False)
