@@ -13,6 +13,7 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
+    AutoModelForObjectDetection,
     AutoModelForSemanticSegmentation,
     PretrainedConfig,
     PreTrainedModel,
@@ -21,7 +22,12 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import cached_file
 
 from .errors import first_line
-from .image_processing import image_processor_for, segmentation_processor, with_output_size
+from .image_processing import (
+    detection_processor,
+    image_processor_for,
+    segmentation_processor,
+    with_output_size,
+)
 from .models.grids import resize_grid
 from .registration import is_ours
 from .zoo import TRAINED, VARIANTS, create_config, get_variant, trained_source
@@ -47,6 +53,21 @@ def load_segmenter_to_train(
     """
     model, processor = _load_to_train(AutoModelForSemanticSegmentation, name, id2label, **overrides)
     return model, segmentation_processor(processor, model.config.image_size)
+
+
+def load_detector_to_train(
+    name: str, id2label: dict[int, str], **overrides: Any
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """Return the detector called `name`, with heads for these classes of objects, and its image processor.
+
+    A classifier's repo folder or Hub id gives the network below the heads; see `_load_to_train`. With
+    `static_key_resolution="window"` the static keys stay as they are, and `image_size` is that of the images alone:
+    keys of a whole large image would attend to all of it.
+    """
+    images = overrides.pop("image_size", None) if overrides.get("static_key_resolution") == "window" else None
+    model, processor = _load_to_train(AutoModelForObjectDetection, name, id2label, **overrides)
+    processor = detection_processor(processor, model.config.image_size)
+    return model, processor if images is None else with_output_size(processor, images)
 
 
 def _load_to_train(
@@ -107,16 +128,22 @@ def set_classes(model: PreTrainedModel, id2label: dict[int, str]) -> int:
     matched = [(index, old[label]) for index, label in id2label.items() if label in old]
     if matched == [(index, index) for index in range(max(len(old), len(id2label)))]:
         return len(matched)
-    new_rows, old_rows = (list(rows) for rows in zip(*matched)) if matched else ([], [])
-    for name in last_layers(model):
+    for name, rows in last_layers(model).items():
         layer: Any = model.get_submodule(name)
-        bias = layer.bias is not None
+        bias, of_no_class = layer.bias is not None, len(layer.weight) - rows * len(old)
+        outputs = of_no_class + rows * len(id2label)
         if isinstance(layer, nn.Linear):
-            fresh = nn.Linear(layer.in_features, len(id2label), bias)
+            fresh = nn.Linear(layer.in_features, outputs, bias)
         else:  # of pixels
-            fresh = nn.Conv2d(layer.in_channels, len(id2label), layer.kernel_size, bias=bias)
+            fresh = nn.Conv2d(layer.in_channels, outputs, layer.kernel_size, bias=bias)
         fresh = fresh.to(layer.weight)
+        fresh.__dict__ |= {"initial_std": layer.initial_std} if hasattr(layer, "initial_std") else {}
         model._init_weights(fresh)
+        pairs = [(row, row) for row in range(of_no_class)]
+        pairs += [
+            tuple(of_no_class + rows * index + row for index in classes) for classes in matched for row in range(rows)
+        ]
+        new_rows, old_rows = (list(side) for side in zip(*pairs)) if pairs else ([], [])
         with torch.no_grad():
             for parameter, known in zip(fresh.parameters(), layer.parameters()):
                 parameter[new_rows] = known[old_rows]
@@ -126,22 +153,25 @@ def set_classes(model: PreTrainedModel, id2label: dict[int, str]) -> int:
     return len(matched)
 
 
-def last_layers(model: PreTrainedModel) -> list[str]:
-    """Return the names of the linear layers and convolutions that have an output for each class."""
+def last_layers(model: PreTrainedModel) -> dict[str, int]:
+    """Return how many outputs for each class the linear layers and convolutions have that have any, by their names.
+
+    Outputs for no class, such as a detector's for the background, come before them.
+    """
     labels = [str(index) for index in range(len(class_names(model.config)) + 1)]
     settings = {"id2label": dict(enumerate(labels)), "label2id": {label: int(label) for label in labels}}
     another = type(model.config).from_dict({**model.config.to_dict(), **settings})
     with torch.device("meta"):
-        larger = dict(type(model)(another).named_modules())
-    return [
-        name
+        larger: Any = dict(type(model)(another).named_modules())
+    return {
+        name: larger[name].weight.shape[0] - module.weight.shape[0]
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d) and larger[name].weight.shape != module.weight.shape
-    ]
+    }
 
 
-def check_no_segmenter(name: str) -> None:
-    """Raise ValueError if a model tells classes of pixels, where one that tells them of images is expected."""
+def check_no_other_head(name: str) -> None:
+    """Raise ValueError if a model tells classes of pixels or objects, where one of images is expected."""
     try:
         architectures = AutoConfig.from_pretrained(source_of(name)).architectures or []
     except LOADING_ERRORS:  # which loading will explain
@@ -151,6 +181,10 @@ def check_no_segmenter(name: str) -> None:
             f"model {name} is a segmenter, expected a classifier: predict takes it with --masks, and evaluate with"
             " --problem_type segmentation."
         )
+    if any(architecture.endswith("ForObjectDetection") for architecture in architectures):
+        raise ValueError(
+            f"model {name} is a detector, expected a classifier: evaluate takes it with --problem_type detection."
+        )
 
 
 def load_classifier(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
@@ -158,7 +192,7 @@ def load_classifier(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
 
     ValueError if there is none. It is in float32, whatever its weights are kept in.
     """
-    check_no_segmenter(name)
+    check_no_other_head(name)
     return _load_trained(AutoModelForImageClassification, name, "a trained classifier")
 
 
@@ -168,6 +202,14 @@ def load_segmenter(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
     ValueError if there is none. It is in float32, whatever its weights are kept in.
     """
     return _load_trained(AutoModelForSemanticSegmentation, name, "a trained segmenter")
+
+
+def load_detector(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """Return the trained detector of a folder or Hub id, and its image processor.
+
+    ValueError if there is none. It is in float32, whatever its weights are kept in.
+    """
+    return _load_trained(AutoModelForObjectDetection, name, "a trained detector")
 
 
 def load_base_model(name: str) -> tuple[PreTrainedModel, BaseImageProcessor]:

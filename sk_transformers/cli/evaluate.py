@@ -1,7 +1,8 @@
-"""Measure a classifier on labeled images, or a segmenter on images and masks.
+"""Measure a classifier on labeled images, a segmenter on images and masks, or a detector on images and objects.
 
 sk-transformers evaluate --model runs/skvit-nano-patch4-32-digits/model --dataset digits
 sk-transformers evaluate --model runs/streets/model --dataset streets --problem_type segmentation
+sk-transformers evaluate --model runs/cars/model --dataset cars --problem_type detection
 
 With --corruptions also under the common corruptions of images (arXiv 1903.12261), each at five severities: 75 passes.
 With --baseline, the mean corruption error relative to another model's.

@@ -12,7 +12,8 @@ from ..version import __version__
 COMMANDS = {
     "train": "train or fine-tune a classifier; without arguments, the quick start on digits",
     "train-segmentation": "train or fine-tune a semantic segmenter on images and masks",
-    "evaluate": "measure a classifier on labeled images, or a segmenter on images and masks",
+    "train-detection": "train or fine-tune a detector on images with COCO's JSON",
+    "evaluate": "measure a classifier on labeled images, a segmenter on masks, or a detector on objects",
     "predict": "write a table of the classes, or the features, of image files, or their masks",
     "explain": "draw what a trained network looks at in images",
     "convert": "turn a checkpoint of timm, transformers or the authors into a repo folder",

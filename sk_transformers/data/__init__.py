@@ -19,8 +19,12 @@ mask_folders  folders of images and masks
 segmentation  images with masks, of whatever the options name
 decoding      image files as RGB of 8 bits, the same for all that read them
 loaders       batches of a training run, which go on exactly after a stop, and of an evaluation
+coco          objects in COCO's JSON
+objects       objects, read with their images
+detection     images with objects, of a folder
+problems      what an image's target is, by --problem_type
 balance       weights of classes of unlike sizes
-transforms    what an image goes through, and Mixup
+transforms    what an image goes through, alone or with its target, and Mixup
 corruptions   the common corruptions of images
 seeds         the random state of a sample, a step and an epoch
 drawn_digits  pictures of digits that anybody may show

@@ -336,18 +336,31 @@ def eval_loader(
     )
 
 
-def collate(examples: list[dict[str, Any] | None]) -> dict[str, torch.Tensor] | None:
+def collate(examples: list[dict[str, Any] | None]) -> dict[str, Any] | None:
     """Return `pixel_values` `(batch, channels, height, width)`, `labels` `(batch,)` or, of several labels an image,
-    `(batch, classes)`, or of masks `(batch, height, width)`, and how many were `unreadable`.
+    `(batch, classes)`, or of masks `(batch, height, width)`, or of objects a list; for these `pixel_mask`
+    `(batch, height, width)`, if images come with it; and how many were `unreadable`.
     """
     images = [example for example in examples if example is not None]
     if not images:
         return None
-    return {
-        "pixel_values": torch.stack([image["pixel_values"] for image in images]),
-        "labels": stack_labels([torch.as_tensor(image["label"]) for image in images]),
+    batch: dict[str, Any] = {
+        "pixel_values": stack_filled([image["pixel_values"] for image in images]),
         "unreadable": torch.tensor(sum(image.get("unreadable", 0) for image in images)),
     }
+    if "pixel_mask" in images[0]:
+        batch["pixel_mask"] = stack_filled([image["pixel_mask"] for image in images])
+    labels = [image["label"] for image in images]
+    is_objects = isinstance(labels[0], dict)
+    batch["labels"] = labels if is_objects else stack_labels([torch.as_tensor(label) for label in labels])
+    return batch
+
+
+def stack_filled(maps: list[torch.Tensor]) -> torch.Tensor:
+    """Return maps `(..., height, width)` as one tensor, filled up with zeros at the right and at the bottom."""
+    height, width = (max(one.shape[side] for one in maps) for side in (-2, -1))
+    sides = [(0, width - one.shape[-1], 0, height - one.shape[-2]) for one in maps]
+    return torch.stack([nn.functional.pad(one, side) if any(side) else one for one, side in zip(maps, sides)])
 
 
 def stack_labels(labels: list[torch.Tensor]) -> torch.Tensor:

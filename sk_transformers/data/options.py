@@ -11,7 +11,7 @@ class DataOptions:
     """Which images and labels, and how they are read.
 
     Raises:
-        ValueError: if an option on masks is given for other labels.
+        ValueError: if an option on masks or objects is given for other labels.
     """
 
     dataset: str = option(
@@ -28,10 +28,11 @@ class DataOptions:
     label_column: str | None = option(
         None, "column of the classes [label, labels, fine_label, target, ...] or the masks [annotation, mask, ...]"
     )
-    problem_type: Literal["single_label", "multi_label", "segmentation"] = option(
+    problem_type: Literal["single_label", "multi_label", "segmentation", "detection"] = option(
         "single_label",
-        "multi_label: an image has several labels, or none; segmentation: each of its pixels has one, in a mask",
-        choices=["single_label", "multi_label", "segmentation"],
+        "multi_label: an image has several labels, or none; segmentation: each of its pixels has one, in a mask;"
+        " detection: it has objects, in COCO's JSON",
+        choices=["single_label", "multi_label", "segmentation", "detection"],
     )
     classes: list[str] | None = option(
         None,
@@ -44,6 +45,7 @@ class DataOptions:
         None, "number in masks, beside 255, of pixels that have no class", type=non_negative_int
     )
     reduce_labels: bool = option(False, "masks count classes from 1, and 0 is a pixel without one")
+    box_only: bool = option(False, "detection: read the boxes of objects, and not their masks")
     file_column: str | None = option(None, "column of a table that names the images [the one that does]")
     train_val_split: float = option(
         0.2, "fraction of the training images held out where no other split is for validation", type=proper_fraction
@@ -58,6 +60,8 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         on_masks = {"classes": self.classes, "ignore_index": self.ignore_index, "reduce_labels": self.reduce_labels}
+        if self.box_only and self.problem_type != "detection":
+            raise ValueError(f"--box_only is for objects, and --problem_type is {self.problem_type}: leave it out.")
         given = next((name for name, value in on_masks.items() if value is not None and value is not False), None)
         if given is not None and self.problem_type != "segmentation":
             raise ValueError(
@@ -81,7 +85,7 @@ class AugmentationOptions:
     )
     scale_jitter: list[float] = option(
         [0.5, 2.0],
-        "segmentation: size of an image before it is cropped, as a factor on that at which it fits into the crop",
+        "pixels and objects: size of an image before it is cropped, as a factor on that at which it fits into the crop",
         type=positive,
         nargs=2,
         metavar=("MIN", "MAX"),

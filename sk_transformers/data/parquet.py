@@ -27,7 +27,7 @@ def find_parquet_splits(tree: Folder) -> dict[str, list[str]]:
         for file in folder.other_files:
             path = os.path.join(folder.path, file.name.rpartition("/")[2])
             if path.lower().endswith(".parquet") and (length := _count_images(path)):
-                splits.setdefault(_split_of(file.name), []).append(path)
+                splits.setdefault(split_of_file(file.name), []).append(path)
                 rows += length
     return splits if rows > len(tree.all_images()) else {}
 
@@ -48,7 +48,7 @@ def _may_hold_images(kind: pa.DataType) -> bool:
     )  # fmt: skip
 
 
-def _split_of(name: str) -> str:
+def split_of_file(name: str) -> str:
     """Return the split that a file is of: what its name says, or that of its folder, or of the one above it."""
     for part in reversed(name.lower().removesuffix(".parquet").split("/")):
         for split, word in SPLIT_WORDS.items():

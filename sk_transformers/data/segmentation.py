@@ -1,10 +1,7 @@
 """Data sets of images and masks: folders, parquet files and the Hub."""
 
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,25 +10,16 @@ from datasets import Dataset, Features, Image, IterableDataset
 from .builtin import BUILT_IN
 from .fingerprint import digest
 from .image_data import ImageData, image_data
-from .labeled import load_data
 from .labels import HOLD_OUT_ADVICE
 from .listing import Folder, LeftOut, check_faults, describe_left_out, list_folder
-from .loaders import EvalImages, TrainImages
 from .mask_folders import find_pairs
-from .masks import EvalPairs, MaskFormat, TrainPairs, read_classes
+from .masks import MaskFormat, read_classes
 from .options import DataOptions
 from .parquet import find_parquet_splits
 from .sources import Data, LibraryDataset, Source
 from .splits import pick_splits, without_missing
 
 MASK_COLUMNS = ("annotation", "annotations", "mask", "masks", "label", "labels", "segmentation", "semantic_mask")
-
-
-def load_images(options: DataOptions, streaming: bool = False, min_labels: int = 2, hold_out: bool = True) -> ImageData:
-    """Load the data that the options name, with labels or with masks; see `load_data`."""
-    if options.problem_type == "segmentation":
-        return load_masks(options, hold_out)
-    return load_data(options, streaming, min_labels, hold_out)
 
 
 def load_masks(options: DataOptions, hold_out: bool = True) -> ImageData:
@@ -64,20 +52,6 @@ def load_masks(options: DataOptions, hold_out: bool = True) -> ImageData:
     trained_on = min(len(train), options.max_train_samples or len(train))
     files = digest([source.digest(splits), str(asdict(mask_format(options, len(labels)))), str(trained_on)])
     return image_data(options, source, (train_name, validation_name), train, validation, labels, left_out, files)
-
-
-def train_images(options: DataOptions, classes: int) -> Callable[[Dataset, Any, bool], TrainImages]:
-    """Return what makes training images with their labels or masks of a data set, as `TrainLoader` asks."""
-    if options.problem_type != "segmentation":
-        return TrainImages
-    return partial(TrainPairs, masks=mask_format(options, classes))
-
-
-def eval_images(options: DataOptions, classes: int) -> Callable[[Dataset, Any, bool], EvalImages]:
-    """Return what makes images with their labels or masks of a data set, as `eval_loader` asks."""
-    if options.problem_type != "segmentation":
-        return EvalImages
-    return partial(EvalPairs, masks=mask_format(options, classes))
 
 
 def mask_format(options: DataOptions, classes: int) -> MaskFormat:

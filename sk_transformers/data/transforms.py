@@ -26,6 +26,16 @@ def eval_transform(processor: BaseImageProcessor) -> Transform:
     return lambda image: processor(image, return_tensors="pt").pixel_values[0]
 
 
+def detection_inputs(processor: BaseImageProcessor) -> Callable[[PILImage.Image], dict[str, torch.Tensor]]:
+    """The same for a detector: `pixel_values` `(channels, height, width)`, and `pixel_mask` `(height, width)`."""
+
+    def inputs(image: PILImage.Image) -> dict[str, torch.Tensor]:
+        made = processor(image, return_tensors="pt")
+        return {name: made[name][0] for name in ("pixel_values", "pixel_mask") if name in made}
+
+    return inputs
+
+
 class Scaling:
     """From an RGB image to float32 `(channels, height, width)` of this mean and standard deviation.
 
@@ -102,16 +112,15 @@ class JointTransform:
     """
 
     def __init__(self, processor: BaseImageProcessor, options: AugmentationOptions, ignored: int) -> None:
-        size = output_size(processor)
+        self.size = output_size(processor)
         mean, std = normalization(processor)
-        interpolation = InterpolationMode(INTERPOLATIONS[int(undeclared(processor).resample)])
+        self.interpolation = InterpolationMode(INTERPOLATIONS[int(undeclared(processor).resample)])
         fill: Any = {tv_tensors.Image: [255 * value for value in mean], tv_tensors.Mask: ignored}
-        low, high = options.scale_jitter
+        self.scale_jitter = options.scale_jitter
         jitter = [options.color_jitter] * 3
         self.changes = v2.Compose(
             [
-                v2.ScaleJitter(size, (low, high), interpolation),
-                v2.RandomCrop(size, pad_if_needed=True, fill=fill),
+                v2.RandomCrop(self.size, pad_if_needed=True, fill=fill),
                 v2.RandomHorizontalFlip(options.hflip),
                 v2.RandomVerticalFlip(options.vflip),
                 *([v2.ColorJitter(*jitter)] if options.color_jitter else []),
@@ -120,10 +129,74 @@ class JointTransform:
             ]
         )
 
+    def change(self, image: PILImage.Image, *targets: torch.Tensor) -> list[torch.Tensor]:
+        """Return an image `(channels, height, width)` and its targets, tensors of torchvision, all changed alike."""
+        low, high = self.scale_jitter
+        scale = low + torch.rand(1).item() * (high - low)
+        # Not v2.ScaleJitter, which mistakes the height of what an image fits into for its width.
+        factor = scale * min(self.size[0] / image.height, self.size[1] / image.width)
+        size = [max(1, int(side * factor)) for side in (image.height, image.width)]
+        parts = (v2.functional.to_image(image), *targets)
+        resized = [v2.functional.resize(part, size, self.interpolation, antialias=True) for part in parts]
+        changed = self.changes(*resized) if targets else [self.changes(*resized)]
+        return [part.as_subclass(torch.Tensor) for part in changed]
+
     def __call__(self, image: PILImage.Image, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return an image `(channels, height, width)` and its mask `(height, width)` of int64, of the crop's size."""
-        changed, classes = self.changes(v2.functional.to_image(image), tv_tensors.Mask(mask.to(torch.uint8)))
-        return changed.as_subclass(torch.Tensor), classes.as_subclass(torch.Tensor).to(torch.int64)
+        changed, classes = self.change(image, tv_tensors.Mask(mask.to(torch.uint8)))
+        return changed, classes.to(torch.int64)
+
+
+class ObjectTransform(JointTransform):
+    """The same changes of an image and its objects, which become labels of a detector.
+
+    What a crop leaves of a box is cut to what it leaves of the object's mask, if there is one. Objects of which less
+    than a pixel a side is left are no more.
+    """
+
+    def __init__(self, processor: BaseImageProcessor, options: AugmentationOptions) -> None:
+        super().__init__(processor, options, ignored=0)
+
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride] (another target)
+        self, image: PILImage.Image, objects: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return an image `(channels, height, width)` and its labels, see `Detector.forward`.
+
+        Args:
+            image: as it was read.
+            objects: `boxes` `(objects, 4)` of two corners in pixels, `classes` `(objects,)`, and `masks`
+                `(objects, height, width)` of uint8 if the detector is to have them.
+        """
+        canvas = (image.height, image.width)
+        boxes: Any = tv_tensors.BoundingBoxes(objects["boxes"], format="XYXY", canvas_size=canvas)  # pyright: ignore[reportCallIssue]
+        masks = [tv_tensors.Mask(objects["masks"])] if "masks" in objects else []
+        changed, corners, *masks = self.change(image, boxes, *masks)
+        height, width = self.size
+        corners = torch.minimum(corners.clamp(min=0), corners.new_tensor([width, height, width, height]))
+        if masks:
+            corners = cut_to_masks(corners, masks[0])
+        keep = (corners[:, 2:] - corners[:, :2] >= 1).all(dim=1)
+        low, high = corners[keep].split(2, dim=1)
+        boxes = torch.cat([(low + high) / 2, high - low], dim=1) / corners.new_tensor([width, height, width, height])
+        labels = {"boxes": boxes, "class_labels": objects["classes"][keep]}
+        return changed, labels | ({"masks": masks[0][keep]} if masks else {})
+
+
+def cut_to_masks(corners: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Return boxes `(objects, 4)` that reach at most a pixel beyond their masks `(objects, height, width)`.
+
+    Those of empty masks have no area. A box that was right to a part of a pixel stays so.
+    """
+    sides = []
+    for axis in (1, 2):  # what is left of the rows, that is columns, and of the columns
+        inside = masks.bool().any(dim=axis)
+        places = torch.arange(inside.shape[1]).expand_as(inside)
+        first = places.masked_fill(~inside, inside.shape[1]).amin(dim=1)
+        last = places.masked_fill(~inside, -1).amax(dim=1)
+        sides.append((first - 1, last + 2))
+    (left, right), (top, bottom) = sides
+    low = torch.maximum(corners[:, :2], torch.stack([left, top], dim=1))
+    return torch.cat([low, torch.minimum(corners[:, 2:], torch.stack([right, bottom], dim=1))], dim=1)
 
 
 def check_policy(policy: str) -> None:

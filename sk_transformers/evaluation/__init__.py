@@ -1,4 +1,4 @@
-"""How good a classifier or a segmenter is, and what it says of other images.
+"""How good a classifier, a segmenter or a detector is, and what it says of other images.
 
 options               the options of evaluations and predictions, with their defaults and rules
 run                   an evaluation from options to a folder of figures and plots
@@ -7,6 +7,7 @@ predictions           what a model says of every image, and what a problem is
 single_label          figures of one label an image
 multi_label           figures of several labels an image
 segmentation          pixels of each class, and mean intersection over union
+detection             objects found, and average precision
 metrics               top-k accuracy, and scores that count each class alike
 robustness            accuracy under common corruptions
 attention_quantities  entropy, interactions and rollout of attention weights

@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ..files import save_figure
+from .detection import DetectionPredictions
 from .fonts import fonts_for
 from .multi_label import MultiLabelPredictions
 from .predictions import CALIBRATION_BINS, Predictions
@@ -47,10 +48,18 @@ def plot_segmentation(
     plot_classes(figures, "mean_iou", "intersection over union", folder / "classes.png")
 
 
+def plot_detection(
+    predictions: DetectionPredictions, figures: dict[str, Any], class_names: list[str], folder: Path
+) -> None:
+    """Draw `classes.png` of an evaluation's figures."""
+    plot_classes(figures, "box_ap", "average precision of boxes", folder / "classes.png")
+
+
 PLOTS: dict[type[Predictions], Callable[[Any, dict[str, Any], list[str], Path], None]] = {
     SingleLabelPredictions: plot_single_label,
     MultiLabelPredictions: plot_multi_label,
     SegmentationPredictions: plot_segmentation,
+    DetectionPredictions: plot_detection,
 }  # of an evaluation, by what was predicted
 
 
@@ -65,7 +74,7 @@ def plot_classes(figures: dict[str, Any], mean: str, what: str, file: Path) -> N
     """
     per_class, average, figure_name = figures["per_class"], figures[mean], mean.removeprefix("mean_")
     names = sorted(per_class, key=lambda name: -per_class[name][figure_name])
-    counted = next(unit for unit in ("images", "pixels") if unit in per_class[names[0]])
+    counted = next(unit for unit in ("images", "pixels", "objects") if unit in per_class[names[0]])
     are_named = len(names) <= MAX_NAMED_CLASSES
     figure = Figure(figsize=(7, 1.6 + 0.24 * min(len(names), MAX_NAMED_CLASSES)), layout="constrained")
     axes = figure.subplots()

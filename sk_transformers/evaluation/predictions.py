@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from torch import nn
 
 from ..data.loaders import is_readable
@@ -20,7 +21,7 @@ class Predictions:
 
     Args:
         labels: the targets, in terms of the model's classes.
-        loss: `(images,)`.
+        loss: `(images,)`, or of none where it is not measured.
         seconds: spent in the model on the process that measured.
         measured_images: images in those seconds.
         unreadable: how many images could not be read; nothing else has them.
@@ -31,6 +32,17 @@ class Predictions:
     seconds: float
     measured_images: int
     unreadable: int = 0
+
+
+def logits_of(outputs: Any) -> torch.Tensor:
+    return outputs.logits.float()
+
+
+def join_columns(batches: list[dict[str, torch.Tensor]]) -> tuple[dict[str, torch.Tensor], int]:
+    """Return what was kept of the images that could be read, by name; and how many could not be."""
+    columns = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    readable = is_readable(columns["labels"])
+    return {name: column[readable] for name, column in columns.items()}, int((~readable).sum())
 
 
 @dataclass(frozen=True)
@@ -48,16 +60,20 @@ class Problem:
         measure: the figures by which a training run is judged, from predictions.
         summarize: all figures of an evaluation, from predictions and the names of the model's classes.
         names_of_labels: of each image, as a line of text, from predictions and the names of the model's classes.
+        answers: what `reduce` gets of a model's outputs, the logits but for detectors.
+        join: what `predictions` gets of what `reduce` kept of each batch, and how many images could not be read.
     """
 
     config_type: str | None
     best: str
     titles: dict[str, str]
-    reduce: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], dict[str, torch.Tensor]]
+    reduce: Callable[[Any, Any, torch.Tensor | None], Any]
     predictions: type[Any]
     measure: Callable[[Any], dict[str, float]]
     summarize: Callable[[Any, list[str]], dict[str, Any]]
     names_of_labels: Callable[[Any, list[str]], list[str]]
+    answers: Callable[[Any], Any] = logits_of
+    join: Callable[[list[Any]], tuple[dict[str, Any], int]] = join_columns
 
     @property
     def best_title(self) -> str:
@@ -68,7 +84,7 @@ class Problem:
 def predict(
     accelerator: Accelerator,
     model: nn.Module,
-    loader: Iterable[dict[str, torch.Tensor]],
+    loader: Iterable[dict[str, Any]],
     problem: Problem,
     label_map: torch.Tensor | None = None,
 ) -> Any:
@@ -77,7 +93,8 @@ def predict(
     Args:
         accelerator: that prepared model and loader.
         model: which is left in evaluation mode.
-        loader: batches of `pixel_values` and `labels`; label -100 marks an image that could not be read.
+        loader: batches of `pixel_values`, for detectors `pixel_mask`, and `labels`; label -100, or no objects of a
+            detector's, marks an image that could not be read.
         problem: what the model is asked.
         label_map: the model's class of each of the data's; the same when None.
 
@@ -91,25 +108,19 @@ def predict(
     gathered, seconds, measured = [], 0.0, 0
     for index, batch in enumerate(loader):
         start = time.perf_counter()
-        logits = model(pixel_values=batch["pixel_values"]).logits.float()
+        inputs = {name: batch[name] for name in ("pixel_values", "pixel_mask") if name in batch}
+        answers = problem.answers(model(**inputs))
         if accelerator.device.type != "cpu":
             torch.accelerator.synchronize()
         if index > 0:  # the first batch warms up
             seconds += time.perf_counter() - start
-            measured += len(logits)
-        of_all_processes: Any = accelerator.gather_for_metrics(problem.reduce(logits, batch["labels"], label_map))
-        gathered.append({name: tensor.cpu() for name, tensor in of_all_processes.items()})
-    columns = {name: torch.cat([batch[name] for batch in gathered]) for name in gathered[0]}
-    readable = is_readable(columns["labels"])
-    images = int(readable.sum())
-    if images == 0:
-        raise ValueError(f"none of the {len(readable)} images could be read: there is nothing to measure.")
-    return problem.predictions(
-        **{name: column[readable] for name, column in columns.items()},
-        seconds=seconds,
-        measured_images=measured,
-        unreadable=len(readable) - images,
-    )
+            measured += len(batch["pixel_values"])
+        of_all_processes: Any = accelerator.gather_for_metrics(problem.reduce(answers, batch["labels"], label_map))
+        gathered.append(send_to_device(of_all_processes, "cpu"))
+    columns, unreadable = problem.join(gathered)
+    if not len(columns["labels"]):
+        raise ValueError(f"none of the {unreadable} images could be read: there is nothing to measure.")
+    return problem.predictions(**columns, seconds=seconds, measured_images=measured, unreadable=unreadable)
 
 
 def map_labels(data_labels: list[str], class_names: list[str]) -> torch.Tensor:

@@ -3,7 +3,8 @@
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..pretrained import load_classifier, load_segmenter
+from ..pretrained import load_classifier, load_detector, load_segmenter
+from .detection import DETECTION
 from .multi_label import MULTI_LABEL
 from .predictions import Problem
 from .segmentation import SEGMENTATION
@@ -13,6 +14,7 @@ PROBLEMS: dict[str, Problem] = {
     "single_label": SINGLE_LABEL,
     "multi_label": MULTI_LABEL,
     "segmentation": SEGMENTATION,
+    "detection": DETECTION,
 }
 
 
@@ -24,6 +26,8 @@ def load_for(problem_type: str, name: str) -> tuple[PreTrainedModel, BaseImagePr
     """
     if problem_type == "segmentation":
         return *load_segmenter(name), SEGMENTATION
+    if problem_type == "detection":
+        return *load_detector(name), DETECTION
     model, processor = load_classifier(name)
     return model, processor, choose_problem(problem_type, name, model.config)
 

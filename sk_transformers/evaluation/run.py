@@ -17,8 +17,8 @@ from transformers.utils import logging as transformers_logging
 from ..data.corruptions import CorruptingTransform, choose_corruptions, library_version, seen_image
 from ..data.loaders import eval_loader
 from ..data.options import DataOptions
-from ..data.segmentation import eval_images, load_images
-from ..data.transforms import Transform, eval_transform
+from ..data.problems import eval_images, evaluation_inputs, load_images
+from ..data.transforms import Transform
 from ..devices import use_all_cores
 from ..files import check_free, write_json
 from ..pretrained import class_names, weights_sha256
@@ -36,8 +36,8 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
 
     Returns:
         The folder, with `evaluation.json` and plots: of one label an image `reliability.png` and `confusion.png`, of
-        several `reliability.png` and `classes.png`, of masks `classes.png`, and under corruptions `robustness.png`; and
-        the figures. No folder on processes that are not the main one.
+        several `reliability.png` and `classes.png`, of masks or objects `classes.png`, and under corruptions
+        `robustness.png`; and the figures. No folder on processes that are not the main one.
 
     Raises:
         ValueError: if model, data or baseline cannot be loaded or do not fit each other.
@@ -74,7 +74,8 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
         raise ValueError(
             f"--patch_attack {options.patch_attack}: the patch does not fit into images of {height}x{width}."
         )
-    loader = make_loader(options, data_options, images, eval_transform(processor), len(data.labels))
+    inputs = evaluation_inputs(data.problem_type, processor)
+    loader = make_loader(options, data_options, images, inputs, len(data.labels))
     model, loader = accelerator.prepare(model, loader)
     predictions = predict(accelerator, model, loader, problem, label_map)
     figures = problem.summarize(predictions, names)

@@ -7,7 +7,7 @@ torchvision is imported when a detector is built, and not before.
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import log2
@@ -303,6 +303,36 @@ def to_queries(
     return logits, boxes, masks
 
 
+@torch.no_grad()
+def find_instances(
+    outputs: DetectorOutput,
+    threshold: float = 0.5,
+    target_sizes: Sequence[tuple[int, int]] | torch.Tensor | None = None,
+) -> Detections:
+    """Return the objects of each image in its own pixels; `Detector.post_process_instance_segmentation` says more."""
+    if outputs.logits is None or outputs.pred_boxes is None:
+        raise ValueError("the outputs hold no objects: call the model without labels, or in evaluation mode.")
+    if target_sizes is None or len(target_sizes) != len(outputs.logits):
+        given = "missing" if target_sizes is None else f"{len(target_sizes)}"
+        raise ValueError(f"target_sizes are {given}, expected (height, width) of {len(outputs.logits)} images.")
+    detection, _ = torchvision_parts()
+    scores, labels = outputs.logits.softmax(-1)[..., :-1].max(-1)
+    results = []
+    for index, size in enumerate(target_sizes):
+        height, width = (int(side) for side in size)
+        keep = (scores[index] >= threshold) & (scores[index] > 0)
+        center, sides = outputs.pred_boxes[index][keep].split(2, dim=-1)
+        boxes = torch.cat([center - sides / 2, center + sides / 2], dim=-1)
+        boxes = boxes * boxes.new_tensor([width, height, width, height])
+        result = {"scores": scores[index][keep], "labels": labels[index][keep], "boxes": boxes}
+        if outputs.pred_masks is not None:
+            masks = outputs.pred_masks[index][keep][:, None]
+            pasted = detection.roi_heads.paste_masks_in_image(masks, boxes, (height, width))
+            result["masks"] = pasted[:, 0] > 0.5
+        results.append(result)
+    return results
+
+
 class Detector(StaticKeyPreTrainedModel):
     """Mask R-CNN over the maps of a backbone, the next class that a detector is made of."""
 
@@ -391,12 +421,11 @@ class Detector(StaticKeyPreTrainedModel):
         maps = backbone.forward(self.pad(pixel_values), return_dict=True).feature_maps
         self.mask_rcnn.run_each_part(self.to_heads(maps))
 
-    @torch.no_grad()
     def post_process_instance_segmentation(
         self,
         outputs: DetectorOutput,
         threshold: float = 0.5,
-        target_sizes: list[tuple[int, int]] | torch.Tensor | None = None,
+        target_sizes: Sequence[tuple[int, int]] | torch.Tensor | None = None,
     ) -> Detections:
         """Return the objects of each image in its own pixels, best first.
 
@@ -412,27 +441,7 @@ class Detector(StaticKeyPreTrainedModel):
         Raises:
             ValueError: if sizes are missing, or not as many as images, or the outputs are those of a loss alone.
         """
-        if outputs.logits is None or outputs.pred_boxes is None:
-            raise ValueError("the outputs hold no objects: call the model without labels, or in evaluation mode.")
-        if target_sizes is None or len(target_sizes) != len(outputs.logits):
-            given = "missing" if target_sizes is None else f"{len(target_sizes)}"
-            raise ValueError(f"target_sizes are {given}, expected (height, width) of {len(outputs.logits)} images.")
-        detection, _ = torchvision_parts()
-        scores, labels = outputs.logits.softmax(-1)[..., :-1].max(-1)
-        results = []
-        for index, size in enumerate(target_sizes):
-            height, width = (int(side) for side in size)
-            keep = (scores[index] >= threshold) & (scores[index] > 0)
-            center, sides = outputs.pred_boxes[index][keep].split(2, dim=-1)
-            boxes = torch.cat([center - sides / 2, center + sides / 2], dim=-1)
-            boxes = boxes * boxes.new_tensor([width, height, width, height])
-            result = {"scores": scores[index][keep], "labels": labels[index][keep], "boxes": boxes}
-            if outputs.pred_masks is not None:
-                masks = outputs.pred_masks[index][keep][:, None]
-                pasted = detection.roi_heads.paste_masks_in_image(masks, boxes, (height, width))
-                result["masks"] = pasted[:, 0] > 0.5
-            results.append(result)
-        return results
+        return find_instances(outputs, threshold, target_sizes)
 
 
 class StagedDetector(Detector, StagedBackbone):  # pyright: ignore[reportIncompatibleMethodOverride] (forward)

@@ -52,7 +52,18 @@ TRAIN_SEGMENTATION = TrainCommand(
         "per_device_train_batch_size": 8,  # of images that are larger than a classifier's
         "per_device_eval_batch_size": 8,
     },
-    hidden=("problem_type", *NOT_FOR["segmentation"]),
+    hidden=("problem_type", *NOT_FOR["segmentation"], "box_only"),
+)
+TRAIN_DETECTION = TrainCommand(
+    "train-detection",
+    "Train or fine-tune a detector, which finds objects and their masks, and leave a repo folder that is ready to"
+    " push.",
+    defaults={
+        "problem_type": "detection",
+        "per_device_train_batch_size": 4,  # of images that are larger than a classifier's
+        "per_device_eval_batch_size": 4,
+    },
+    hidden=("problem_type", *NOT_FOR["detection"], "classes", "ignore_index", "reduce_labels"),
 )
 
 

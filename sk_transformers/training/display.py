@@ -48,6 +48,7 @@ def announce(setup: Setup, state: RunState) -> None:
 
 def say_epoch(accelerator: Accelerator, entry: dict[str, float], titles: dict[str, str]) -> None:
     """Print the line of an evaluation: loss, and the figures that have `titles`, of averaged weights the first only."""
+    loss = f"  loss {entry['loss']:.4f}" if "loss" in entry else ""  # a detector's is not measured
     figures = "".join(f"  {title} {entry[name]:.2%}" for name, title in titles.items() if name in entry)
     best = f"ema_{next(iter(titles))}"
     averaged = f"  averaged {entry[best]:.2%}" if best in entry else ""
@@ -55,6 +56,5 @@ def say_epoch(accelerator: Accelerator, entry: dict[str, float], titles: dict[st
     unreadable = f"  unreadable images {counts[0]}, in validation {counts[1]}" if any(counts) else ""
     say(
         accelerator,
-        f"epoch {entry['epoch']:5.1f}  train loss {entry['train_loss']:.4f}  loss {entry['loss']:.4f}"
-        f"{figures}{averaged}{unreadable}",
+        f"epoch {entry['epoch']:5.1f}  train loss {entry['train_loss']:.4f}{loss}{figures}{averaged}{unreadable}",
     )

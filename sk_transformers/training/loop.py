@@ -4,8 +4,10 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from transformers.utils import logging as transformers_logging
 
 from ..data.seeds import STEP, seed_of, seed_step
@@ -202,7 +204,8 @@ def train_step(setup: Setup, batches: Iterator[dict[str, torch.Tensor]], step: i
     for part in range(accumulation):
         batch = next(batches)
         unreadable += int(batch["unreadable"])  # which never leaves the CPU
-        pixel_values, labels = (batch[name].to(device, non_blocking=True) for name in ("pixel_values", "labels"))
+        pixel_values = batch["pixel_values"].to(device, non_blocking=True)
+        labels: Any = send_to_device(batch["labels"], device, non_blocking=True)  # a list, of a detector
         if options.hardware.channels_last:
             pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         seed_step(seed_of(STEP, options.run.seed, step, part, accelerator.process_index), device)

@@ -1,8 +1,9 @@
-"""What training minimizes: cross-entropy, with soft or hard labels, of each class or pixel, and the distance to a
-teacher.
+"""What training minimizes: cross-entropy, with soft or hard labels, of each class or pixel, a detector's losses,
+and the distance to a teacher.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from timm.data import Mixup
@@ -97,9 +98,9 @@ def binary_cross_entropy(
 LABEL_LOSSES: dict[str, LabelLoss] = {"single_label": cross_entropy, "multi_label": binary_cross_entropy}
 
 
-def pixel_objective(model: nn.Module, pixel_values: torch.Tensor, labels: torch.Tensor, mix: bool) -> torch.Tensor:
-    """Return a segmenter's own loss, a scalar, of images `(batch, channels, height, width)` and their masks
-    `(batch, height, width)`; nothing is mixed.
+def own_objective(model: nn.Module, pixel_values: torch.Tensor, labels: Any, mix: bool) -> torch.Tensor:
+    """Return the own loss, a scalar, of a segmenter or detector, of images `(batch, channels, height, width)` and their
+    masks `(batch, height, width)` or a list of labels; nothing is mixed.
     """
     return model(pixel_values=pixel_values, labels=labels).loss
 

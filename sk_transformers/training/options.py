@@ -20,15 +20,16 @@ from ..options import (
 )
 
 ONE_LABEL_ALONE = ("mixup", "cutmix", "label_smoothing", "balanced_sampling", "teacher")
+NOT_FOR_PIXELS = (
+    *ONE_LABEL_ALONE, "class_weights", "streaming", "file_column", "lora_rank", "lora_target_modules",
+    "log_attention_entropy", "crop_scale", "crop_ratio", "crop_padding", "rotation", "auto_augment", "random_erasing",
+)  # fmt: skip
 NOT_FOR = {  # options by --problem_type
     "single_label": ("scale_jitter",),
     "multi_label": (*ONE_LABEL_ALONE, "scale_jitter"),
-    "segmentation": (
-        *ONE_LABEL_ALONE, "class_weights", "streaming", "file_column", "lora_rank", "lora_target_modules",
-        "log_attention_entropy", "crop_scale", "crop_ratio", "crop_padding", "rotation", "auto_augment",
-        "random_erasing",
-    ),
-}  # fmt: skip
+    "segmentation": NOT_FOR_PIXELS,
+    "detection": (*NOT_FOR_PIXELS, "image_column", "label_column"),
+}
 PARAMETER_KINDS = ("norms", "biases", "positions", "keys")  # of parameters that weight decay may leave alone
 
 

@@ -19,23 +19,22 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..data.balance import balanced_weights, positive_weights, read_class_weights
 from ..data.image_data import ImageData
 from ..data.loaders import TrainLoader, eval_loader
-from ..data.masks import IGNORED
-from ..data.segmentation import eval_images, load_images, train_images
-from ..data.transforms import JointTransform, eval_transform, make_mixup, train_transform
+from ..data.problems import eval_images, evaluation_inputs, load_images, train_images, training_changes
+from ..data.transforms import eval_transform, make_mixup
 from ..devices import use_all_cores
 from ..evaluation.predictions import Problem
 from ..evaluation.problems import PROBLEMS
-from ..evaluation.segmentation import SEGMENTATION
 from ..models.configuration_checks import ATTENTION_MIXER_NAMES
-from ..pretrained import load_model, load_segmenter_to_train
+from ..pretrained import load_detector_to_train, load_model, load_segmenter_to_train
 from .attention_probe import probe_images
-from .objective import LABEL_LOSSES, Objective, Teacher, pixel_objective
+from .objective import LABEL_LOSSES, Objective, Teacher, own_objective
 from .optimization import Schedule, make_optimizer
 from .options import OptimizationOptions, ScheduleOptions, TrainOptions
 from .spectral_reparam import add_spectral_reparam
 from .trackers import installed_trackers
 from .trainable import add_lora, freeze_backbone
 
+LOADERS = {"segmentation": load_segmenter_to_train, "detection": load_detector_to_train}  # else a classifier's
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
@@ -101,7 +100,9 @@ def set_up(options: TrainOptions) -> Setup:
 
     problem = PROBLEMS[data.problem_type]
     fields = {**options.model.config_fields, "problem_type": problem.config_type}
-    load = load_segmenter_to_train if problem is SEGMENTATION else load_model
+    if data.problem_type == "detection":
+        fields = {"detection_masks": not options.data.box_only, **fields}
+    load = LOADERS.get(data.problem_type, load_model)
     network, processor = load(options.model.model, data.id2label, **fields)
     model_class, config = type(network), network.config
     if hardware.gradient_checkpointing:
@@ -124,7 +125,7 @@ def set_up(options: TrainOptions) -> Setup:
         model.compile()
     loader = eval_loader(
         data.validation,
-        eval_transform(processor),
+        evaluation_inputs(data.problem_type, processor),
         optimization.per_device_eval_batch_size,
         options.data.num_workers,
         options.data.skip_unreadable,
@@ -270,8 +271,8 @@ def make_objective(
     options: TrainOptions, accelerator: Accelerator, data: ImageData, processor: BaseImageProcessor
 ) -> Callable[..., torch.Tensor]:
     """Return the loss that the options describe, with its teacher on the device."""
-    if data.problem_type == "segmentation":
-        return pixel_objective
+    if data.problem_type in LOADERS:
+        return own_objective
     label_smoothing, distillation = options.optimization.label_smoothing, options.distillation
     class_weights = None
     if options.optimization.class_weights is not None:
@@ -305,14 +306,9 @@ def make_train_loader(
     steps_per_epoch: int,
 ) -> TrainLoader:
     """Return this process's batches."""
-    augmentation = (
-        JointTransform(processor, options.augmentation, IGNORED)
-        if data.problem_type == "segmentation"
-        else train_transform(processor, options.augmentation)
-    )
     return TrainLoader(
         data,
-        augmentation,
+        training_changes(data.problem_type, processor, options.augmentation),
         options.optimization.per_device_train_batch_size,
         steps_per_epoch * options.optimization.gradient_accumulation_steps,
         options.run.seed,

@@ -12,7 +12,7 @@ from transformers import SegformerImageProcessor
 from sk_transformers.data.loaders import UNREADABLE, DataError, TrainLoader, eval_loader
 from sk_transformers.data.masks import IGNORED, MaskFormat, read_classes
 from sk_transformers.data.options import AugmentationOptions, DataOptions
-from sk_transformers.data.segmentation import eval_images, load_images, train_images
+from sk_transformers.data.problems import eval_images, load_images, train_images
 from sk_transformers.data.transforms import JointTransform, eval_transform
 
 from ..support.mask_files import CLASSES, draw_pairs, pairs_as_parquet, write_pairs

@@ -17,7 +17,7 @@ from .merge import MODEL_INDEX, digest, insert_after, is_metadata, join_card, me
 
 EXAMPLES = "examples"  # the folder of a repo
 EVALUATION = {  # what a card takes from an evaluation's record, beside one of the figures that count
-    "dataset": str, "split": str, "images": int, "loss": float,
+    "dataset": str, "split": str, "images": int,
 }  # fmt: skip
 COUNTING = ("top1", "mean_average_precision", "mean_iou", "box_ap")
 MAX_ANSWERS = 3  # to an example
@@ -121,6 +121,7 @@ def evaluation_of(folder: Path, prefix: str | None = None) -> dict[str, Any]:
     """
     record = read_object(folder / "evaluation.json") if (folder / "evaluation.json").is_file() else {}
     is_complete = all(isinstance(record.get(name), kind) for name, kind in EVALUATION.items())
+    is_complete &= isinstance(record.get("loss", None if "box_ap" not in record else 0.0), float)  # a detector has none
     is_complete &= isinstance(record.get("calibration_error", 0.0), float)  # masks have none
     if not is_complete or not any(isinstance(record.get(name), float) for name in COUNTING):
         raise PreflightError(
