@@ -1,4 +1,4 @@
-"""Tables of docs/pretrained.md, from what calibrations of a pretrained network left: `docs/calibration-dinov2.json`."""
+"""Tables of docs/pretrained.md, from what calibrations of trained networks left: `docs/calibration-*.json`."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def gather(calibrations: dict[str, dict[str, Any]], more: dict[str, Any]) -> dic
 
     Args:
         calibrations: what their `calibration.json` holds.
-        more: figures of `runtimes` and `probe`.
+        more: figures of `runtimes` and `probe`, and evaluations.
     """
     kept = ("images", "image_size", "candidates", "replaced", "distilled", "before", "after", "provenance")
     return {"calibrations": {name: {key: one[key] for key in kept} for name, one in calibrations.items()}, **more}
@@ -34,6 +34,15 @@ def read_folder(folder: str) -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(f"{folder} has no calibration.json: expected a folder that sk-transformers calibrate wrote.")
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def read_evaluation(folder: str) -> dict[str, Any]:
+    """Return the accuracy in the `evaluation.json` of an evaluation's folder, and where it comes from."""
+    file = Path(folder, "evaluation.json")
+    if not file.is_file():
+        raise ValueError(f"{folder} has no evaluation.json: expected a folder that sk-transformers evaluate wrote.")
+    figures = json.loads(file.read_text(encoding="utf-8"))
+    return {key: figures[key] for key in ("dataset", "split", "images", "top1", "command", "commit", "hardware")}
 
 
 def to_tables(figures: dict[str, Any]) -> dict[str, str]:
@@ -48,6 +57,8 @@ def to_tables(figures: dict[str, Any]) -> dict[str, str]:
             tables[f"calibration {name} costs"] = to_costs_table(calibration["candidates"])
     for name, measured in figures["runtimes"].items():
         tables[f"runtimes {name}"] = runtimes.to_table(runtimes.from_json(measured["timings"]))
+    if "evaluations" in figures:
+        tables["calibration accuracies"] = to_accuracies_table(figures["evaluations"])
     if "probe" in figures:
         tables["probe"] = probe.to_table([probe.Probe(**one) for one in figures["probe"]["probes"]])
     return tables
@@ -82,6 +93,15 @@ def to_replaced_table(calibration: dict[str, Any]) -> str:
             *(f"| {name} | {' | '.join(f'{one[name]:.3f}' for one in errors)} |" for name in ("error", "cosine")),
         ]
     )
+
+
+def to_accuracies_table(evaluations: dict[str, dict[str, Any]]) -> str:
+    """Return the accuracy of networks, which have been evaluated on the same images, in the order they are given."""
+    measured_on = {f"{one['dataset']}, {one['split']}, {one['images']} images" for one in evaluations.values()}
+    if len(measured_on) > 1:
+        raise ValueError(f"evaluations are of {' and of '.join(sorted(measured_on))}: expected the same images.")
+    lines = [f"| network | top-1 on {measured_on.pop()} |", "| --- | ---: |"]
+    return "\n".join([*lines, *(f"| {name} | {one['top1']:.2%} |" for name, one in evaluations.items())])
 
 
 def to_whole_table(calibration: dict[str, Any]) -> str:

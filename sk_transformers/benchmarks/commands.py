@@ -74,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("calibrations", nargs="+", metavar="NAME=FOLDER", help="what sk-transformers calibrate wrote, and its name")
     add("--runtimes", nargs="+", default=[], metavar="NAME=FILE", help="what runtimes wrote")
     add("--probe", metavar="FILE", help="what probe wrote")
+    add("--evaluations", nargs="+", metavar="NAME=FOLDER", help="what sk-transformers evaluate wrote, and of what")
     add("--output", type=writable, required=True, metavar="FILE", help="where to write the figures, as JSON")
     add = command("probe", probe, "a linear classifier on the mean patch tokens of networks")
     add("networks", nargs="+", metavar="NETWORK", help="repo folders or Hub ids")
@@ -260,12 +261,16 @@ def runtimes(args: argparse.Namespace) -> None:
 
 def calibration(args: argparse.Namespace) -> None:
     """Gather the figures of calibrations and of what was measured beside them."""
-    from .calibration_report import gather, read_folder
+    from .calibration_report import gather, read_evaluation, read_folder
 
-    folders, files = (dict(one.split("=", 1) for one in named) for named in (args.calibrations, args.runtimes))
+    folders, files, evaluations = (
+        dict(one.split("=", 1) for one in named) for named in (args.calibrations, args.runtimes, args.evaluations or [])
+    )
     more = {"runtimes": {name: json.loads(Path(file).read_text()) for name, file in files.items()}}
     if args.probe:
         more["probe"] = json.loads(Path(args.probe).read_text())
+    if evaluations:
+        more["evaluations"] = {name: read_evaluation(folder) for name, folder in evaluations.items()}
     write_json(gather({name: read_folder(folder) for name, folder in folders.items()}, more), args.output)
 
 

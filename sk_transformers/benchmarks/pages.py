@@ -15,8 +15,10 @@ def render_tables() -> dict[str, str]:
     measured = json.loads((ROOT / "docs" / "speed.json").read_text(encoding="utf-8"))
     results = speed.from_json(measured)
     points = scaling.from_json(json.loads((ROOT / "docs" / "scaling.json").read_text(encoding="utf-8")))
-    calibrated = json.loads((ROOT / "docs" / "calibration-dinov2.json").read_text(encoding="utf-8"))
-    return calibration_report.to_tables(calibrated) | {
+    tables: dict[str, str] = {}
+    for file in sorted((ROOT / "docs").glob("calibration-*.json")):
+        tables |= calibration_report.to_tables(json.loads(file.read_text(encoding="utf-8")))
+    return tables | {
         "trained": trained_report.to_table(),
         "machine": speed_report.to_sentence(measured["machine"]),
         "speed summary": speed_report.to_summary(results),

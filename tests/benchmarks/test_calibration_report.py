@@ -5,6 +5,7 @@ import json
 import pytest
 
 from sk_transformers.benchmarks.calibration_report import (
+    to_accuracies_table,
     to_costs_table,
     to_layers_table,
     to_replaced_table,
@@ -62,15 +63,31 @@ def test_figures_are_gathered_in_one_file(tmp_path):
     probe = {"network": "vit", "train_images": 9, "test_images": 5, "top1": 0.6}
     (tmp_path / "runtimes.json").write_text(json.dumps({"timings": [timing]}))
     (tmp_path / "probe.json").write_text(json.dumps({"probes": [probe]}))
+    where = {"dataset": "animals", "split": "test", "images": 50, "command": "evaluate", "commit": "0", "hardware": "2"}
+    for name, top1 in (("before", 0.8), ("after", 0.75)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "evaluation.json").write_text(json.dumps({**where, "top1": top1}))
     output = tmp_path / "out.json"
     main([
         "calibration", f"small={tmp_path}", "--runtimes", f"mixers={tmp_path / 'runtimes.json'}",
         "--probe", str(tmp_path / "probe.json"), "--output", str(output),
+        "--evaluations", f"attention={tmp_path / 'before'}", f"static keys={tmp_path / 'after'}",
     ])  # fmt: skip
     tables = to_tables(json.loads(output.read_text()))
     assert tables["calibration small"].startswith("`sk-transformers calibrate vit`: 600 images calibrate, 200 others")
     assert "| multiply-adds | 2.00 G | 1.50 G |" in tables["calibration small whole"]
     assert "| vit | 60.00% |" in tables["probe"] and "| eager | vit | 1.00 | 9.0 | 1.00 |" in tables["runtimes mixers"]
+    assert tables["calibration accuracies"].splitlines()[::2] == [
+        "| network | top-1 on animals, test, 50 images |", "| attention | 80.00% |"
+    ]  # fmt: skip
     assert str(tmp_path) not in output.read_text()
     with pytest.raises(ValueError, match=r"nowhere has no calibration.json: expected a folder"):
         main(["calibration", "small=nowhere", "--output", str(output)])
+
+
+def test_accuracies_are_of_the_same_images():
+    first = {"dataset": "animals", "split": "test", "images": 50, "top1": 0.8}
+    with pytest.raises(
+        ValueError, match="of animals, test, 50 images and of animals, test, 60 images: expected the sam"
+    ):
+        to_accuracies_table({"attention": first, "static keys": {**first, "images": 60}})
