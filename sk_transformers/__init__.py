@@ -15,11 +15,15 @@ if TYPE_CHECKING:  # what the names below are, for type checkers and editors
     from .calibration.run import calibrate as calibrate
     from .models.attention_options import AttentionOptions as AttentionOptions
     from .models.configuration_skcait import SKCaiTConfig as SKCaiTConfig
+    from .models.configuration_skcvt import SKCvTConfig as SKCvTConfig
     from .models.configuration_skformer import SKFormerConfig as SKFormerConfig
     from .models.configuration_skswin import SKSwinConfig as SKSwinConfig
     from .models.configuration_skvit import SKViTConfig as SKViTConfig
     from .models.modeling_skcait import SKCaiTForImageClassification as SKCaiTForImageClassification
     from .models.modeling_skcait import SKCaiTModel as SKCaiTModel
+    from .models.modeling_skcvt import SKCvTBackbone as SKCvTBackbone
+    from .models.modeling_skcvt import SKCvTForImageClassification as SKCvTForImageClassification
+    from .models.modeling_skcvt import SKCvTModel as SKCvTModel
     from .models.modeling_skformer import SKFormerBackbone as SKFormerBackbone
     from .models.modeling_skformer import SKFormerForImageClassification as SKFormerForImageClassification
     from .models.modeling_skformer import SKFormerModel as SKFormerModel
@@ -63,6 +67,10 @@ _MODULE_OF = {
     "SKSwinForSemanticSegmentation": "models.modeling_skswin_segmentation",
     "SKSwinForObjectDetection": "models.modeling_skswin_detection",
     "SKSwinBackbone": "models.modeling_skswin",
+    "SKCvTConfig": "models.configuration_skcvt",
+    "SKCvTModel": "models.modeling_skcvt",
+    "SKCvTForImageClassification": "models.modeling_skcvt",
+    "SKCvTBackbone": "models.modeling_skcvt",
     "AttentionOptions": "models.attention_options",
     "SelfAttention": "models.static_key",
     "StaticKeyAttention": "models.static_key",

@@ -13,10 +13,12 @@ from transformers import (
 )
 
 from .models.configuration_skcait import SKCaiTConfig
+from .models.configuration_skcvt import SKCvTConfig
 from .models.configuration_skformer import SKFormerConfig
 from .models.configuration_skswin import SKSwinConfig
 from .models.configuration_skvit import SKViTConfig
 from .models.modeling_skcait import SKCaiTForImageClassification, SKCaiTModel
+from .models.modeling_skcvt import SKCvTBackbone, SKCvTForImageClassification, SKCvTModel
 from .models.modeling_skformer import SKFormerBackbone, SKFormerForImageClassification, SKFormerModel
 from .models.modeling_skformer_detection import SKFormerForObjectDetection
 from .models.modeling_skformer_segmentation import SKFormerForSemanticSegmentation
@@ -50,6 +52,11 @@ AUTO_CLASSES = {
         AutoModelForSemanticSegmentation: SKSwinForSemanticSegmentation,
         AutoModelForObjectDetection: SKSwinForObjectDetection,
         AutoBackbone: SKSwinBackbone,
+    },
+    SKCvTConfig: {
+        AutoModel: SKCvTModel,
+        AutoModelForImageClassification: SKCvTForImageClassification,
+        AutoBackbone: SKCvTBackbone,
     },
 }
 

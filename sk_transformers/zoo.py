@@ -96,6 +96,8 @@ SWIN_AT_32 = {  # the released code's: no norms of patches, one after the mean, 
 }  # fmt: skip
 
 CAIT_MIXERS = {"cait": "attention", "skcait": "static_key", "cskcait": "conv_static_key"}
+CVT_MIXERS = {"cvt": "attention", "skcvt": "static_key", "cskcvt": "conv_static_key"}
+CVT_PUBLISHED = {"cvt-13": Published(20, 4.5, 16.3, top1=81.6, source="Wu et al., arXiv 2103.15808")}
 
 
 def _vit_variants() -> dict[str, Variant]:
@@ -169,7 +171,27 @@ def _cait_variants() -> dict[str, Variant]:
     return variants
 
 
-VARIANTS: dict[str, Variant] = {**_vit_variants(), **_former_variants(), **_swin_variants(), **_cait_variants()}
+def _cvt_variants() -> dict[str, Variant]:
+    variants = {}
+    for family, mixer in CVT_MIXERS.items():
+        mixers = {"token_mixers": [mixer] * 3, **({"logit_scale": "width"} if mixer == "attention" else {})}
+        name = f"{family}-13"  # the configuration's defaults
+        variants[name] = Variant("skcvt", {**mixers, "num_labels": 1000}, CVT_PUBLISHED.get(name, Published()))
+        variants[f"{family}-nano"] = Variant("skcvt", {
+            **mixers, "image_size": 32, "patch_sizes": [3, 3, 3], "patch_strides": [2, 2, 2],
+            "patch_paddings": [1, 1, 1], "depths": [1, 1, 2], "hidden_sizes": [32, 64, 96], "head_dim": 16,
+            "mlp_ratio": 2, "num_labels": 10,
+        })  # fmt: skip
+    return variants
+
+
+VARIANTS: dict[str, Variant] = {
+    **_vit_variants(),
+    **_former_variants(),
+    **_swin_variants(),
+    **_cait_variants(),
+    **_cvt_variants(),
+}
 TRAINED = ("skaformer-micro-32", "vit-micro-patch4-32")  # the networks of which there are trained weights
 TRAINED_FOLDER = Path(__file__).parents[1] / "model_cards"  # of a checkout: a folder for each of them
 ORGANIZATION = "sk-transformers"  # on the Hub: a repo for each of them
@@ -211,11 +233,12 @@ def create_config(name: str, **overrides: Any) -> "PretrainedConfig":
     """
     variant = get_variant(name)
     from .models.configuration_skcait import SKCaiTConfig
+    from .models.configuration_skcvt import SKCvTConfig
     from .models.configuration_skformer import SKFormerConfig
     from .models.configuration_skswin import SKSwinConfig
     from .models.configuration_skvit import SKViTConfig
 
-    config_classes = (SKViTConfig, SKCaiTConfig, SKFormerConfig, SKSwinConfig)
+    config_classes = (SKViTConfig, SKCaiTConfig, SKFormerConfig, SKSwinConfig, SKCvTConfig)
     config_class = next(config for config in config_classes if config.model_type == variant.family)
     settings = dict(variant.settings)
     if "id2label" in overrides:

@@ -104,7 +104,7 @@ def conv_key(sums: LayerSums, attention: Any, bias: bool) -> Parameters:
 def logit_scale(attention: Any) -> float:
     """Return what attention multiplies `q @ k.T` by."""
     one = attention.v_proj.weight.new_ones(1, attention.options.head_dim)
-    query, scaling = scale(one, attention.temperature)
+    query, scaling = scale(attention, one)
     return float(query[0, 0].detach() * scaling)
 
 

@@ -13,7 +13,7 @@ from ..image_processing import image_processor_for
 from ..pretrained import LOADING_ERRORS, load_base_model, load_classifier, resize
 from ..pretrained import source_of as repo_of
 
-OURS = ("skvit", "skcait", "skformer", "skswin")
+OURS = ("skvit", "skcait", "skformer", "skswin", "skcvt")
 
 
 @dataclass

@@ -84,7 +84,7 @@ def layer_sums(
     """
     query, key = project(mixer, inputs, grid_size)
     seen, key = (query, key) if teacher_inputs is None else project(mixer, teacher_inputs, grid_size)
-    scaled, scaling = scale(seen, mixer.temperature)
+    scaled, scaling = scale(mixer, seen)
     mask = logit_mask(mixer, None, grid_size, seen)
     weights = (scaled @ key.mT * scaling + (0.0 if mask is None else mask)).softmax(dim=-1)
     logits = seen @ key.mT

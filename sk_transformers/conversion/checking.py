@@ -8,6 +8,7 @@ from transformers import AutoModel, AutoModelForImageClassification, PretrainedC
 
 from ..models.configuration_checks import size_pair
 from ..models.configuration_skcait import SKCaiTConfig
+from ..models.configuration_skcvt import SKCvTConfig
 from ..models.configuration_skformer import SKFormerConfig
 from ..models.configuration_skswin import SKSwinConfig
 from ..models.configuration_skvit import SKViTConfig
@@ -17,7 +18,7 @@ from .errors import CheckpointError, shorten
 from .from_timm import POOLINGS, import_timm
 from .names import TIMM_CAIT, TIMM_METAFORMER, TIMM_MIXERS, TIMM_SWIN, TIMM_VIT
 
-FORMER_CHECK_SIZE = (64, 96)  # pixels; a MetaFormer without static keys takes any, and float64 convolutions are slow
+CHECK_SIZE = (64, 96)  # pixels; a MetaFormer or CvT without static keys takes any, and float64 convolutions are slow
 TOLERANCE = 1e-9  # of outputs in float64, relative to the largest
 
 
@@ -69,8 +70,8 @@ def largest_difference(model: PreTrainedModel, network: nn.Module) -> float:
             not show.
     """
     config: Any = model.config
-    is_former = isinstance(config, SKFormerConfig)
-    height, width = FORMER_CHECK_SIZE if is_former else size_pair("image_size", config.image_size)
+    takes_any = isinstance(config, SKFormerConfig | SKCvTConfig)
+    height, width = CHECK_SIZE if takes_any else size_pair("image_size", config.image_size)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(1, config.num_channels, height, width, generator=generator, dtype=torch.float64)
     found, expected = outputs_of(model, images), outputs_of(network, images)
@@ -88,6 +89,8 @@ def outputs_of(network: nn.Module, images: torch.Tensor) -> dict[str, torch.Tens
     """Return what is compared of a network of ours, transformers' or timm's, by our names for it: maps as tokens."""
     if isinstance(network, PreTrainedModel):
         outputs = network(images)
+        if outputs.get("cls_token_value") is not None:  # CvT's
+            outputs["pooler_output"] = outputs["cls_token_value"][:, 0]
         names = ("logits",) if "logits" in outputs else ("last_hidden_state", "pooler_output")
         found = {name: outputs[name] for name in names if outputs.get(name) is not None}
         return {name: found[name].flatten(2).mT if found[name].dim() == 4 else found[name] for name in found}

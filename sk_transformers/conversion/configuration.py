@@ -16,16 +16,21 @@ from transformers import PretrainedConfig
 
 from ..models.configuration_checks import size_pair
 from ..models.configuration_skcait import SKCaiTConfig
+from ..models.configuration_skcvt import SKCvTConfig
 from ..models.configuration_skformer import NUM_STAGES, SKFormerConfig
 from ..models.configuration_skswin import SKSwinConfig
 from ..models.configuration_skvit import SKViTConfig
-from ..models.grids import KERNEL_SIZE
+from ..models.grids import KERNEL_SIZE, strided_size
 from .errors import CheckpointError
 
 METAFORMER_HEAD_DIM = 32
 METAFORMER_STEM = (7, 4)  # kernel size and stride
 VIT_HEAD_DIM = 64
 SWIN_HEAD_DIM = 32
+CVT_HEAD_DIM = 64
+CVT_KEY_STRIDE = 2
+CVT_SMALLEST = 3  # pixels
+CVT_PATCHES = {"patch_sizes": [7, 3, 3], "patch_strides": [4, 2, 2], "patch_paddings": [2, 1, 1]}
 NEIGHBORHOOD = KERNEL_SIZE**2
 SHIFTED_IMAGES = 5  # that a shifted patch sees: the image and its four shifts
 LAYER_SCALE_INIT_VALUE = 1e-6  # DeiT III's; trained weights do not tell, and do not need it
@@ -58,7 +63,7 @@ class Hints:
 
 def infer_config(
     tensors: dict[str, torch.Tensor], known: dict[str, Any], hints: Hints
-) -> tuple[SKFormerConfig | SKSwinConfig | SKViTConfig, list[str]]:
+) -> tuple[SKCvTConfig | SKFormerConfig | SKSwinConfig | SKViTConfig, list[str]]:
     """Return the configuration, and what was assumed in it.
 
     Args:
@@ -517,10 +522,87 @@ class SwinReader(ShapeReader):
         return simplified(override or (224, 224))
 
 
+class CvTReader(ShapeReader):
+    """Reads an SKCvT."""
+
+    config_class = SKCvTConfig
+
+    def settings(self) -> dict[str, Any]:
+        layers = [f"skcvt.stages.{stage}.layers.0" for stage in range(self.count(r"skcvt\.stages\.(\d+)\.layers\."))]
+        mixers = [self.mixer_of(layer) for layer in layers]
+        if not layers or None in mixers:
+            raise CheckpointError("The checkpoint lacks layers of a CvT, or keys of some: nothing can be read.")
+        mlp_width, width = self.shape(f"{layers[0]}.mlp.fc1.weight")
+        patches = self.patches(len(layers))
+        static = {stage: layer for stage, layer in enumerate(layers) if f"{layer}.mixer.key" in self.shapes}
+        return {
+            **patches,
+            "image_size": self.image_size(static, patches),
+            "num_channels": self.shape("skcvt.stem.projection.weight")[1],
+            "depths": [self.count(rf"skcvt\.stages\.{stage}\.layers\.(\d+)\.") for stage in range(len(layers))],
+            "hidden_sizes": [self.shape(f"{layer}.layernorm_before.weight")[0] for layer in layers],
+            "token_mixers": mixers,
+            "head_dim": self.head_dim(static),
+            "conv_kernel_size": self.shape(f"{layers[0]}.mixer.convolutions.v.depthwise.weight")[2],
+            "logit_scale": self.logit_scale(mixers),
+            "mlp_ratio": mlp_width / width,
+            "qkv_bias": self.has("mixer.v_proj.bias"),
+            **({"num_labels": self.num_labels()} if self.has("classifier.weight") else {}),
+        }
+
+    def patches(self, stages: int) -> dict[str, Any]:
+        """Return sizes, strides and paddings of the convolutions between stages; tensors tell the first alone."""
+        names = ["skcvt.stem", *(f"skcvt.stages.{stage}.downsampling" for stage in range(1, stages))]
+        sizes = [self.shape(f"{name}.projection.weight")[2] for name in names]
+        known = {"patch_sizes": sizes, **{name: self.known.get(name) for name in ("patch_strides", "patch_paddings")}}
+        if None not in known.values():
+            return known
+        if sizes != CVT_PATCHES["patch_sizes"]:
+            raise CheckpointError(
+                f"The stages start with convolutions of {sizes} pixels, expected CvT's {CVT_PATCHES['patch_sizes']},"
+                " and no tensor tells the strides of others: convert a folder that has its config.json."
+            )
+        return CVT_PATCHES
+
+    def head_dim(self, static: dict[int, str]) -> int | list[int]:
+        if not static:
+            return self.attention_head_dim(CVT_HEAD_DIM, "CvT's")
+        return self.key_head_dim(next(iter(static.values())))
+
+    def logit_scale(self, mixers: list[Any]) -> str:
+        """Return the scale of the logits: the released code's convolutions of queries have none."""
+        kinds = {mixer == "conv_static_key" for mixer in mixers}
+        if len(kinds) == 2:
+            raise CheckpointError(
+                f"The stages have the mixers {', '.join(mixers)}: with convolutional keys in some and not in others one"
+                " configuration cannot say how their logits are scaled."
+            )
+        return "none" if True in kinds else self.known["logit_scale"]
+
+    def image_size(self, static: dict[int, str], patches: dict[str, Any]) -> int | tuple[int, int]:
+        """Return an image size whose maps have as many keys as the tensors, rather a multiple of the strides."""
+        override = self.hints.image_size or self.known.get("image_size")
+        if override is None and not static:
+            self.assumed.append("image_size 224, which no tensor depends on; --image_size tells another")
+        if override is not None or not static:
+            return simplified(override or (224, 224))
+        rows = {stage: self.shape(f"{layer}.mixer.key")[1] for stage, layer in static.items()}
+        rows = {stage: count - self.has(f"stages.{stage}.class_token.cls_token") for stage, count in rows.items()}
+        stride = CVT_KEY_STRIDE * prod(patches["patch_strides"])
+        for size in sorted(range(1, stride * (max(rows.values()) + 1)), key=lambda size: -gcd(size, stride)):
+            if size >= CVT_SMALLEST and key_counts_at(size, rows, patches) == rows:
+                return size
+        counts = ", ".join(f"{count} in stage {stage + 1}" for stage, count in rows.items())
+        raise CheckpointError(
+            f"No square image has the keys of this network ({counts}): pass --image_size HEIGHT WIDTH."
+        )
+
+
 READERS = {  # by the beginning of our names; any other is a ViT's
     "skformer": FormerReader,
     "skswin": SwinReader,
     "skcait": CaiTReader,
+    "skcvt": CvTReader,
 }
 
 
@@ -528,6 +610,12 @@ def positions_at(size: int | tuple[int, int], stages: Iterable[int], stem: tuple
     """Return the number of positions at an image size, of each of some stages."""
     grids = SKFormerConfig(image_size=size, stem_kernel_size=stem[0], stem_stride=stem[1]).grid_sizes
     return {stage: grids[stage][0] * grids[stage][1] for stage in stages}
+
+
+def key_counts_at(size: int, stages: Iterable[int], patches: dict[str, Any]) -> dict[int, int]:
+    """Return the number of keys at positions of a CvT at an image size, of each of some stages."""
+    grids = SKCvTConfig(image_size=size, **patches).grid_sizes
+    return {stage: prod(strided_size(grids[stage], CVT_KEY_STRIDE)) for stage in stages}
 
 
 def _compare_positions(found: dict[int, int], expected: dict[int, int]) -> str:

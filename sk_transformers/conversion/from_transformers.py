@@ -24,6 +24,7 @@ from .errors import CheckpointError, shorten
 from .names import (
     TRANSFORMERS_BEIT,
     TRANSFORMERS_CLIP,
+    TRANSFORMERS_CVT,
     TRANSFORMERS_DINOV2,
     TRANSFORMERS_DINOV3,
     TRANSFORMERS_MAE,
@@ -153,6 +154,34 @@ def swin_settings(config: Any, is_classifier: bool) -> dict[str, Any]:
     }
 
 
+def cvt_settings(config: Any, is_classifier: bool) -> dict[str, Any]:
+    stages, kernel_size = len(config.depth), config.kernel_qkv[0]
+    expected = {
+        "cls_token": [False] * (stages - 1) + [True],
+        "qkv_projection_method": ["dw_bn"] * stages,
+        "kernel_qkv": [kernel_size] * stages,
+        "padding_q": [kernel_size // 2] * stages,
+        "padding_kv": [kernel_size // 2] * stages,
+        "stride_q": [1] * stages,
+        "qkv_bias": [config.qkv_bias[0]] * stages,
+        "mlp_ratio": [config.mlp_ratio[0]] * stages,
+    }
+    for name, value in expected.items():
+        if list(getattr(config, name)) != value:
+            raise CheckpointError(
+                f"The source has {name}={list(getattr(config, name))}, and SKCvT can only do {name}={value} there."
+            )
+    return {
+        "patch_strides": list(config.patch_stride),
+        "patch_paddings": list(config.patch_padding),
+        "key_strides": list(config.stride_kv),
+        "head_dim": [width // heads for width, heads in zip(config.embed_dim, config.num_heads)],
+        "logit_scale": "width",
+        "final_norm": "pooled" if is_classifier else None,
+        "layer_norm_eps": 1e-5,  # its own layer_norm_eps is read by nothing
+    }
+
+
 CLIP = Architecture(
     TRANSFORMERS_CLIP, clip_settings, unused=TEXT_PART, model_class=CLIPVisionModel, part="vision_config"
 )
@@ -173,6 +202,7 @@ ARCHITECTURES = {  # by model type
     "siglip": SIGLIP,
     "siglip_vision_model": SIGLIP,
     "swin": Architecture(TRANSFORMERS_SWIN, swin_settings, MASK_TOKEN),
+    "cvt": Architecture(TRANSFORMERS_CVT, cvt_settings),
     "ijepa": Architecture(TRANSFORMERS_VIT, ijepa_settings, {"pooler.": POOLER, **MASK_TOKEN}),
 }
 

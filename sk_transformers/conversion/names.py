@@ -248,6 +248,43 @@ SMALL_SWIN_RULES = (
     (r"\.attention_block\.fn\.fn\.k$", ".mixer.window_keys"),
     (r"\.attention_block\.fn\.fn\.to_", ".mixer."),
 )
+CVT_CONVOLUTIONS = r".mixer.convolutions.\1"
+TRANSFORMERS_CVT_RULES = (
+    (r"^encoder\.", "cvt.encoder."),  # saved without a head
+    (r"^layernorm\.", "skcvt.layernorm."),
+    (r"^cvt\.encoder\.stages\.0\.embedding\.", "skcvt.stem."),
+    (r"^cvt\.encoder\.stages\.(\d+)\.embedding\.", r"skcvt.stages.\1.downsampling."),
+    (r"^cvt\.encoder\.stages\.(\d+)\.cls_token$", r"skcvt.stages.\1.class_token.cls_token"),
+    (r"^cvt\.encoder\.stages\.", "skcvt.stages."),
+    (r"\.convolution_embeddings\.normalization\.", ".layernorm."),
+    (r"\.convolution_embeddings\.", "."),
+    (r"\.attention\.attention\.convolution_projection_(q|k|v)\w+\.convolution_projection\.", CVT_CONVOLUTIONS + "."),
+    (r"\.([qkv])\.convolution\.", r".\1.depthwise."),
+    (r"\.([qkv])\.normalization\.", r".\1.batchnorm."),
+    (r"\.attention\.attention\.projection_(q|k|v)\w+\.", r".mixer.\1_proj."),
+    (r"\.attention\.output\.dense\.", ".mixer.o_proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+)
+CVT_RULES = (
+    (r"^stage0\.patch_embed\.", "skcvt.stem."),
+    (r"^stage(\d+)\.patch_embed\.", r"skcvt.stages.\1.downsampling."),
+    (r"^stage(\d+)\.cls_token$", r"skcvt.stages.\1.class_token.cls_token"),
+    (r"^stage(\d+)\.blocks\.(\d+)\.", r"skcvt.stages.\1.layers.\2."),
+    (r"\.(stem|downsampling)\.proj\.", r".\1.projection."),
+    (r"\.(stem|downsampling)\.norm\.", r".\1.layernorm."),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.attn\.conv_proj_(q|k|v)\.conv\.", CVT_CONVOLUTIONS + ".depthwise."),
+    (r"\.attn\.conv_proj_(q|k|v)\.bn\.", CVT_CONVOLUTIONS + ".batchnorm."),
+    (r"\.attn\.proj_(q|k|v)\.", r".mixer.\1_proj."),
+    (r"\.attn\.proj\.", ".mixer.o_proj."),
+    (r"\.attn\.k1?\.", ".mixer.k."),
+    (r"\.attn\.k2$", ".mixer.class_key"),
+    (r"\.attn\.k$", ".mixer.key"),
+    (r"^norm\.", "skcvt.layernorm."),
+    (r"^head\.", "classifier."),
+)
 
 
 @dataclass(frozen=True)
@@ -314,17 +351,24 @@ TIMM_SWIN = CodeBase(
     TIMM_SWIN_RULES,
     {"layer_norm_eps": 1e-5},
 )
+CVT = CodeBase(
+    "CvT (microsoft), with static keys or without",
+    ("stage0.patch_embed.proj.weight", "stage0.blocks.0.attn.conv_proj_v.conv.weight"),
+    CVT_RULES,
+    {"logit_scale": "width", "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
+)
 # Without a signature: a file of its tensors alone tells neither the heads nor the epsilon, its folder does.
 TRANSFORMERS_VIT = CodeBase("transformers' ViT", (), TRANSFORMERS_VIT_RULES)
 TRANSFORMERS_BEIT = CodeBase("transformers' BEiT", (), TRANSFORMERS_BEIT_RULES)
 TRANSFORMERS_MAE = CodeBase("transformers' MAE", (), TRANSFORMERS_VIT_RULES)
 TRANSFORMERS_SWIN = CodeBase("transformers' Swin", (), TRANSFORMERS_SWIN_RULES)
+TRANSFORMERS_CVT = CodeBase("transformers' CvT", (), TRANSFORMERS_CVT_RULES)
 TRANSFORMERS_DINOV2 = CodeBase("transformers' DINOv2", (), TRANSFORMERS_DINOV2_RULES)
 TRANSFORMERS_DINOV3 = CodeBase("transformers' DINOv3", (), TRANSFORMERS_DINOV3_RULES)
 TRANSFORMERS_CLIP = CodeBase("transformers' CLIP", (), TRANSFORMERS_CLIP_RULES)
 TRANSFORMERS_SIGLIP = CodeBase("transformers' SigLIP", (), TRANSFORMERS_CLIP_RULES)
 RECOGNIZED = (  # the first that fits; a CaiT has the names of a ViT besides
-    METAFORMER, TIMM_METAFORMER, SMALL_VIT, SMALL_CAIT, TIMM_CAIT, TIMM_VIT, SMALL_SWIN, TIMM_SWIN,
+    METAFORMER, TIMM_METAFORMER, SMALL_VIT, SMALL_CAIT, TIMM_CAIT, TIMM_VIT, SMALL_SWIN, TIMM_SWIN, CVT,
 )  # fmt: skip
 
 TIMM_MIXERS = {"SepConv": "separable_conv", "Attention": "attention", "Pooling": "pooling", "Identity": "identity"}
@@ -363,7 +407,30 @@ def convert_state_dict(state_dict: dict[str, torch.Tensor], rules: tuple[Rule, .
         _split_packed_gate(converted, mlp)
     for name in [name for name in converted if name.endswith(".mixer.k.weight")]:
         _read_as_static_key(converted, name.removesuffix(".k.weight"))
+    _complete_cvt(converted)
     return converted
+
+
+def _complete_cvt(tensors: dict[str, torch.Tensor]) -> None:
+    """Give a CvT what the static keys' released code leaves out.
+
+    Its batch norms are kept without their counts of batches, which are of no use after training. Its last stage has a
+    single row of keys and two values, of the class token and of the one position: softmax of one logit is one, and the
+    product stretches it over both, so a token gets the sum of the values. That is two equal keys, whose weights are
+    halves, and values twice as large.
+    """
+    for name in [name for name in tensors if name.endswith(".batchnorm.running_var")]:
+        count = name.replace(".running_var", ".num_batches_tracked")
+        tensors.setdefault(count, torch.zeros((), dtype=torch.int64))
+    class_stages = [name.removesuffix("class_token.cls_token") for name in tensors if ".class_token." in name]
+    for key in [name for name in tensors if name.endswith(".mixer.key") and name.startswith(tuple(class_stages))]:
+        if tensors[key].shape[1] == 1:
+            mixer = key.removesuffix(".key")
+            for name in ("key", "key_bias", "class_key"):
+                if f"{mixer}.{name}" in tensors:
+                    tensors[f"{mixer}.{name}"] = torch.cat([tensors[f"{mixer}.{name}"]] * 2, dim=1)
+            for name in [name for name in tensors if name.startswith(f"{mixer}.v_proj.")]:
+                tensors[name] = 2 * tensors[name]
 
 
 def _split_packed_gate(tensors: dict[str, torch.Tensor], mlp: str) -> None:

@@ -57,8 +57,9 @@ class Layer:
         grid_size: `(rows, columns)` of the grid.
         num_class_tokens: tokens before those of the grid.
         attention: the weights, `(heads, queries, keys)`: rows are queries.
-        keys: `(heads, rows * columns, channels)`.
+        keys: `(heads, positions of keys, channels)`.
         key_is_static: whether the keys are parameters, and not computed from the image.
+        key_stride: positions between keys, along rows and columns.
     """
 
     grid_size: tuple[int, int]
@@ -66,6 +67,13 @@ class Layer:
     attention: np.ndarray
     keys: np.ndarray
     key_is_static: bool
+    key_stride: int = 1
+
+    @property
+    def key_grid_size(self) -> tuple[int, int]:
+        """`(rows, columns)` of the grid that keys lie on."""
+        rows, columns = (-(-side // self.key_stride) for side in self.grid_size)
+        return rows, columns
 
     def head(self, weights: np.ndarray, head: int) -> np.ndarray:
         """Return the weights of one head, counted from 1, or with 0 the mean over all heads."""
@@ -80,7 +88,7 @@ class Layer:
         """Return the attention weights of the query at `row` and `column`, counted from 0.
 
         Returns:
-            The weights on the grid, `(rows, columns)`, and the sum of those on the class tokens.
+            The weights on the grid of keys, `(rows, columns)`, and the sum of those on the class tokens.
         """
         return self._weights_of(head, self.num_class_tokens + row * self.grid_size[1] + column)
 
@@ -91,16 +99,16 @@ class Layer:
     def _weights_of(self, head: int, token: int) -> tuple[np.ndarray, float]:
         weights = self.head(self.attention, head)[token].astype(np.float32)
         first = self.num_class_tokens
-        return weights[first:].reshape(self.grid_size), float(weights[:first].sum())
+        return weights[first:].reshape(self.key_grid_size), float(weights[:first].sum())
 
     def key_colors(self, head: int) -> np.ndarray:
-        """Return a head's keys as colors, `(rows, columns, 3)` of 0 to 1.
+        """Return a head's keys as colors, `(rows, columns, 3)` of 0 to 1, on their grid.
 
         The colors are the first three principal components over the positions: similar colors are similar keys. With
         head 0 the keys of all heads are concatenated.
         """
         keys = np.concatenate(self.keys, axis=1) if head == 0 else self.keys[min(head, len(self.keys)) - 1]
-        return principal_colors(keys).reshape(*self.grid_size, 3)
+        return principal_colors(keys).reshape(*self.key_grid_size, 3)
 
 
 @dataclass
@@ -258,7 +266,13 @@ def read_layer(mixer: Any, weights: torch.Tensor, computed_keys: dict[nn.Module,
         weights.float().numpy().astype(half),
         keys[:, first:].float().numpy().astype(half),
         key_is_static=not hasattr(mixer, "k_proj"),
+        key_stride=key_stride_of(mixer),
     )
+
+
+def key_stride_of(mixer: Any) -> int:
+    """Return how many positions lie between a layer's keys; the code of older repos knows no strides."""
+    return getattr(mixer.options, "key_stride", 1)
 
 
 def as_seen(network: Network, pixels: torch.Tensor) -> Image.Image:

@@ -244,8 +244,9 @@ def attention_html(
         if place is None:
             weights, on_class_tokens = shown.weights_of_class_token(head)
         else:
-            position = int(place[0] * shown.grid_size[0]), int(place[1] * shown.grid_size[1])
-            weights, on_class_tokens = shown.weights_of_position(head, *position)
+            query = int(place[0] * shown.grid_size[0]), int(place[1] * shown.grid_size[1])
+            weights, on_class_tokens = shown.weights_of_position(head, *query)
+            position = query[0] // shown.key_stride, query[1] // shown.key_stride  # where the keys are fewer
         caption = f"{describe(reading, layer, head, shown)}. Largest weight {weights.max():.1%}"
         caption += f", uniform {1 / weights.size:.1%}"
         caption += f"; on the class token {on_class_tokens:.1%}." if shown.num_class_tokens else "."

@@ -1,12 +1,14 @@
 """What can be said in numbers of attention weights, of any mixer: how wide it looks, where to, and through all layers.
 
-Weights are `(..., heads, tokens, tokens)`, rows are queries and sum to one. Class tokens stand before the positions.
+Weights are `(..., heads, queries, keys)`, rows are queries and sum to one; mostly both are all tokens. Class tokens
+stand before the positions.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional as F
 
 FUSIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "mean": lambda weights: weights.mean(dim=-3),
@@ -42,38 +44,49 @@ class Interactions:
     spread_over_images: torch.Tensor
 
 
-def interactions(weights: torch.Tensor, grid_size: tuple[int, int], num_class_tokens: int = 0) -> Interactions:
-    """Return where positions look, of weights `(images, heads, tokens, tokens)` on a grid `(rows, columns)`.
+def interactions(
+    weights: torch.Tensor, grid_size: tuple[int, int], num_class_tokens: int = 0, key_stride: int = 1
+) -> Interactions:
+    """Return where positions look, of weights `(images, heads, queries, keys)` on a grid `(rows, columns)`.
 
     Arrows and fields are drawn in "Visualizing and Understanding Patch Interactions in Vision Transformer", arXiv
     2203.05922; the formulas are ours.
+
+    Args:
+        weights, grid_size, num_class_tokens: as above.
+        key_stride: positions between keys, along rows and columns.
 
     Raises:
         ValueError: if the tokens are not those of the grid.
     """
     expected = grid_size[0] * grid_size[1] + num_class_tokens
-    if weights.shape[-1] != expected:
+    if weights.shape[-2] != expected:
         raise ValueError(
-            f"Attention weights are of {weights.shape[-1]} tokens, and a grid of {grid_size[0]}x{grid_size[1]} with"
+            f"Attention weights are of {weights.shape[-2]} tokens, and a grid of {grid_size[0]}x{grid_size[1]} with"
             f" {num_class_tokens} class tokens has {expected}: look at images of the size that the network is for."
         )
     first = num_class_tokens
     weights = weights[..., first:, first:].float()
-    # Sparse weights may be on class tokens alone: such a position looks at itself.
-    sees_none = weights.sum(dim=-1, keepdim=True) == 0
-    weights = torch.where(sees_none, torch.eye(expected - first, device=weights.device), weights)
+    positions, keys = (positions_of(grid_size, stride).to(weights.device) for stride in (1, key_stride))
+    # Sparse weights may be on class tokens alone: such a position looks at its own key, or the one nearest to it.
+    own = F.one_hot(torch.cdist(positions, keys).argmin(dim=1), len(keys)).to(weights.dtype)
+    weights = torch.where(weights.sum(dim=-1, keepdim=True) == 0, own, weights)
     weights = weights / weights.sum(dim=-1, keepdim=True)
-    rows, columns = (torch.arange(side, dtype=torch.float32, device=weights.device) for side in grid_size)
-    positions = torch.cartesian_prod(rows, columns)  # (positions, 2)
-    means = weights @ positions  # (images, heads, positions, 2)
+    means = weights @ keys  # (images, heads, positions, 2)
     mean = means.mean(dim=(0, 1))
-    squares = (weights.mean(dim=(0, 1)) @ positions.square()).sum(dim=1) - mean.square().sum(dim=1)
+    squares = (weights.mean(dim=(0, 1)) @ keys.square()).sum(dim=1) - mean.square().sum(dim=1)
     return Interactions(
         arrows=mean - positions,
         sizes=squares.clamp(min=0).sqrt(),
         spread_over_heads=root_mean_square(means.mean(dim=0) - mean),
         spread_over_images=root_mean_square(means.mean(dim=1) - mean),
     )
+
+
+def positions_of(grid_size: tuple[int, int], stride: int) -> torch.Tensor:
+    """Return row and column of every position of a grid, or of each that a stride leaves, `(positions, 2)`."""
+    rows, columns = (torch.arange(0, side, stride, dtype=torch.float32) for side in grid_size)
+    return torch.cartesian_prod(rows, columns)
 
 
 def root_mean_square(differences: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers.utils import logging as transformers_logging
 
 from ..data.decoding import UnreadableImage, decode
-from ..demo.mechanism import Network, as_seen, has_stages, load_network, rollout_of
+from ..demo.mechanism import Network, as_seen, has_stages, key_stride_of, load_network, rollout_of
 from ..errors import first_line
 from ..evaluation.attention_quantities import Interactions, attention_entropy, interactions
 from ..evaluation.grad_cam import grad_cam
@@ -23,7 +23,7 @@ MAX_IMAGES = 64  # whose weights are held at once
 
 @dataclass
 class AttendingLayer:
-    """A layer that attends, and its weights for the images, `(images, heads, tokens, tokens)`.
+    """A layer that attends, and its weights for the images, `(images, heads, queries, keys)`.
 
     Where it cuts maps into windows, they are those of the mean window.
     """
@@ -38,6 +38,11 @@ class AttendingLayer:
         return tuple(self.mixer.grid_size)
 
     @property
+    def key_stride(self) -> int:
+        """Positions between keys, along rows and columns."""
+        return key_stride_of(self.mixer)
+
+    @property
     def num_class_tokens(self) -> int:
         """Tokens before the positions."""
         return getattr(self.mixer, "num_class_tokens", 0)
@@ -45,7 +50,7 @@ class AttendingLayer:
     @property
     def interactions(self) -> Interactions:
         """Where its positions look."""
-        return interactions(self.weights, self.grid_size, self.num_class_tokens)
+        return interactions(self.weights, self.grid_size, self.num_class_tokens, self.key_stride)
 
 
 @dataclass
@@ -58,7 +63,8 @@ class Explanation:
         answers: the label and the probability of the likeliest class of each image; empty without a classifier.
         rollout: `(images, rows, columns)` of the class token or, where there is none, the mean position; None where
             layers attend among different tokens.
-        class_maps: of a classifier with stages, Grad-CAM of each stage, `(images, height, width)`.
+        class_maps: of a classifier with stages, Grad-CAM of the stem and of each stage whose map reaches the answer,
+            `(images, height, width)`.
     """
 
     images: list[Image.Image]

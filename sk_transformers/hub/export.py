@@ -68,7 +68,7 @@ def check_exportable(model: PreTrainedModel) -> None:
     """Raise TypeError unless the model's code can travel with it."""
     if not is_ours(model):
         raise TypeError(
-            f"export takes an SKViT, SKCaiT, SKFormer or SKSwin model, not {type(model).__name__}:"
+            f"export takes an SKViT, SKCaiT, SKFormer, SKSwin or SKCvT model, not {type(model).__name__}:"
             " unwrap it from DistributedDataParallel, torch.compile or PEFT first."
         )
 

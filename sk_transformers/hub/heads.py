@@ -88,7 +88,7 @@ def export_head(model: PreTrainedModel, image_processor: BaseImageProcessor, fol
     folder, backbone, auto_classes = Path(folder), find_backbone(model), find_auto_classes(model)
     if backbone is None or not auto_classes:
         raise TypeError(
-            "export_head takes a model of transformers over an SKViT, SKFormer or SKSwin backbone, not"
+            "export_head takes a model of transformers over an SKViT, SKFormer, SKSwin or SKCvT backbone, not"
             f" {type(model).__name__}: networks of this package are for export."
         )
     register_auto_classes()

@@ -40,11 +40,21 @@ def split_heads(tokens: torch.Tensor, num_heads: int) -> torch.Tensor:
     return tokens.unflatten(2, (num_heads, -1)).transpose(1, 2)
 
 
-def scale(query: torch.Tensor, temperature: torch.Tensor | None) -> tuple[torch.Tensor, float]:
+def project(mixer: Any, name: str, hidden_states: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
+    """Return the mixer's queries, keys or values, `(batch, num_heads, tokens, head_dim)`, by `name`: q, k or v.
+
+    Where there is a convolution before the projection, keys and values are fewer if it has a stride.
+    """
+    convolution = mixer.convolutions
+    hidden_states = hidden_states if convolution is None else convolution[name](hidden_states, grid_size)
+    return split_heads(getattr(mixer, f"{name}_proj")(hidden_states), mixer.options.num_heads)
+
+
+def scale(mixer: Any, query: torch.Tensor) -> tuple[torch.Tensor, float]:
     """Return the query and the scale of its logits. Kernels take a number: a trained scale goes into the query."""
-    if temperature is None:
-        return query, query.shape[-1] ** -0.5
-    return query * temperature.exp().to(query.dtype), 1.0
+    if mixer.temperature is None:
+        return query, mixer.options.scaling
+    return query * mixer.temperature.exp().to(query.dtype), 1.0
 
 
 def wants_reference(

@@ -29,6 +29,12 @@ def map_size(maps: torch.Tensor) -> tuple[int, int]:
     return maps.shape[2], maps.shape[3]
 
 
+def strided_size(grid_size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Return the size of what a convolution of this stride makes of a map, with padding that keeps it at stride 1."""
+    height, width = grid_size
+    return (height - 1) // stride + 1, (width - 1) // stride + 1  # graphs round negative quotients another way
+
+
 def window_partition(tokens: torch.Tensor, grid_size: tuple[int, int], window: tuple[int, int]) -> torch.Tensor:
     """Cut a map into windows, padded with zeros below and on the right.
 

@@ -135,7 +135,7 @@ class SKFormerModel(StagedModel, SKFormerPreTrainedModel):
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if add_pooling_layer else None
         self.post_init()
 
-    def pool(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def pool(self, maps: torch.Tensor, class_tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         return maps, None if self.layernorm is None else self.layernorm(maps_to_tokens(maps).mean(dim=1))
 
 

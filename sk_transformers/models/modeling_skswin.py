@@ -155,7 +155,7 @@ class SKSwinModel(StagedModel, SKSwinPreTrainedModel):
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if add_pooling_layer else None
         self.post_init()
 
-    def pool(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def pool(self, maps: torch.Tensor, class_tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.layernorm is None:
             return maps, None
         if self.config.final_norm == "pooled":

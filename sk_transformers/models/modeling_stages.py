@@ -1,4 +1,4 @@
-"""What networks of stages, SKFormer and SKSwin, share: stem and stages, and the ends of classifiers and backbones."""
+"""What networks of stages share, SKFormer, SKSwin and SKCvT: stem, stages, the ends of classifiers and backbones."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,26 +13,33 @@ from .modeling_common import StaticKeyPreTrainedModel, classify, output_options
 
 
 class Stage(nn.Module):
-    """Downsampling, from the second stage on, then layers."""
+    """Downsampling, from the second stage on, then layers; a class token may join the positions before those."""
 
-    def __init__(self, downsampling: nn.Module | None, layers: Iterable[nn.Module]):
+    def __init__(
+        self, downsampling: nn.Module | None, layers: Iterable[nn.Module], class_token: nn.Module | None = None
+    ):
         super().__init__()
         self.downsampling = downsampling
+        self.class_token = class_token
         self.layers = nn.ModuleList(layers)
 
     def forward(
         self, maps: torch.Tensor, output_attentions: bool = False
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Return the map after the stage, and the attention weights of the layers that have them."""
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Return the map after the stage, its class tokens, `(batch, 0 or 1, channels)`, and the weights that exist."""
         if self.downsampling is not None:
             maps = self.downsampling(maps)
         grid_size = map_size(maps)
         hidden_states = maps_to_tokens(maps)
+        num_positions = hidden_states.shape[1]
+        if self.class_token is not None:
+            hidden_states = self.class_token(hidden_states)
+        first = hidden_states.shape[1] - num_positions
         all_attentions: tuple[torch.Tensor, ...] = ()
         for layer in self.layers:
             hidden_states, weights = layer(hidden_states, grid_size, output_attentions)
             all_attentions += () if weights is None else (weights,)
-        return tokens_to_maps(hidden_states, grid_size), all_attentions
+        return tokens_to_maps(hidden_states[:, first:], grid_size), hidden_states[:, :first], all_attentions
 
 
 class StagedModel(StaticKeyPreTrainedModel):
@@ -44,8 +51,8 @@ class StagedModel(StaticKeyPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.stem
 
-    def pool(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return `last_hidden_state` and `pooler_output`, None without a final norm, of the last stage's map."""
+    def pool(self, maps: torch.Tensor, class_tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return `last_hidden_state` and `pooler_output`, None in a backbone, of the last map and its class tokens."""
         raise NotImplementedError
 
     def forward(
@@ -79,13 +86,14 @@ class StagedModel(StaticKeyPreTrainedModel):
         maps = self.stem(pixel_values)
         all_hidden_states = (maps,) if output_hidden_states else None
         all_attentions: tuple[torch.Tensor, ...] = ()
+        class_tokens = maps.new_empty(0)
         for stage in self.stages:
-            maps, attentions = stage(maps, output_attentions)
+            maps, class_tokens, attentions = stage(maps, output_attentions)
             if all_hidden_states is not None:
                 all_hidden_states += (maps,)
             all_attentions += attentions
 
-        last_hidden_state, pooled = self.pool(maps)
+        last_hidden_state, pooled = self.pool(maps, class_tokens)
         outputs = BaseModelOutputWithPooling(
             last_hidden_state=last_hidden_state,
             pooler_output=pooled,

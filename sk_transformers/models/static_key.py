@@ -28,13 +28,14 @@ from .attention import (
     attend_from_neighborhoods,
     check_tokens,
     mix_windows,
+    project,
     scale,
-    split_heads,
     wants_reference,
 )
 from .attention_bias import build_attention_bias, logit_mask
 from .attention_options import AttentionOptions
-from .grids import KERNEL_SIZE, ResizedKeys, window_partition
+from .conv_projection import build_convolutions
+from .grids import KERNEL_SIZE, ResizedKeys, strided_size, window_partition
 from .reference import conv_static_key_logits, softmax_attention, static_key_logits
 from .rotary import rotate
 from .talking_heads import build_talking_heads
@@ -54,6 +55,7 @@ class SelfAttention(nn.Module):
         self.temperature = nn.Parameter(torch.empty(1)) if options.learned_temperature else None
         self.attention_bias = build_attention_bias(options)
         self.talking_heads = build_talking_heads(options)
+        self.convolutions = build_convolutions(options, "qkv")
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -80,12 +82,10 @@ class SelfAttention(nn.Module):
         """
         options, grid_size = self.options, grid_size or self.grid_size
         check_tokens(self, hidden_states, grid_size)
-        query = split_heads(self.q_proj(hidden_states), options.num_heads)  # (batch, heads, tokens, head_dim)
-        key = split_heads(self.k_proj(hidden_states), options.num_heads)
-        value = split_heads(self.v_proj(hidden_states), options.num_heads)
+        query, key, value = (project(self, name, hidden_states, grid_size) for name in "qkv")
         if options.rope_theta is not None:
             query, key = rotate(grid_size, self.num_class_tokens, options.rope_theta, query, key)
-        query, scaling = scale(query, self.temperature)
+        query, scaling = scale(self, query)
         mask = logit_mask(self, mask, grid_size, value)
         normalization = options.attention_normalization
         output, weights = attend(
@@ -105,13 +105,14 @@ class StaticKeyAttention(nn.Module):
         self.v_proj = nn.Linear(width, inner_size, bias=bias)
         self.o_proj = nn.Linear(inner_size, width, bias=options.output_bias)
         self.temperature = nn.Parameter(torch.empty(1)) if options.learned_temperature else None
-        (rows, columns), (height, width) = options.key_windows or (1, 1), options.grid_size
+        (rows, columns), (height, width) = options.key_windows or (1, 1), options.key_grid_size
         self.key_grid_size = (rows * height, columns * width)
         num_keys = options.num_class_tokens + rows * height * columns * width
         self.key = nn.Parameter(torch.empty(options.num_heads, num_keys, options.head_dim))
         self.resized_keys = ResizedKeys(self.key_grid_size, options.num_class_tokens)
         self.attention_bias = build_attention_bias(options)
         self.talking_heads = build_talking_heads(options)
+        self.convolutions = build_convolutions(options, "qv")
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -137,15 +138,16 @@ class StaticKeyAttention(nn.Module):
         check_tokens(self, hidden_states, grid_size)
         if options.static_key_resolution == "window" and grid_size != self.grid_size:
             return mix_windows(self, hidden_states, grid_size, output_attentions, implementation)
-        query = split_heads(self.q_proj(hidden_states), options.num_heads)  # (batch, heads, tokens, head_dim)
+        query = project(self, "q", hidden_states, grid_size)  # (batch, heads, tokens, head_dim)
         if options.rope_theta is not None:
             (query,) = rotate(grid_size, self.num_class_tokens, options.rope_theta, query)
-        value = split_heads(self.v_proj(hidden_states), options.num_heads)
+        value = project(self, "v", hidden_states, grid_size)
         if options.key_windows is not None:
             key = self.window_keys(grid_size, windows, value.shape[0])
         else:
-            (key,) = self.resized_keys(self.static_keys(), grid_size)  # (heads, tokens, head_dim): no image is in it
-        query, scaling = scale(query, self.temperature)
+            # (heads, keys, head_dim): no image is in it
+            (key,) = self.resized_keys(self.static_keys(), strided_size(grid_size, options.key_stride))
+        query, scaling = scale(self, query)
         mask = logit_mask(self, mask, grid_size, value)
         normalization = options.attention_normalization
         output, weights = attend(
@@ -176,14 +178,16 @@ class ConvStaticKeyAttention(nn.Module):
         self.q_proj = nn.Linear(width, inner_size, bias=bias) if options.query_projection else nn.Identity()
         self.v_proj = nn.Linear(width, inner_size, bias=bias)
         self.o_proj = nn.Linear(inner_size, width, bias=options.output_bias)
+        self.key_grid_size = options.key_grid_size
         rows, has_class = (options.num_heads, options.num_positions), options.num_class_tokens > 0
         self.key = nn.Parameter(torch.empty(*rows, options.head_dim * KERNEL_SIZE**2))
         self.key_bias = nn.Parameter(torch.empty(rows))
         self.class_key = nn.Parameter(torch.empty(*rows, options.head_dim)) if has_class else None
         self.temperature = nn.Parameter(torch.empty(1)) if options.learned_temperature and has_class else None
-        self.resized_keys = ResizedKeys(options.grid_size, options.num_class_tokens)
+        self.resized_keys = ResizedKeys(self.key_grid_size, options.num_class_tokens)
         self.attention_bias = build_attention_bias(options)
         self.talking_heads = build_talking_heads(options)
+        self.convolutions = build_convolutions(options, "qv")
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -211,16 +215,17 @@ class ConvStaticKeyAttention(nn.Module):
         check_tokens(self, hidden_states, grid_size)
         if options.static_key_resolution == "window" and grid_size != self.grid_size:
             return mix_windows(self, hidden_states, grid_size, output_attentions, implementation)
-        query = split_heads(self.q_proj(hidden_states), options.num_heads)  # (batch, heads, tokens, head_dim)
+        query = project(self, "q", hidden_states, grid_size)  # (batch, heads, tokens, head_dim)
         if options.rope_theta is not None:
             (query,) = rotate(grid_size, self.num_class_tokens, options.rope_theta, query)
-        value = split_heads(self.v_proj(hidden_states), options.num_heads)
-        key, key_bias, *class_key = self.resized_keys(self.static_keys(), grid_size)
+        value = project(self, "v", hidden_states, grid_size)
+        key_grid_size = strided_size(grid_size, options.key_stride)
+        key, key_bias, *class_key = self.resized_keys(self.static_keys(), key_grid_size)
         mask = logit_mask(self, mask, grid_size, value)
         first = options.num_class_tokens
         grid_query = query[:, :, first:]
-        class_query, class_scaling = scale(query[:, :, :first], self.temperature)
-        scaling = 1.0 if options.learned_temperature else options.head_dim**-0.5
+        class_query, class_scaling = scale(self, query[:, :, :first])
+        scaling = 1.0 if options.learned_temperature else options.scaling
         normalization, talking_heads = options.attention_normalization, self.talking_heads
         if wants_reference(implementation, output_attentions, normalization, talking_heads):
             logits = conv_static_key_logits(grid_query, key, key_bias, grid_size) * scaling

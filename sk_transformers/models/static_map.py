@@ -27,6 +27,8 @@ class StaticMap(nn.Module):
 
     def __init__(self, options: AttentionOptions):
         super().__init__()
+        if options.conv_kernel_size is not None:
+            raise ValueError("A static map has no convolutions before its projections: leave conv_kernel_size out.")
         self.options, self.grid_size, self.num_class_tokens = options, options.grid_size, options.num_class_tokens
         self.v_proj = nn.Linear(options.hidden_size, options.inner_size, bias=options.qkv_bias)
         self.o_proj = nn.Linear(options.inner_size, options.hidden_size, bias=options.output_bias)

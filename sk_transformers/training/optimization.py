@@ -11,7 +11,7 @@ from torch import nn
 from .options import PARAMETER_KINDS, OptimizationOptions, ScheduleOptions
 
 LAYER = re.compile(r"(?:stages\.(\d+)\.)?(?<!_)layers\.(\d+)\.")  # not those of a class token, a part of the head
-STAGE = re.compile(r"stages\.(\d+)\.downsampling\.")
+STAGE = re.compile(r"stages\.(\d+)\.(?:downsampling|class_token)\.")
 EMBEDDINGS = ("embeddings.", "stem.")
 
 
@@ -31,7 +31,7 @@ def kind_of(name: str, parameter: nn.Parameter) -> str:
 def layer_indices(model: nn.Module) -> tuple[dict[str, int], int]:
     """Return each parameter's distance from the image: 0 for embeddings and stem, then 1, 2, ... for the layers.
 
-    A stage's downsampling goes with its first layer, the final norm and the head with the highest index.
+    A stage's downsampling and class token go with its first layer, the final norm and the head with the highest index.
 
     Returns:
         The index of every parameter by name, and the highest index.

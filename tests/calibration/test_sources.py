@@ -97,7 +97,7 @@ def test_the_folder_holds_the_error_that_it_states(images, tmp_path, monkeypatch
     assert stated / 3 < error < 3 * stated  # other images
 
 
-@pytest.mark.parametrize("name", ["caformer-nano", "swin-nano"])
+@pytest.mark.parametrize("name", ["caformer-nano", "swin-nano", "cvt-nano"])
 def test_networks_of_stages_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} is a sk.*, which has one mixer for all layers of a stage"):
         check_attention(name, create_config(name))

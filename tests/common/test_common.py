@@ -14,6 +14,9 @@ from transformers.models.auto import modeling_auto
 from sk_transformers import (
     SKCaiTForImageClassification,
     SKCaiTModel,
+    SKCvTBackbone,
+    SKCvTForImageClassification,
+    SKCvTModel,
     SKFormerBackbone,
     SKFormerForImageClassification,
     SKFormerModel,
@@ -27,7 +30,7 @@ from sk_transformers import (
 )
 from sk_transformers.models.configuration_checks import ATTENTION_MIXER_NAMES, TOKEN_MIXER_NAMES
 
-from ..support.small_models import CAITS, FORMERS, SWINS, VITS, small_config
+from ..support.small_models import CAITS, CVTS, FORMERS, SWINS, VITS, small_config
 from .suite import import_suite
 
 pytestmark = pytest.mark.slow
@@ -50,11 +53,13 @@ NAMES = (
     "skswin",
     "separate-swin",
     "cskswin",
+    "cskcvt",
 )
 SKVIT = (SKViTModel, SKViTForImageClassification, SKViTBackbone)
 SKCAIT = (SKCaiTModel, SKCaiTForImageClassification)  # which has no backbone
 SKFORMER = (SKFormerModel, SKFormerForImageClassification, SKFormerBackbone)
 SKSWIN = (SKSwinModel, SKSwinForImageClassification, SKSwinBackbone)
+SKCVT = (SKCvTModel, SKCvTForImageClassification, SKCvTBackbone)
 AUTO_CLASSES = (  # where the suite looks up what a class is
     modeling_auto.MODEL_MAPPING_NAMES,
     modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
@@ -95,6 +100,8 @@ class SmallModel:
         if attending:
             _, (height, width), self.num_attention_heads = attending[0]
             self.seq_length = height * width + getattr(config, "num_prefix_tokens", 0)
+            stride = config.key_strides[0] if hasattr(config, "key_strides") else 1
+            self.key_length = self.seq_length // stride**2
 
     def get_config(self) -> PretrainedConfig:
         return small_config(self.name)
@@ -176,7 +183,7 @@ class BackboneTests(suite["test_backbone_common"].BackboneTesterMixin):
 
 def add_tests(name: str) -> None:
     """Define the test classes of a row of `small_models`."""
-    families = ((VITS, SKVIT), (CAITS, SKCAIT), (FORMERS, SKFORMER), (SWINS, SKSWIN))
+    families = ((VITS, SKVIT), (CAITS, SKCAIT), (FORMERS, SKFORMER), (SWINS, SKSWIN), (CVTS, SKCVT))
     classes = next(found for rows, found in families if name in rows)
     model, classifier, *backbones = classes
     title = name.title().replace("-", "")

@@ -17,6 +17,7 @@ from sk_transformers.evaluation.attention_quantities import rollout_of_positions
 from sk_transformers.evaluation.grad_cam import grad_cam
 from sk_transformers.hub.export import export
 
+from ..support.small_models import small_model
 from .conftest import PROCESSOR
 
 
@@ -114,6 +115,23 @@ def test_the_brightest_position_is_the_largest_weight_and_uniform_weights_are_di
     assert np.unravel_index(cells.argmax(), (4, 4)) == (1, 2)
     even = np.asarray(attention_picture(Image.new("RGB", (32, 32)), np.full((4, 4), 1 / 16), None)).sum(axis=2)
     assert even.max() < cells.max() / 2
+
+
+def test_a_cvts_weights_lie_on_the_grid_of_its_keys(digits, tmp_path):
+    image = Image.open(digits[0])
+    network = load_network(export(small_model("cskcvt"), PROCESSOR, tmp_path / "repo"))
+    reading = read(network, image)
+    with torch.no_grad():
+        expected = network.model(pixel_values(image), output_attentions=True).attentions
+    first, last = reading.layers
+    grid, _ = first.weights_of_position(head=1, row=2, column=7)  # of 8x8, with keys of 4x4
+    np.testing.assert_allclose(grid, expected[0][0, 0, 2 * 8 + 7].view(4, 4), rtol=2e-3)
+    grid, on_class_token = last.weights_of_class_token(head=2)
+    np.testing.assert_allclose([on_class_token, *grid.ravel()], expected[1][0, 1, 0], rtol=2e-3)
+    assert first.key_colors(0).shape == (4, 4, 3) and last.key_colors(1).shape == (2, 2, 3)
+    assert reading.evidence.map.shape == (8, 8) and "stage 1" in reading.evidence.title
+    page = attention_html([network], [reading], 1, 0, (0.9, 0.9))
+    assert page.count("<img") == 1
 
 
 def test_labels_cannot_become_markup():

@@ -78,6 +78,15 @@ def test_interactions_of_attention_to_itself_and_to_all(num_class_tokens):
     torch.testing.assert_close(everywhere.sizes, torch.full((15,), radius))
 
 
+def test_interactions_where_keys_are_fewer_than_queries():
+    nearest = torch.tensor([[0, 0, 1, 1, 2], [0, 1, 1, 2, 2]])  # of five positions in a row, of keys at 0, 2 and 4
+    weights = torch.nn.functional.one_hot(nearest, 3).float()[None]
+    found = interactions(weights, (1, 5), key_stride=2)
+    expected = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0])
+    torch.testing.assert_close(found.arrows[:, 1], expected)  # one head looks left, one right
+    torch.testing.assert_close(found.sizes, torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0]))
+
+
 def test_spreads_tell_heads_from_images():
     left, right = torch.zeros(1, 3, 3), torch.zeros(1, 3, 3)
     left[..., 0], right[..., 2] = 1, 1  # all look at the first, or at the last, of three positions in a row

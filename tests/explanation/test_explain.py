@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -69,6 +70,17 @@ def test_a_swin_is_explained_by_its_mean_window(name, tmp_path, photos):
     layers = json.loads((tmp_path / "out" / "explanation.json").read_text())["layers"]
     assert [layer["layer"] for layer in layers] == [f"stage {s}, layer {n}" for s in (1, 2) for n in (1, 2)]
     assert all(layer["grid"] == [4, 4] for layer in layers)
+
+
+def test_a_cvt_is_explained_by_its_fewer_keys(tmp_path, photos):
+    source = repo(tmp_path / "cvt", small_model("cskcvt"))
+    main([source, *photos, "-o", str(tmp_path / "out")])
+    layers = json.loads((tmp_path / "out" / "explanation.json").read_text())["layers"]
+    assert [layer["grid"] for layer in layers] == [[8, 8], [4, 4]]
+    assert layers[1]["largest_entropy"] == pytest.approx(np.log(2 * 2 + 1))
+    found = look_into(load_network(source), [Image.open(file) for file in photos])
+    # The class token reads the second stage's map: the answer is made of it, and not of what is left of the map.
+    assert [tuple(maps.shape) for maps in found.class_maps] == [(2, 8, 8)] * 2
 
 
 def test_features_have_no_classes(tmp_path, photos):

@@ -45,9 +45,7 @@ def load_elsewhere(repo, work, script="load_repo.py"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["cskvit-small-data", "skvit-mean", "cskaformer", "window-former", "separate-swin", "skcait"]
-)
+@pytest.mark.parametrize("name", ["cskvit-small-data", "skvit-mean", "cskaformer", "separate-swin", "skcait", "cskcvt"])
 def test_repo_loads_without_this_package(name, tmp_path):
     model = labelled_model(name)
     repo = export(model, processor_for(model.config), tmp_path / "repo")

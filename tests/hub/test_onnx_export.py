@@ -53,6 +53,7 @@ SHALLOW = {"depths": [1, 1, 1, 1]}
         ("skaformer", SHALLOW),
         ("cskaformer", SHALLOW),
         ("separate-swin", {"depths": [2, 1]}),
+        ("cskcvt", {}),
         ("cait", {"num_hidden_layers": 1}),
         ("authors-cait", {}),
     ],
@@ -133,6 +134,8 @@ def assert_refused(file, size):
         ("skcait", (16, 16)),
         ("skaformer", (64, 64)),
         ("map-norm-former", (64, 64)),
+        ("cskcvt", (32, 32)),
+        ("cvt", (1, 1)),
     ],
 )
 def test_smallest_image_where_something_belongs_to_a_grid(name, size):

@@ -3,6 +3,8 @@
 from sk_transformers import (
     SKCaiTConfig,
     SKCaiTForImageClassification,
+    SKCvTConfig,
+    SKCvTForImageClassification,
     SKFormerConfig,
     SKFormerForImageClassification,
     SKSwinConfig,
@@ -105,7 +107,12 @@ SWINS = {
         "qkv_bias": False,
     },
 }  # fmt: skip
-ALL = [*VITS, *CAITS, *FORMERS, *SWINS]
+CVTS = {
+    "skcvt": {"token_mixers": "static_key"},
+    "cskcvt": {"token_mixers": ["static_key", "conv_static_key"]},
+    "cvt": {"token_mixers": "attention", "logit_scale": "width", "hidden_act": "quick_gelu"},
+}
+ALL = [*VITS, *CAITS, *FORMERS, *SWINS, "cskcvt"]
 
 
 def small_config(name: str, **overrides):
@@ -123,6 +130,12 @@ def small_config(name: str, **overrides):
             "window_size": 4, "num_labels": 3,
         }  # fmt: skip
         return SKSwinConfig(**{**sizes, **SWINS[name], **overrides})
+    if name in CVTS:
+        sizes = {
+            "image_size": 32, "patch_sizes": [5, 3], "patch_strides": [4, 2], "patch_paddings": [2, 1],
+            "depths": [1, 1], "hidden_sizes": [16, 32], "head_dim": 8, "mlp_ratio": 2, "num_labels": 3,
+        }  # fmt: skip
+        return SKCvTConfig(**{**sizes, **CVTS[name], **overrides})
     sizes = {
         "image_size": 64, "depths": [1, 2, 1, 1], "hidden_sizes": [16, 16, 32, 32], "head_dim": 8, "num_labels": 3,
     }  # fmt: skip
@@ -137,5 +150,6 @@ def small_model(name: str, **overrides):
         SKCaiTConfig: SKCaiTForImageClassification,
         SKFormerConfig: SKFormerForImageClassification,
         SKSwinConfig: SKSwinForImageClassification,
+        SKCvTConfig: SKCvTForImageClassification,
     }
     return classes[type(config)](config).eval()

@@ -59,6 +59,18 @@ def test_every_parameter_is_optimized_once(name, layer_decay):
             },
         ),
         (
+            "skcvt-nano",
+            {
+                "skcvt.stem.projection.weight": 0,
+                "skcvt.stages.0.layers.0.mixer.convolutions.q.depthwise.weight": 1,
+                "skcvt.stages.1.downsampling.projection.weight": 2,
+                "skcvt.stages.2.class_token.cls_token": 3,
+                "skcvt.stages.2.layers.1.mixer.convolutions.v.batchnorm.weight": 4,
+                "skcvt.layernorm.bias": 5,
+                "classifier.weight": 5,
+            },
+        ),
+        (
             ("skswin-nano", {"depths": [2, 1, 1]}),
             {
                 "skswin.stem.projection.weight": 0,

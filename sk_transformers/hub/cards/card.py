@@ -46,6 +46,7 @@ KINDS = {
     "skcait": "a Vision Transformer with class attention (CaiT)",
     "skformer": "a four-stage hybrid (MetaFormer)",
     "skswin": "a Swin Transformer",
+    "skcvt": "a convolutional Vision Transformer (CvT)",
 }  # by model type
 MAX_NAMED_CLASSES = 20  # more names than that are for config.json
 

@@ -86,7 +86,10 @@ def _stages(model: PreTrainedModel) -> list[tuple[str, str, str, str]]:
         grid, channels = config.grid_sizes[stage], config.hidden_sizes[stage]
         keys = _keys(mixers[first_layer : first_layer + depth]) if mixer in STATIC_MIXERS else ""
         first_layer += depth if mixer in STATIC_MIXERS else 0
-        rows += _row(f"stage {stage + 1}", f"{grid[0]} x {grid[1]} x {channels}", mixer, depth, keys)
+        positions = f"{grid[0]} x {grid[1]}"
+        if hasattr(config, "class_tokens") and config.class_tokens[stage]:
+            positions = f"({positions} + {config.class_tokens[stage]})"
+        rows += _row(f"stage {stage + 1}", f"{positions} x {channels}", mixer, depth, keys)
     return rows
 
 
@@ -126,4 +129,4 @@ def _static_mixers(model: PreTrainedModel) -> list:
 
 def _keys(mixers: list) -> str:
     heads, positions, channels = mixers[0].static_keys()[0].shape
-    return f"{heads} heads, {positions} keys of {channels}"
+    return f"{heads} head{'s' if heads > 1 else ''}, {positions} keys of {channels}"
