@@ -183,7 +183,8 @@ def check_no_other_head(name: str) -> None:
         )
     if any(architecture.endswith("ForObjectDetection") for architecture in architectures):
         raise ValueError(
-            f"model {name} is a detector, expected a classifier: evaluate takes it with --problem_type detection."
+            f"model {name} is a detector, expected a classifier: predict takes it with --objects, and evaluate with"
+            " --problem_type detection."
         )
 
 

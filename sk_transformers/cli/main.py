@@ -14,7 +14,7 @@ COMMANDS = {
     "train-segmentation": "train or fine-tune a semantic segmenter on images and masks",
     "train-detection": "train or fine-tune a detector on images with COCO's JSON",
     "evaluate": "measure a classifier on labeled images, a segmenter on masks, or a detector on objects",
-    "predict": "write a table of the classes, or the features, of image files, or their masks",
+    "predict": "write a table of the classes or features of image files, or their masks or objects",
     "explain": "draw what a trained network looks at in images",
     "convert": "turn a checkpoint of timm, transformers or the authors into a repo folder",
     "calibrate": "give static keys or maps to a trained Vision Transformer",

@@ -18,5 +18,6 @@ plots                 confusion, classes, reliability and robustness
 onnx                  the same for exports to ONNX
 predict_files         classes or features of image files that have no labels
 mask_files            masks of image files, as PNG
+object_files          objects of image files, as COCO's JSON
 prediction_table      their table, written so that a stopped run can go on
 """

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..options import non_negative_int, option, positive_int
+from ..options import fraction, non_negative_int, option, positive_int
 
 SEVERITIES = [1, 2, 3, 4, 5]
 
@@ -49,7 +49,7 @@ class PredictionOptions:
     """What is written of each image, and how it is computed.
 
     Raises:
-        ValueError: if masks and features are both asked for, or of a graph what it does not do.
+        ValueError: if two of masks, objects and features are asked for, or of a graph what it does not do.
     """
 
     top_k: int = option(5, "classes of each image, the likeliest or largest first", type=positive_int)
@@ -59,6 +59,8 @@ class PredictionOptions:
         "folder for a segmenter's masks, PNG files of class numbers; the table has the classes of most pixels",
         metavar="FOLDER",
     )
+    objects: bool = option(False, "write what a detector finds as COCO's JSON, to an output that ends in .json")
+    min_score: float = option(0.5, "objects of a lower score are left out", type=fraction)
     batch_size: int = option(16, "images that go through the model at once", type=positive_int)
     num_workers: int = option(0, "processes that load images", type=non_negative_int)
     mixed_precision: Literal["no", "fp16", "bf16"] = option("no", choices=["no", "fp16", "bf16"])
@@ -70,8 +72,10 @@ class PredictionOptions:
     quantized: bool = option(False, "take the graph in 8 bits")
 
     def __post_init__(self) -> None:
-        if self.masks is not None and self.embeddings:
-            raise ValueError("--masks and --embeddings are both given: leave one out.")
+        asked = {"masks": self.masks is not None, "objects": self.objects, "embeddings": self.embeddings}
+        both = [name for name, is_asked in asked.items() if is_asked]
+        if len(both) > 1:
+            raise ValueError(f"--{both[0]} and --{both[1]} are both given: leave one out.")
         if self.runtime == "torch":
             if self.quantized:
                 raise ValueError("--quantized is a graph's: take it with --runtime onnxruntime or openvino.")
@@ -79,6 +83,7 @@ class PredictionOptions:
         beyond = {
             "--embeddings": self.embeddings,
             "--masks": self.masks is not None,
+            "--objects": self.objects,
             "--mixed_precision": self.mixed_precision != "no",
         }
         for name, given in beyond.items():

@@ -1,4 +1,4 @@
-"""Labels, features or masks of image files, from the options of `sk-transformers predict` to a table."""
+"""Labels, features, masks or objects of image files, from the options of `sk-transformers predict` to a table."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -18,14 +18,24 @@ from transformers.utils import logging as transformers_logging
 from ..data.decoding import UnreadableImage, decode
 from ..data.fingerprint import digest
 from ..data.listing import list_folder
-from ..data.loaders import leave_signals
-from ..data.transforms import Transform, eval_transform
+from ..data.loaders import leave_signals, stack_filled
+from ..data.objects import coco_masks
+from ..data.transforms import detection_inputs, eval_transform
 from ..devices import use_all_cores
 from ..errors import first_line
 from ..files import check_free
 from ..hub.graph_runtimes import load_graph_classifier
-from ..pretrained import class_probabilities, load_base_model, load_classifier, load_segmenter
+from ..models.detection import find_instances
+from ..pretrained import (
+    class_names,
+    class_probabilities,
+    load_base_model,
+    load_classifier,
+    load_detector,
+    load_segmenter,
+)
 from .mask_files import largest_classes, mask_names, predict_mask, save_mask
+from .object_files import describe_objects, write_coco
 from .options import PredictionOptions
 from .prediction_table import CHUNK, PredictionTable
 
@@ -33,11 +43,14 @@ Row = dict[str, Any]
 
 
 class Opened(NamedTuple):
-    """An image as a model takes it, `(channels, height, width)`, its own `(height, width)`, and its file's position."""
+    """An image as a model takes it, `(channels, height, width)`, its own `(height, width)`, its file's position, and
+    for a detector `pixel_mask`, `(height, width)`.
+    """
 
     pixel_values: torch.Tensor
     size: tuple[int, int]
     position: int
+    pixel_mask: torch.Tensor | None = None
 
 
 Answer = Callable[[nn.Module, torch.Tensor, list[Opened]], list[Row]]  # of a batch of images
@@ -59,7 +72,7 @@ def predict_files(model: str, inputs: Sequence[str], output: str, options: Predi
     Args:
         model: a repo folder, a Hub id or the name of a trained network of the zoo.
         inputs: files, and folders of which every file is taken.
-        output: the table, `.csv`, `.jsonl` or `.parquet`; it must not exist.
+        output: the table, `.csv`, `.jsonl` or `.parquet`, or of objects `.json`; it must not exist.
         options: what is written, and how it is computed.
 
     Returns:
@@ -90,7 +103,7 @@ def predict_files(model: str, inputs: Sequence[str], output: str, options: Predi
     own = missing[accelerator.process_index :: accelerator.num_processes]
     batches = [batch for chunk in own for batch in batches_of(chunk, len(files), options.batch_size)]
     loader = DataLoader(
-        ImageFiles(files, eval_transform(processor)),
+        ImageFiles(files, detection_inputs(processor) if options.objects else eval_transform(processor)),
         batch_sampler=batches,
         num_workers=options.num_workers,
         collate_fn=list,
@@ -109,7 +122,10 @@ def predict_files(model: str, inputs: Sequence[str], output: str, options: Predi
                 rows = []
             bar.advance(task, len(batch))
     accelerator.wait_for_everyone()
-    return Summary(len(files), table.finish()) if accelerator.is_main_process else None
+    if not accelerator.is_main_process:
+        return None
+    write = partial(write_coco, classes=class_names(network.config)) if options.objects else None
+    return Summary(len(files), table.finish(write))
 
 
 class Listed(NamedTuple):
@@ -155,7 +171,7 @@ def batches_of(chunk: int, num_files: int, batch_size: int) -> list[list[int]]:
 class ImageFiles(Dataset):
     """Images as a model takes them, or as a text the reason why one is unreadable."""
 
-    def __init__(self, files: list[Listed], transform: Transform) -> None:
+    def __init__(self, files: list[Listed], transform: Callable[..., Any]) -> None:
         self.files, self.transform = files, transform
 
     def __getitem__(self, index: int) -> Opened | str:
@@ -167,7 +183,9 @@ class ImageFiles(Dataset):
                 image = decode(file)
         except (UnreadableImage, OSError) as error:
             return first_line(error)
-        return Opened(self.transform(image), (image.height, image.width), index)
+        made = self.transform(image)
+        inputs = made if isinstance(made, dict) else {"pixel_values": made}
+        return Opened(size=(image.height, image.width), position=index, **inputs)
 
 
 def answer_batch(network: nn.Module, examples: list[Opened | str], answer: Answer, device: torch.device) -> list[Row]:
@@ -175,7 +193,7 @@ def answer_batch(network: nn.Module, examples: list[Opened | str], answer: Answe
     readable = [example for example in examples if isinstance(example, Opened)]
     answers = iter(())
     if readable:
-        answers = iter(answer(network, torch.stack([image.pixel_values for image in readable]).to(device), readable))
+        answers = iter(answer(network, stack_filled([image.pixel_values for image in readable]).to(device), readable))
     return [
         {**next(answers), "error": None} if isinstance(example, Opened) else {"error": example} for example in examples
     ]
@@ -187,6 +205,8 @@ def choose_loader(options: PredictionOptions) -> Callable[[str], tuple[nn.Module
         return partial(load_graph_classifier, runtime=options.runtime, quantized=options.quantized)
     if options.embeddings:
         return load_base_model
+    if options.objects:
+        return load_detector
     return load_classifier if options.masks is None else load_segmenter
 
 
@@ -194,6 +214,9 @@ def choose_answer(files: list[Listed], options: PredictionOptions) -> Answer:
     """Return what makes rows of batches, and with `masks` writes them; ValueError if two would be one file."""
     if options.embeddings:
         return lambda network, pixel_values, images: features(network, pixel_values)
+    if options.objects:
+        coco_masks()  # or its absence would show after the first batch
+        return partial(write_objects, min_score=options.min_score)
     if options.masks is None:
         return lambda network, pixel_values, images: top_classes(network, pixel_values, options.top_k)
     masks = [Path(options.masks, printable(name)) for name in mask_names([file.path for file in files])]
@@ -241,6 +264,22 @@ def write_masks(
     return rows
 
 
+def write_objects(network: nn.Module, pixel_values: torch.Tensor, images: list[Opened], min_score: float) -> list[Row]:
+    """Return the objects of each image, of at least this score, as JSON.
+
+    Args:
+        network: a detector.
+        pixel_values: `(batch, channels, height, width)`.
+        images: of the batch.
+        min_score: of the objects.
+    """
+    masks = [image.pixel_mask for image in images if image.pixel_mask is not None]
+    pixel_mask = stack_filled(masks).to(pixel_values.device) if masks else None
+    sizes = [image.size for image in images]
+    found = find_instances(network(pixel_values=pixel_values, pixel_mask=pixel_mask), min_score, sizes)
+    return [{"objects": describe_objects(one, size)} for one, size in zip(found, sizes)]
+
+
 def job_of(model: str, files: list[Listed], options: PredictionOptions) -> dict[str, Any]:
     """Return what rows of two runs must have in common to stand in one table. No file is read."""
     weights = map(str, sorted(Path(model).glob("*.safetensors" if options.runtime == "torch" else "onnx/*.onnx")))
@@ -250,6 +289,8 @@ def job_of(model: str, files: list[Listed], options: PredictionOptions) -> dict[
         "files": digest(f"{file.name} {file.fault or describe(file.path)}" for file in files),
         "embeddings": options.embeddings,
         "masks": options.masks,
+        "objects": options.objects,
+        "min_score": options.min_score,
         "top_k": options.top_k,
         "mixed_precision": options.mixed_precision,
         "runtime": options.runtime,

@@ -28,11 +28,11 @@ class PredictionTable:
         job: what must be the same when a stopped run goes on.
 
     Raises:
-        ValueError: if the file's ending is none of `.csv`, `.jsonl` and `.parquet`.
+        ValueError: if the file's ending is none of the formats'.
     """
 
     def __init__(self, output: Path, job: dict[str, Any]) -> None:
-        check_format(output)
+        check_format(output, OBJECT_FORMATS if job.get("objects") else tuple(FORMATS))
         self.output, self.job = output, job
         self.parts = output.with_name(f".{output.name}.parts")
 
@@ -65,8 +65,11 @@ class PredictionTable:
         with whole_file(self._part(chunk)) as partial:
             pq.write_table(pa.table(data), partial)
 
-    def finish(self) -> int:
-        """Write the table from its chunks, remove them, and return how many of its images are unreadable."""
+    def finish(self, write: "Writer | None" = None) -> int:
+        """Write the table from its chunks, remove them, and return how many of its images are unreadable.
+
+        `write` does so in another form than the file's ending says.
+        """
         parts = sorted(self.parts.glob("*.parquet"))
         schema = max((pq.read_schema(part) for part in parts), key=len)
         unreadable = 0
@@ -79,7 +82,7 @@ class PredictionTable:
                 yield fill(table, schema)
 
         with whole_file(self.output) as partial:
-            FORMATS[self.output.suffix.lower()](partial, schema, tables())
+            (write or FORMATS[self.output.suffix.lower()])(partial, schema, tables())
         shutil.rmtree(self.parts)
         return unreadable
 
@@ -87,10 +90,10 @@ class PredictionTable:
         return self.parts / f"{chunk:08d}.parquet"
 
 
-def check_format(output: Path) -> None:
+def check_format(output: Path, formats: tuple[str, ...]) -> None:
     """Raise ValueError if a file's ending is none of the formats'."""
-    if output.suffix.lower() not in FORMATS:
-        raise ValueError(f"--output {output} ends in none of {', '.join(FORMATS)}: choose one of these formats.")
+    if output.suffix.lower() not in formats:
+        raise ValueError(f"--output {output} ends in none of {', '.join(formats)}: choose one of these formats.")
 
 
 def make_column(name: str, values: list[Any]) -> pa.Array:
@@ -148,7 +151,9 @@ def rows_of(tables: Iterator[pa.Table]) -> Iterator[dict[str, Any]]:
         yield from table.to_pylist()
 
 
-FORMATS: dict[str, Callable[[Path, pa.Schema, Iterator[pa.Table]], None]] = {
+Writer = Callable[[Path, pa.Schema, Iterator[pa.Table]], None]
+OBJECT_FORMATS = (".json",)  # see object_files.py
+FORMATS: dict[str, Writer] = {
     ".csv": write_csv,
     ".jsonl": write_jsonl,
     ".parquet": write_parquet,
