@@ -124,7 +124,8 @@ def predict_files(model: str, inputs: Sequence[str], output: str, options: Predi
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
         return None
-    write = partial(write_coco, classes=class_names(network.config)) if options.objects else None
+    config: Any = network.config
+    write = partial(write_coco, classes=class_names(config)) if options.objects else None
     return Summary(len(files), table.finish(write))
 
 
