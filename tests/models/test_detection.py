@@ -16,7 +16,7 @@ from sk_transformers.registration import AUTO_CLASSES
 from ..support.networks import drawn
 from ..support.small_models import small_config, small_model
 
-NAMES = ["skaformer", "cskaformer", "window-former", "skswin", "separate-swin"]
+NAMES = ["skaformer", "window-former", "separate-swin"]
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
