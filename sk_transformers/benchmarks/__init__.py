@@ -8,7 +8,8 @@ speed           networks and mixers beside their baselines; speed_report, the ta
 operators       what a pass spends its time on
 scaling         time and memory against image size, batch and depth
 resolution      resized static keys beside windows of them
-runtimes        networks in turns: eager, compiled, in ONNX Runtime, and there in 8 bits
+runtimes        networks in turns where they are deployed: latency, throughput, size, accuracy
+doors           how a network gets into each runtime
 probe           a linear classifier on what networks make of images
 calibration_report  tables of calibrations of a pretrained network
 trained_report  the trained networks as a table

@@ -56,7 +56,7 @@ def to_tables(figures: dict[str, Any]) -> dict[str, str]:
             tables[f"calibration {name} layers"] = to_layers_table(calibration["candidates"])
             tables[f"calibration {name} costs"] = to_costs_table(calibration["candidates"])
     for name, measured in figures["runtimes"].items():
-        tables[f"runtimes {name}"] = runtimes.to_table(runtimes.from_json(measured["timings"]))
+        tables[f"runtimes {name}"] = runtimes.to_text(measured)
     if "evaluations" in figures:
         tables["calibration accuracies"] = to_accuracies_table(figures["evaluations"])
     if "probe" in figures:

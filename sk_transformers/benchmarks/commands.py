@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import time
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from itertools import product
@@ -19,7 +20,10 @@ from .measure import DTYPES, MODES, TASKS
 if TYPE_CHECKING:  # a command imports what it needs: timm and others take seconds
     from .speed import Comparison
 
-RUNTIME_NAMES = ("eager", "compiled", "onnx", "int8")
+RUNTIME_NAMES = (
+    *("eager", "eager-bfloat16", "compiled", "aot"),
+    *("onnx", "onnx-int8", "openvino", "openvino-int8", "openvino-bfloat16"),
+)
 Add = Callable[..., argparse.Action]
 
 
@@ -63,11 +67,22 @@ def build_parser() -> argparse.ArgumentParser:
     add = command("resolution", resolution, "resized static keys beside windows of them, on images of several sizes")
     add_models(add)
     add_rounds(add)
-    add = command("runtimes", runtimes, "networks in turns: eager, compiled, in ONNX Runtime and there in 8 bits")
-    add("networks", nargs="+", metavar="NETWORK", help="names of the zoo or repo folders, the baseline first")
-    add("--runtimes", nargs="+", choices=RUNTIME_NAMES, default=list(RUNTIME_NAMES), help="int8 goes with onnx")
+    add = command(
+        "runtimes", runtimes, "networks in turns where they are deployed: AOTInductor, ONNX Runtime, OpenVINO"
+    )
+    add(
+        "networks",
+        nargs="*",
+        metavar="NETWORK",
+        help="names of the zoo, timm:NAME or repo folders, the baseline first; without one, those of the page",
+    )
+    add("--runtimes", nargs="+", choices=RUNTIME_NAMES, default=list(RUNTIME_NAMES), help="in the order of the table")
     add("--batch_sizes", nargs="+", type=positive_int, default=[1, 8], help="images in a batch")
-    add("--image_size", type=positive_int, help="pixels a side; the networks' own without it")
+    add("--image_size", type=positive_int, help="pixels a side of ours; the networks' own without it")
+    add("--latency_rounds", type=positive_int, default=50, help="rounds at batch 1, for its 99th percentile")
+    add("--cpu_time", action="store_true", help="time of the CPU: with one thread, where others use the machine")
+    add("--dataset", help="measure trained networks' accuracy on it, as sk-transformers train takes it")
+    add("--append", action="store_true", help="keep the runs that the file of the figures has")
     add_rounds(add)
     add_output(add)
     add = command("calibration", calibration, "the figures of calibrations in one file, of which the page is made")
@@ -241,22 +256,35 @@ def resolution(args: argparse.Namespace) -> None:
 
 
 def runtimes(args: argparse.Namespace) -> None:
-    """Print timings as they come, then the table; write them at the end."""
+    """Print timings as they come, and the table of each group of networks; write them after each."""
+    from ..data.options import DataOptions
     from . import runtimes
-    from .measure import describe_machine
 
-    if "int8" in args.runtimes and "onnx" not in args.runtimes:
-        raise ValueError("--runtimes int8 is compared with onnx: name that too.")
-    timings = []
-    for timing in runtimes.measure_runtimes(
-        args.networks, args.runtimes, args.batch_sizes, args.rounds, args.image_size
-    ):
-        timings.append(timing)
-        print(timing, flush=True)
-    if args.output:
-        machine = describe_machine(("torch", "transformers", "onnxruntime"))
-        write_json({"machine": machine, "provenance": provenance(), "timings": runtimes.to_json(timings)}, args.output)
-    print(f"\n{runtimes.to_table(timings)}")
+    output: Path | None = args.output
+    figures: dict[str, Any] = {"runs": []}
+    if args.append and output is not None and output.is_file():
+        figures = json.loads(output.read_text(encoding="utf-8"))
+    data = None if args.dataset is None else DataOptions(args.dataset)
+    for names in [args.networks] if args.networks else runtimes.GROUPS.values():
+        timings: list[dict[str, Any]] = []
+        machine = runtimes.describe()
+        run = {"machine": machine, "provenance": provenance(), "cpu_time": args.cpu_time, "timings": timings}
+        for timing in runtimes.measure_runtimes(
+            names,
+            args.runtimes,
+            args.batch_sizes,
+            args.rounds,
+            args.image_size,
+            args.latency_rounds,
+            data,
+            time.process_time if args.cpu_time else time.perf_counter,
+        ):
+            timings.append(vars(timing))
+            print(timing, flush=True)
+        figures["runs"].append(run)
+        if args.output:
+            write_json(figures, args.output)
+        print(f"\n{runtimes.to_text({'runs': [run]})}", flush=True)
 
 
 def calibration(args: argparse.Namespace) -> None:

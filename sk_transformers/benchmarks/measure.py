@@ -64,8 +64,10 @@ def synchronize(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def time_interleaved(works: Sequence[Work], rounds: int) -> list[list[float]]:
-    """Return the seconds of each work in each round, after a round that does not count.
+def time_interleaved(
+    works: Sequence[Work], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> list[list[float]]:
+    """Return the seconds of each work in each round by a clock, after a round that does not count.
 
     Each round runs every work once. Other load on the machine falls on all of them, so that the ratio of two times of
     one round says more than either.
@@ -73,9 +75,9 @@ def time_interleaved(works: Sequence[Work], rounds: int) -> list[list[float]]:
     seconds: list[list[float]] = [[] for _ in works]
     for _ in range(rounds + 1):
         for work, taken in zip(works, seconds):
-            start = time.perf_counter()
+            start = clock()
             work()
-            taken.append(time.perf_counter() - start)
+            taken.append(clock() - start)
     return [taken[1:] for taken in seconds]
 
 

@@ -61,4 +61,5 @@ def to_sentence(machine: dict[str, Any]) -> str:
     """Return the machine and the versions, as the line below a table."""
     amx = " with AMX" if machine["amx"] else ""
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
-    return f"{machine['cpu']}, {machine['threads']} threads, {machine['capability']}{amx}; {versions}."
+    threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
+    return f"{machine['cpu']}, {threads}, {machine['capability']}{amx}; {versions}."

@@ -1,5 +1,6 @@
 """An export to ONNX, from the options of `sk-transformers export-onnx` to the folder, and what it costs in accuracy."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ..data.labeled import load_data
 from ..data.loaders import UNREADABLE, eval_loader
 from ..data.options import DataOptions
 from ..data.transforms import eval_transform
-from ..hub.graph_runtimes import FLOAT_MODEL, QUANTIZED_MODEL, load_onnxruntime
+from ..hub.graph_runtimes import FLOAT_MODEL, QUANTIZED_MODEL, Graph, load_onnxruntime
 from ..hub.onnx_export import export_onnx
 from ..pretrained import class_names, load_classifier
 from ..registration import is_ours
@@ -65,16 +66,22 @@ def run_export(
 def measure_files(name: str, loader: DataLoader, label_map: torch.Tensor, *files: Path) -> dict[str, Any]:
     """Return under `top1` the data and the fraction of its images that the float and the quantized file get right.
 
-    Each image is read once. ValueError if none can be.
+    ValueError if none can be read.
     """
-    runs, right, images = [load_onnxruntime(file) for file in files], np.zeros(len(files)), 0
-    for batch in loader:
-        readable = batch["labels"] != UNREADABLE
-        labels = label_map[batch["labels"][readable]].numpy()
-        pixel_values = batch["pixel_values"][readable].numpy()
-        right += [(run(pixel_values).argmax(axis=1) == labels).sum() for run in runs]
-        images += len(labels)
+    right, images = count_right([load_onnxruntime(file) for file in files], loader, label_map)
     if images == 0:
         raise ValueError(f"none of the validation images of {name} can be read: there is nothing to measure.")
     accuracies = {file: float(correct / images) for file, correct in zip(FILES, right)}
     return {"top1": {"dataset": name, "split": "validation", "images": images, **accuracies}}
+
+
+def count_right(graphs: Sequence[Graph], loader: DataLoader, label_map: torch.Tensor) -> tuple[np.ndarray, int]:
+    """Return how many images each graph classifies right, and how many there are. Each is read once."""
+    right, images = np.zeros(len(graphs)), 0
+    for batch in loader:
+        readable = batch["labels"] != UNREADABLE
+        labels = label_map[batch["labels"][readable]].numpy()
+        pixel_values = batch["pixel_values"][readable].numpy()
+        right += [(graph(pixel_values).argmax(axis=1) == labels).sum() for graph in graphs]
+        images += len(labels)
+    return right, images

@@ -171,13 +171,7 @@ def write_onnx_files(
     difference = largest_difference(model, min_size, float_file)
     if difference > TOLERANCE:
         raise ValueError(f"ONNX Runtime's logits are {difference:.1e} off torch's, expected {TOLERANCE:.0e} at most.")
-    with quiet():
-        quantize_dynamic(
-            float_file,
-            quantized_file,
-            op_types_to_quantize=["MatMul", "Gemm"],  # browsers have no kernel for convolutions in 8 bits
-            weight_type=QuantType.QInt8,
-        )
+    quantize(float_file, quantized_file)
     report = {
         "opset": OPSET,
         "image_size": model.config.image_size,
@@ -195,7 +189,7 @@ def write_onnx_files(
 def write_graph(model: PreTrainedModel, min_size: tuple[int, int] | None, file: Path) -> None:
     """Write the network as one ONNX file, the weights inside."""
     height, width = size_pair("image_size", model.config.image_size)
-    dynamic = {0: torch.export.Dim("batch")}
+    dynamic: dict[int, Any] = {0: torch.export.Dim("batch")}
     if min_size is None:
         model = fold(model)
     else:
@@ -203,20 +197,43 @@ def write_graph(model: PreTrainedModel, min_size: tuple[int, int] | None, file: 
         height, width = 3 * height, 4 * width
         dynamic = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     example = torch.zeros(2, model.config.num_channels, height, width)
+    export_module(PixelsToLogits(model, min_size), example, dynamic, file)
+
+
+def export_module(module: torch.nn.Module, pixel_values: torch.Tensor, dynamic: dict[int, Any], file: Path) -> None:
+    """Write a module from pixels to logits as one ONNX file.
+
+    Args:
+        module: of one argument.
+        pixel_values: an example of it.
+        dynamic: its axes that may have another size, as `torch.export` takes them.
+        file: where to write it.
+    """
     with quiet():
         torch.onnx.export(
-            PixelsToLogits(model, min_size),
-            (example,),
+            module,
+            (pixel_values,),
             file,
             input_names=["pixel_values"],
             output_names=["logits"],
-            dynamic_shapes={"pixel_values": dynamic},
+            dynamic_shapes=(dynamic,),
             opset_version=OPSET,
             dynamo=True,
             external_data=False,
             verbose=False,
         )
     remove_traces(file)
+
+
+def quantize(file: Path, quantized_file: Path) -> None:
+    """Write a graph whose matrix products are in 8 bits, with the scale of what is computed taken from each batch."""
+    with quiet():
+        quantize_dynamic(
+            file,
+            quantized_file,
+            op_types_to_quantize=["MatMul", "Gemm"],  # browsers have no kernel for convolutions in 8 bits
+            weight_type=QuantType.QInt8,
+        )
 
 
 def remove_traces(file: Path) -> None:

@@ -59,9 +59,12 @@ def test_costs_are_of_each_kind():
 
 def test_figures_are_gathered_in_one_file(tmp_path):
     (tmp_path / "calibration.json").write_text(json.dumps({**CALIBRATION, "source": "secret"}))
-    timing = {"network": "vit", "macs": 1e9, "runtime": "eager", "batch": 1, "images_per_second": 9.0, "ratio": 1.0}
+    timing = {"network": "vit", "macs": 1e9, "runtime": "eager", "batch": 8, "milliseconds": 80.0, "ratio": 1.0}
+    timing |= {"milliseconds_99": 90.0, "gain": 1.0, "bytes": 2**20}
+    machine = {"cpu": "c", "threads": 1, "capability": "AVX2", "amx": False, "versions": {}}
+    run = {"timings": [timing], "machine": machine, "provenance": {"command": "benchmark"}, "cpu_time": False}
     probe = {"network": "vit", "train_images": 9, "test_images": 5, "top1": 0.6}
-    (tmp_path / "runtimes.json").write_text(json.dumps({"timings": [timing]}))
+    (tmp_path / "runtimes.json").write_text(json.dumps({"runs": [run]}))
     (tmp_path / "probe.json").write_text(json.dumps({"probes": [probe]}))
     where = {"dataset": "animals", "split": "test", "images": 50, "command": "evaluate", "commit": "0", "hardware": "2"}
     for name, top1 in (("before", 0.8), ("after", 0.75)):
@@ -76,7 +79,7 @@ def test_figures_are_gathered_in_one_file(tmp_path):
     tables = to_tables(json.loads(output.read_text()))
     assert tables["calibration small"].startswith("`sk-transformers calibrate vit`: 600 images calibrate, 200 others")
     assert "| multiply-adds | 2.00 G | 1.50 G |" in tables["calibration small whole"]
-    assert "| vit | 60.00% |" in tables["probe"] and "| eager | vit | 1.00 | 9.0 | 1.00 |" in tables["runtimes mixers"]
+    assert "| vit | 60.00% |" in tables["probe"] and "| eager | vit | 100 | 1.00 |" in tables["runtimes mixers"]
     assert tables["calibration accuracies"].splitlines()[::2] == [
         "| network | top-1 on animals, test, 50 images |", "| attention | 80.00% |"
     ]  # fmt: skip
