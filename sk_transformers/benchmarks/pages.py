@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from . import calibration_report, scaling, speed, speed_report, trained_report
+from . import calibration_report, runtimes, scaling, speed, speed_report, trained_report
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/performance.md", "docs/pretrained.md")
@@ -18,11 +18,14 @@ def render_tables() -> dict[str, str]:
     tables: dict[str, str] = {}
     for file in sorted((ROOT / "docs").glob("calibration-*.json")):
         tables |= calibration_report.to_tables(json.loads(file.read_text(encoding="utf-8")))
+    deployed = json.loads((ROOT / "docs" / "runtimes.json").read_text(encoding="utf-8"))
     return tables | {
         "trained": trained_report.to_table(),
         "machine": speed_report.to_sentence(measured["machine"]),
         "speed summary": speed_report.to_summary(results),
         "speed": speed_report.to_table(results),
+        "runtimes": runtimes.to_text(deployed),
+        "runtimes summary": runtimes.to_summary(deployed),
         "scaling": scaling.to_exponent_table(points),
     }
 
