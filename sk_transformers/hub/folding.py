@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from ..models.attention import split_heads
+from ..models.attention import project
 from ..models.attention_bias import logit_mask
 from ..models.grids import KERNEL_SIZE, maps_to_tokens
 from ..models.layers import MLP, StarReLU
@@ -70,7 +70,7 @@ class FoldedMixer(nn.Module, ABC):
         mixer, grid_size = self.mixer, grid_size or self.mixer.grid_size
         if grid_size != mixer.grid_size or self.options.key_windows is not None:
             return mixer(hidden_states, grid_size, output_attentions, implementation, mask, **windows)
-        value = split_heads(mixer.v_proj(hidden_states), self.num_heads)  # (batch, heads, tokens, head_dim)
+        value = project(mixer, "v", hidden_states, grid_size)  # (batch, heads, tokens, head_dim)
         output = self.mix(hidden_states, value, mask)
         return mixer.o_proj(output.transpose(1, 2).flatten(2)), None
 
@@ -84,9 +84,9 @@ class FoldedMixer(nn.Module, ABC):
     def logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Return the scaled logits, `(batch, heads, queries, keys)`."""
 
-    def project(self, projection: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Return queries or keys, `(batch, heads, tokens, head_dim)`, turned by their positions."""
-        projected = split_heads(projection(hidden_states), self.num_heads)
+    def project(self, name: str, hidden_states: torch.Tensor, projection: nn.Module | None = None) -> torch.Tensor:
+        """Return queries or keys, q or k, `(batch, heads, tokens, head_dim)`, turned by their positions."""
+        projected = project(self.mixer, name, hidden_states, self.mixer.grid_size, projection)
         if self.options.rope_theta is None:
             return projected
         return rotate(self.mixer.grid_size, self.mixer.num_class_tokens, self.options.rope_theta, projected)[0]
@@ -94,7 +94,7 @@ class FoldedMixer(nn.Module, ABC):
 
 def scale_of(mixer: Any) -> torch.Tensor | float:
     """Return the factor of a mixer's logits, trained or not."""
-    return mixer.options.head_dim**-0.5 if mixer.temperature is None else mixer.temperature.exp()
+    return mixer.options.scaling if mixer.temperature is None else mixer.temperature.exp()
 
 
 def as_right_side(key: torch.Tensor) -> nn.Buffer:
@@ -112,8 +112,7 @@ class FoldedAttention(FoldedMixer):
             parameter.mul_(scale_of(mixer))
 
     def logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        query, key = (self.project(layer, hidden_states) for layer in (self.q_proj, self.mixer.k_proj))
-        return query @ key.mT
+        return self.project("q", hidden_states, self.q_proj) @ self.project("k", hidden_states).mT
 
 
 class FoldedStaticKey(FoldedMixer):
@@ -124,7 +123,7 @@ class FoldedStaticKey(FoldedMixer):
         self.key = as_right_side(mixer.key * scale_of(mixer))
 
     def logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.project(self.mixer.q_proj, hidden_states) @ self.key
+        return self.project("q", hidden_states) @ self.key
 
 
 class FoldedConvStaticKey(FoldedMixer):
@@ -132,13 +131,13 @@ class FoldedConvStaticKey(FoldedMixer):
 
     def __init__(self, mixer: ConvStaticKeyAttention) -> None:
         super().__init__(mixer)
-        scaling = 1.0 if mixer.options.learned_temperature else mixer.options.head_dim**-0.5
+        scaling = 1.0 if mixer.options.learned_temperature else mixer.options.scaling
         self.key = as_right_side(torch.cat([mixer.key, mixer.key_bias[:, :, None]], dim=2) * scaling)
         self.ones = nn.Buffer(mixer.key.new_ones(1, self.num_heads, *mixer.grid_size, 1))
         self.class_key = None if mixer.class_key is None else as_right_side(mixer.class_key * scale_of(mixer))
 
     def logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        query, first = self.project(self.mixer.q_proj, hidden_states), self.mixer.num_class_tokens
+        query, first = self.project("q", hidden_states), self.mixer.num_class_tokens
         logits = self.with_neighbors(query[:, :, first:]) @ self.key
         if self.class_key is None:
             return logits

@@ -40,14 +40,21 @@ def split_heads(tokens: torch.Tensor, num_heads: int) -> torch.Tensor:
     return tokens.unflatten(2, (num_heads, -1)).transpose(1, 2)
 
 
-def project(mixer: Any, name: str, hidden_states: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
+def project(
+    mixer: Any,
+    name: str,
+    hidden_states: torch.Tensor,
+    grid_size: tuple[int, int],
+    projection: nn.Module | None = None,
+) -> torch.Tensor:
     """Return the mixer's queries, keys or values, `(batch, num_heads, tokens, head_dim)`, by `name`: q, k or v.
 
-    Where there is a convolution before the projection, keys and values are fewer if it has a stride.
+    Where there is a convolution before the projection, keys and values are fewer if it has a stride. `projection` takes
+    the place of the mixer's own.
     """
-    convolution = mixer.convolutions
-    hidden_states = hidden_states if convolution is None else convolution[name](hidden_states, grid_size)
-    return split_heads(getattr(mixer, f"{name}_proj")(hidden_states), mixer.options.num_heads)
+    convolutions = mixer.convolutions
+    hidden_states = hidden_states if convolutions is None else convolutions[name](hidden_states, grid_size)
+    return split_heads((projection or getattr(mixer, f"{name}_proj"))(hidden_states), mixer.options.num_heads)
 
 
 def scale(mixer: Any, query: torch.Tensor) -> tuple[torch.Tensor, float]:

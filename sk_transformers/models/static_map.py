@@ -34,6 +34,7 @@ class StaticMap(nn.Module):
         self.o_proj = nn.Linear(options.inner_size, options.hidden_size, bias=options.output_bias)
         self.attention_bias = AttentionBias(options, options.attention_bias or "full")
         self.talking_heads = build_talking_heads(options)
+        self.convolutions = None  # before its projection
         self.kept_weights = GridCache()
 
     def forward(

@@ -10,7 +10,7 @@ from sk_transformers.models.static_key import ConvStaticKeyAttention
 from ..support.small_models import ALL, small_model
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, "cvt"])
 def test_logits_stay(name):
     torch.manual_seed(0)
     model = small_model(name).double()
