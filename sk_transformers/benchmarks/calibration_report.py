@@ -80,17 +80,18 @@ def to_layers_table(candidates: Sequence[dict[str, Any]]) -> str:
 
 
 def to_replaced_table(calibration: dict[str, Any]) -> str:
-    """Return the error as layers are replaced one after the other, and after training end to end."""
+    """Return the error, and accuracy if known, as layers are replaced one by one, and after training end to end."""
     titles = [f"{'' if number == 0 else '+ '}{one['layer']}" for number, one in enumerate(calibration["replaced"])]
     errors = list(calibration["replaced"])
     if calibration["distilled"]:
         titles.append(f"{calibration['distilled'][-1]['step']} steps end to end")
         errors.append(calibration["after"])
+    formats = {"error": ".3f", "cosine": ".3f"} | ({"top1": ".1%"} if "top1" in errors[0] else {})
     return "\n".join(
         [
             f"| layers | {' | '.join(titles)} |",
             f"| --- |{' ---: |' * len(titles)}",
-            *(f"| {name} | {' | '.join(f'{one[name]:.3f}' for one in errors)} |" for name in ("error", "cosine")),
+            *(f"| {name} | {' | '.join(f'{one[name]:{form}}' for one in errors)} |" for name, form in formats.items()),
         ]
     )
 

@@ -51,6 +51,9 @@ def test_errors_add_up_from_left_to_right():
     assert header == "| layers | 0 | + 1 | 200 steps end to end |"
     assert error == "| error | 0.100 | 0.150 | 0.100 |" and cosine == "| cosine | 0.990 | 0.990 | 0.995 |"
     assert "steps" not in to_replaced_table({**CALIBRATION, "distilled": []})
+    with_labels = [{**one, "top1": top1} for one, top1 in zip(CALIBRATION["replaced"], (0.9, 0.85))]
+    table = to_replaced_table({**CALIBRATION, "replaced": with_labels, "distilled": []})
+    assert table.splitlines()[-1] == "| top1 | 90.0% | 85.0% |"
 
 
 def test_costs_are_of_each_kind():
