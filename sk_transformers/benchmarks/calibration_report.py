@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..hub.cards.card import millions, multiply_adds
+from ..provenance import without_local_folder
 from . import probe, runtimes
 
 SHORT = {
@@ -42,7 +43,8 @@ def read_evaluation(folder: str) -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(f"{folder} has no evaluation.json: expected a folder that sk-transformers evaluate wrote.")
     figures = json.loads(file.read_text(encoding="utf-8"))
-    return {key: figures[key] for key in ("dataset", "split", "images", "top1", "command", "commit", "hardware")}
+    kept = {key: figures[key] for key in ("split", "images", "top1", "command", "commit", "hardware")}
+    return {"dataset": without_local_folder(figures["dataset"]), **kept}
 
 
 def to_tables(figures: dict[str, Any]) -> dict[str, str]:

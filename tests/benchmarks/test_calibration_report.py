@@ -70,9 +70,9 @@ def test_figures_are_gathered_in_one_file(tmp_path):
     (tmp_path / "runtimes.json").write_text(json.dumps({"runs": [run]}))
     (tmp_path / "probe.json").write_text(json.dumps({"probes": [probe]}))
     where = {"dataset": "animals", "split": "test", "images": 50, "command": "evaluate", "commit": "0", "hardware": "2"}
-    for name, top1 in (("before", 0.8), ("after", 0.75)):
+    for name, dataset, top1 in (("before", "animals", 0.8), ("after", str(tmp_path / "animals"), 0.75)):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "evaluation.json").write_text(json.dumps({**where, "top1": top1}))
+        (tmp_path / name / "evaluation.json").write_text(json.dumps({**where, "dataset": dataset, "top1": top1}))
     output = tmp_path / "out.json"
     main([
         "calibration", f"small={tmp_path}", "--runtimes", f"mixers={tmp_path / 'runtimes.json'}",
