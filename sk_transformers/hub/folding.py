@@ -70,7 +70,7 @@ class FoldedMixer(nn.Module, ABC):
         mixer, grid_size = self.mixer, grid_size or self.mixer.grid_size
         if grid_size != mixer.grid_size or self.options.key_windows is not None:
             return mixer(hidden_states, grid_size, output_attentions, implementation, mask, **windows)
-        value = project(mixer, "v", hidden_states, grid_size)  # (batch, heads, tokens, head_dim)
+        value = project(mixer, "v", hidden_states, mixer.grid_size)  # (batch, heads, tokens, head_dim)
         output = self.mix(hidden_states, value, mask)
         return mixer.o_proj(output.transpose(1, 2).flatten(2)), None
 
