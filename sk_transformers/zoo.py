@@ -166,7 +166,7 @@ def _cait_variants() -> dict[str, Variant]:
         variants[f"{family}-xxs24-patch16-224"] = Variant("skcait", {**mixers, "num_labels": 1000})  # the defaults
         variants[f"{family}-nano-patch4-32"] = Variant("skcait", {
             **mixers, "image_size": 32, "patch_size": 4, "hidden_size": 64, "num_hidden_layers": 4,
-            "intermediate_size": 128, "layer_scale_init_value": 0.1, "num_labels": 10,
+            "intermediate_size": 128, "layer_scale_init_value": 0.1, "initializer_range": 0.05, "num_labels": 10,
         })  # fmt: skip
     return variants
 
