@@ -189,5 +189,5 @@ def test_targets_of_batches(tmp_path):
     assert batch["labels"].dtype == torch.float32
     assert is_readable(batch["labels"]).tolist() == [True, True, True, False]
     assert is_readable(torch.tensor([0, -100])).tolist() == [True, False]
-    one = collate([{"pixel_values": torch.zeros(1), "label": 3}])
+    one = collate([{"pixel_values": torch.zeros(3, 4, 4), "label": 3}])
     assert one is not None and one["labels"].tolist() == [3] and one["labels"].dtype == torch.int64
