@@ -35,8 +35,6 @@ GROUPS = {  # what the page shows: the baseline first
     "vits": ["timm:vit_small_patch16_224", "skvit-small-patch16-224"],
     "trained": ["model_cards/vit-micro-patch4-32", "model_cards/skaformer-micro-32"],
 }
-
-
 Key = tuple[Network, str]  # with a runtime
 
 

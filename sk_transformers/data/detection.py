@@ -12,8 +12,7 @@ from .image_data import ImageData, image_data
 from .listing import Folder, ImageFile, LeftOut, check_faults, describe_left_out, list_folder, to_nfc
 from .options import DataOptions
 from .parquet import split_of_file
-from .segmentation import hold_out_images
-from .splits import pick_splits
+from .splits import load_splits, pick_splits
 
 OTHER_JSON = ("captions", "keypoints", "panoptic", "stuff", "image_info")  # what else comes with COCO
 EXPECTED = (
@@ -34,19 +33,12 @@ def load_objects(options: DataOptions, hold_out: bool = True) -> ImageData:
         ValueError: if there is no such data or split, or a JSON, or what it lists, is not as it should be.
     """
     source = CocoFolder(options)
-    train_name, validation_name = pick_splits(options, source.split_names, hold_out)
-    train = validation = source.load(train_name)
-    if validation_name is not None:
-        validation = source.load(validation_name)
-    elif hold_out:
-        train, validation = hold_out_images(options.dataset, train, options.train_val_split, options.split_seed)
-    splits = [train_name] if validation_name is None else [train_name, validation_name]
-    labels, empty = source.read[train_name].classes, sum(source.read[split].empty for split in splits)
-    trained_on = min(len(train), options.max_train_samples or len(train))
-    files = digest([source.digest(splits), str(options.box_only), str(trained_on)])
-    left_out = source.objects_left_out(splits)
+    splits = pick_splits(options, source.split_names, hold_out)
+    train, validation = load_splits(options, splits, source.load, hold_out)
+    read = list(source.read.values())
+    left_out, empty = [one for split in read for one in split.left_out], sum(split.empty for split in read)
     return image_data(
-        options, source, (train_name, validation_name), train, validation, labels, left_out, files, no_class=empty
+        options, source, splits, train, validation, read[0].classes, left_out, str(options.box_only), no_class=empty
     )
 
 
@@ -90,10 +82,6 @@ class CocoFolder:
 
     def length(self, split: str) -> int:
         return len(self.read[split].images)
-
-    def objects_left_out(self, splits: list[str]) -> list[LeftOut]:
-        """Return what the JSON of these splits list and is not used."""
-        return [one for split in splits for one in self.read[split].left_out]
 
     def left_out(self, splits: list[str]) -> list[LeftOut]:
         """Return the files that are not used; images that no JSON lists only if all of these were read."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from datasets import Dataset, IterableDataset
 
-from .fingerprint import Fingerprint, make_fingerprint
+from .fingerprint import Fingerprint, digest, make_fingerprint
 from .listing import LeftOut, count, describe_left_out
 from .options import DataOptions
 from .sources import Source
@@ -59,7 +59,7 @@ def image_data(
     validation: Dataset,
     labels: list[str],
     left_out: list[LeftOut],
-    files: str,
+    read_as: str | None,
     class_counts: Callable[[Dataset], list[int] | None] = lambda data: None,
     no_class: int = 0,
 ) -> ImageData:
@@ -73,7 +73,7 @@ def image_data(
         validation: all validation images, `train` itself where images are both.
         labels: the names of the classes.
         left_out: images without a label, and the like.
-        files: what identifies the content.
+        read_as: how targets are read that no count of classes tells of, which belongs to what identifies the data.
         class_counts: how many images each class has; None if only reading every file would tell.
         no_class: how many images there are of no class.
     """
@@ -95,6 +95,8 @@ def image_data(
     }
     held_out_by = f"{options.train_val_split:g} held out by --split_seed {options.split_seed}"
     division = "a split of their own" if validation_name else held_out_by
+    files = source.digest(names)
+    files = files if read_as is None else digest([files, read_as, str(train_images)])
     fingerprint = make_fingerprint(labels, counts, files, division, options.problem_type)
     return ImageData(
         options.dataset, train, validation, labels, train_images, source.revision, account, fingerprint,

@@ -30,7 +30,8 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
     source = find_source(options)
     if streaming and isinstance(source, BuiltIn):
         raise ValueError(f"--streaming: {name} is small and in memory; leave the flag out.")
-    train_name, validation_name = pick_splits(options, source.split_names, hold_out)
+    splits = pick_splits(options, source.split_names, hold_out)
+    train_name, validation_name = splits
     if streaming and validation_name is None:
         raise ValueError(f"--streaming: {name} has no validation split, and a stream cannot be divided into two.")
 
@@ -57,8 +58,7 @@ def load_data(options: DataOptions, streaming: bool = False, min_labels: int = 2
             rows = labeling.hold_out(name, train, labels, options.train_val_split, options.split_seed)
             train, validation = (train.select(part) for part in rows)
     parts: list[Dataset | IterableDataset] = [train] if validation is train else [train, validation]
-    splits = [train_name] if validation_name is None else [train_name, validation_name]
     return image_data(
-        options, source, (train_name, validation_name), train, validation, labels, left_out, source.digest(splits),
+        options, source, splits, train, validation, labels, left_out, None,
         lambda data: count_classes(label_numbers(data), len(labels)), sum(map(count_without_class, parts)),
     )  # fmt: skip

@@ -3,21 +3,19 @@
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, Image, IterableDataset
 
 from .builtin import BUILT_IN
 from .fingerprint import digest
 from .image_data import ImageData, image_data
-from .labels import HOLD_OUT_ADVICE
 from .listing import Folder, LeftOut, check_faults, describe_left_out, list_folder
 from .mask_folders import find_pairs
 from .masks import MaskFormat, read_classes
 from .options import DataOptions
 from .parquet import find_parquet_splits
 from .sources import Data, LibraryDataset, Source
-from .splits import pick_splits, without_missing
+from .splits import load_splits, pick_splits, without_missing
 
 MASK_COLUMNS = ("annotation", "annotations", "mask", "masks", "label", "labels", "segmentation", "semantic_mask")
 
@@ -35,37 +33,20 @@ def load_masks(options: DataOptions, hold_out: bool = True) -> ImageData:
     """
     name, source = options.dataset, find_source(options)
     labels = read_classes(options.classes, Path(name))
-    train_name, validation_name = pick_splits(options, source.split_names, hold_out)
+    splits = pick_splits(options, source.split_names, hold_out)
     left_out: list[LeftOut] = []
 
     def load(split: str) -> Dataset:
         return without_missing(name, source.load(split), options.skip_unreadable, left_out)
 
-    train = load(train_name)
-    if validation_name is not None:
-        validation = load(validation_name)
-    elif hold_out:
-        train, validation = hold_out_images(name, train, options.train_val_split, options.split_seed)
-    else:
-        validation = train
-    splits = [train_name] if validation_name is None else [train_name, validation_name]
-    trained_on = min(len(train), options.max_train_samples or len(train))
-    files = digest([source.digest(splits), str(asdict(mask_format(options, len(labels)))), str(trained_on)])
-    return image_data(options, source, (train_name, validation_name), train, validation, labels, left_out, files)
+    train, validation = load_splits(options, splits, load, hold_out)
+    read_as = str(asdict(mask_format(options, len(labels))))
+    return image_data(options, source, splits, train, validation, labels, left_out, read_as)
 
 
 def mask_format(options: DataOptions, classes: int) -> MaskFormat:
     """Return how the options say that masks are read."""
     return MaskFormat(classes, options.ignore_index, options.reduce_labels)
-
-
-def hold_out_images(name: str, data: Dataset, part: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Return the images to train on, and a fraction of them held out at random."""
-    held_out = round(len(data) * part)
-    if not 0 < held_out < len(data):
-        raise ValueError(f"{name} has {len(data)} images, of which {part:g} cannot be held out: {HOLD_OUT_ADVICE}.")
-    order = np.random.default_rng(seed).permutation(len(data))
-    return data.select(np.sort(order[held_out:])), data.select(np.sort(order[:held_out]))
 
 
 # Sources

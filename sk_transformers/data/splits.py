@@ -1,5 +1,6 @@
 """Splits by name, and the rows of one that can be used."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from .folders import SPLIT_KINDS, split_kind
+from .labels import HOLD_OUT_ADVICE
 from .listing import LeftOut, check_faults
 from .options import DataOptions
 
@@ -43,6 +45,32 @@ def pick_split(name: str, there: list[str], asked: str | None, option: str, kind
         if len(found) == 1:
             return found[0]
     raise ValueError(f"{option} {asked}: {name} has {', '.join(there)}.")
+
+
+def load_splits(
+    options: DataOptions, splits: tuple[str, str | None], load: Callable[[str], Dataset], hold_out: bool
+) -> tuple[Dataset, Dataset]:
+    """Return training and validation images, where no class says which are held out.
+
+    Args:
+        options: how many are held out, and by what seed.
+        splits: as `pick_splits` returns them.
+        load: returns the images of a split.
+        hold_out: divide the images where there is no validation split at random; else all of them are both.
+    """
+    (train_name, validation_name), part = splits, options.train_val_split
+    data = load(train_name)
+    if validation_name is not None:
+        return data, load(validation_name)
+    if not hold_out:
+        return data, data
+    held_out = round(len(data) * part)
+    if not 0 < held_out < len(data):
+        raise ValueError(
+            f"{options.dataset} has {len(data)} images, of which {part:g} cannot be held out: {HOLD_OUT_ADVICE}."
+        )
+    order = np.random.default_rng(options.split_seed).permutation(len(data))
+    return data.select(np.sort(order[held_out:])), data.select(np.sort(order[:held_out]))
 
 
 def without_missing(

@@ -71,7 +71,7 @@ class Layer:
 
     @property
     def key_grid_size(self) -> tuple[int, int]:
-        """`(rows, columns)` of the grid that keys lie on."""
+        """`(rows, columns)` of the grid that keys lie on: `strided_size` of `models/grids.py`, which no Space has."""
         rows, columns = (-(-side // self.key_stride) for side in self.grid_size)
         return rows, columns
 

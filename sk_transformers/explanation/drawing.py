@@ -14,6 +14,7 @@ from ..demo.mechanism import principal_colors
 from ..evaluation.attention_quantities import attention_entropy
 from ..evaluation.fonts import fonts_for
 from ..files import save_figure
+from ..models.grids import strided_size
 from .run import AttendingLayer, Explanation
 
 matplotlib.use("agg")
@@ -94,7 +95,7 @@ def draw_parameters(layers: list[AttendingLayer], file: Path) -> None:
 def parameters_of(layer: AttendingLayer) -> list[tuple[str, np.ndarray]]:
     """Return titles and pictures of a layer's static keys and of its bias, of all heads."""
     pictures, first = [], layer.num_class_tokens
-    rows, columns = (-(-side // layer.key_stride) for side in layer.grid_size)
+    rows, columns = strided_size(layer.grid_size, layer.key_stride)
     key = getattr(layer.mixer, "key", None)
     if key is not None and key.shape[1] == first + rows * columns:
         positions = key[:, first:].transpose(0, 1).flatten(1).float().numpy()

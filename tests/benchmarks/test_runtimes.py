@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 
-from sk_transformers.benchmarks.commands import main
-from sk_transformers.benchmarks.doors import Network, open_aot_inductor
+from sk_transformers.benchmarks.commands import RUNTIME_NAMES, main
+from sk_transformers.benchmarks.doors import DOORS, Network, open_aot_inductor
 from sk_transformers.benchmarks.probe import accuracy_of_probe
 from sk_transformers.benchmarks.runtimes import Timing, from_json, load_network, to_summary, to_table, to_text
 from sk_transformers.complexity import count_macs
@@ -30,6 +30,10 @@ TIMINGS = [
 def make_repo(folder, token_mixer, **settings):
     model = small_model("vit", token_mixer=token_mixer, **settings)
     return str(export(model, PROCESSOR, folder))
+
+
+def test_the_command_offers_every_door():
+    assert tuple(DOORS) == RUNTIME_NAMES
 
 
 def test_a_row_has_every_batch_size():
