@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what the names below are, for type checkers and editors
     from .models.configuration_skformer import SKFormerConfig as SKFormerConfig
     from .models.configuration_skswin import SKSwinConfig as SKSwinConfig
     from .models.configuration_skvit import SKViTConfig as SKViTConfig
+    from .models.conv_key import ConvKeyAttention as ConvKeyAttention
     from .models.modeling_skcait import SKCaiTForImageClassification as SKCaiTForImageClassification
     from .models.modeling_skcait import SKCaiTModel as SKCaiTModel
     from .models.modeling_skcvt import SKCvTBackbone as SKCvTBackbone
@@ -76,6 +77,7 @@ _MODULE_OF = {
     "StaticKeyAttention": "models.static_key",
     "ConvStaticKeyAttention": "models.static_key",
     "StaticMap": "models.static_map",
+    "ConvKeyAttention": "models.conv_key",
 }
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]

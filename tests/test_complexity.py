@@ -20,6 +20,7 @@ def former_macs_by_hand(config):
             "attention": 4 * width * width + 2 * positions * width,
             "static_key": 3 * width * width + 2 * positions * width,
             "conv_static_key": 3 * width * width + 9 * positions * width + positions * width,
+            "conv_key": 3 * width * width + 9 * config.head_dims[stage] * width + 2 * positions * width,
         }[mixer]
         macs += depth * positions * (token + 2 * width * 4 * width)
         previous = width
@@ -32,6 +33,11 @@ def test_macs_of_a_former_equal_a_hand_calculation(name, image_size):
     config = create_config(name)
     by_hand = former_macs_by_hand(create_config(name, image_size=image_size))
     assert count_macs(config, image_size) == by_hand
+
+
+def test_macs_of_convolved_keys_equal_a_hand_calculation():
+    config = create_config("caformer-nano", token_mixers=["separable_conv", "conv_key", "conv_key", "attention"])
+    assert count_macs(config) == former_macs_by_hand(config)
 
 
 @pytest.mark.parametrize("name", ["skvit-nano-patch4-32", "cskvit-nano-patch4-32", "smvit-nano-patch4-32"])

@@ -24,6 +24,7 @@ MIXERS: dict[str, tuple[str, dict[str, Any]]] = {
     "CSKA": ("conv_static_key", {}),
     "CSKA, full bias": ("conv_static_key", {"attention_bias": "full"}),
     "static map": ("static_map", {}),
+    "convolved key": ("conv_key", {}),
 }
 KERNELS = ("tiled_attention", "_scaled_dot_product_")  # in the names of the operators that are kernels
 

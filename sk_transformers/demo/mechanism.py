@@ -30,6 +30,7 @@ MECHANISMS = {
     "static_key": "Static keys (SKA)",
     "conv_static_key": "Convolutional (CSKA)",
     "static_map": "Static map",
+    "conv_key": "Convolved keys",
     "attention": "Attention",
 }
 
@@ -182,10 +183,11 @@ def read(network: Network, image: Image.Image) -> Reading:
     pixel_values = network.image_processor(image.convert("RGB"), return_tensors="pt").pixel_values
     computed_keys: dict[nn.Module, torch.Tensor] = {}
 
-    def keep(projection: nn.Module, _: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        computed_keys[projection] = output
+    def keep(module: nn.Module, _: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        computed_keys[module] = output if output.dim() == 3 else output.flatten(2).mT  # a convolution makes a map
 
-    hooks = [m.k_proj.register_forward_hook(keep) for m in network.mixers if hasattr(m, "k_proj")]
+    makers = [maker for mixer in network.mixers if (maker := maker_of_keys(mixer)) is not None]
+    hooks = [maker.register_forward_hook(keep) for maker in makers]
     try:
         outputs = network.model(pixel_values, output_attentions=True)
     finally:
@@ -251,10 +253,10 @@ def class_probabilities(logits: torch.Tensor, config: Any) -> dict[str, float]:
 
 
 def read_layer(mixer: Any, weights: torch.Tensor, computed_keys: dict[nn.Module, torch.Tensor]) -> Layer:
-    """Return a layer's grid, weights and keys, from its module and the outputs of `k_proj` that hooks kept."""
-    first = getattr(mixer, "num_class_tokens", 0)
-    if hasattr(mixer, "k_proj"):
-        keys = computed_keys[mixer.k_proj][0].unflatten(-1, (len(weights), -1)).transpose(0, 1)
+    """Return a layer's grid, weights and keys, from its module and the `(batch, keys, channels)` that hooks kept."""
+    first, maker = getattr(mixer, "num_class_tokens", 0), maker_of_keys(mixer)
+    if maker is not None:
+        keys = computed_keys[maker][0].unflatten(-1, (len(weights), -1)).transpose(0, 1)
     elif hasattr(mixer, "key"):
         keys = mixer.key
     else:  # of a static map: its columns, of which a query selects one entry
@@ -265,9 +267,14 @@ def read_layer(mixer: Any, weights: torch.Tensor, computed_keys: dict[nn.Module,
         first,
         weights.float().numpy().astype(half),
         keys[:, first:].float().numpy().astype(half),
-        key_is_static=not hasattr(mixer, "k_proj"),
+        key_is_static=maker is None,
         key_stride=key_stride_of(mixer),
     )
+
+
+def maker_of_keys(mixer: Any) -> nn.Module | None:
+    """Return the module whose output a layer's keys are, None where they are parameters."""
+    return getattr(mixer, "k_proj", None) or getattr(mixer, "key_conv", None)
 
 
 def key_stride_of(mixer: Any) -> int:

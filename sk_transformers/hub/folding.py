@@ -6,6 +6,7 @@ softmax of a static map is a constant, and what StarReLU multiplies and adds goe
     static key         softmax(q @ (scale * K.T)) @ v
     conv. static key   softmax([n(q), 1] @ (scale * [K.T; b])) @ v     the bias is a row of the key
     attention          softmax((scale * q) @ k.T) @ v                  the scale is in the query's weights
+    convolved key      softmax(q @ (scale * conv)(q).T) @ v            the scale is in the convolution's weights
     static map         softmax(B) @ v                                  softmax(B) is a constant
     StarReLU, linear   relu(x)**2 @ (scale * W) + bias * W.sum(0)
 
@@ -24,6 +25,7 @@ from transformers import PreTrainedModel
 
 from ..models.attention import project
 from ..models.attention_bias import logit_mask
+from ..models.conv_key import ConvKeyAttention, convolved_keys
 from ..models.grids import KERNEL_SIZE, maps_to_tokens
 from ..models.layers import MLP, StarReLU
 from ..models.reference import softmax_attention
@@ -113,6 +115,23 @@ class FoldedAttention(FoldedMixer):
 
     def logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.project("q", hidden_states, self.q_proj) @ self.project("k", hidden_states).mT
+
+
+class FoldedConvKey(FoldedMixer):
+    """Attention with a convolved key whose scale is in the convolution."""
+
+    def __init__(self, mixer: ConvKeyAttention) -> None:
+        super().__init__(mixer)
+        self.key_conv = copy.deepcopy(mixer.key_conv)
+        self.key_conv.weight.mul_(scale_of(mixer))
+
+    def logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        mixer = self.mixer
+        query = project(mixer, "q", hidden_states, mixer.grid_size)
+        key = convolved_keys(self.key_conv, query, mixer.grid_size)
+        if self.options.rope_theta is not None:
+            query, key = rotate(mixer.grid_size, 0, self.options.rope_theta, query, key)
+        return query @ key.mT
 
 
 class FoldedStaticKey(FoldedMixer):
@@ -215,6 +234,7 @@ def fold_convolution(mixer: Any) -> SeparableConvolution:
 
 FOLDED: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     SelfAttention: FoldedAttention,
+    ConvKeyAttention: FoldedConvKey,
     StaticKeyAttention: FoldedStaticKey,
     ConvStaticKeyAttention: FoldedConvStaticKey,
     StaticMap: FoldedStaticMap,

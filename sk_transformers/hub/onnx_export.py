@@ -133,7 +133,7 @@ def smallest_image(config: PretrainedConfig) -> tuple[int, int]:
         for mixer, bias in zip(config.token_mixers, config.attention_biases)
         if mixer in KEPT_FOR_A_GRID or bias is not None
     }
-    if config.static_key_resolution == "window" and mixers - {"random", "attention"}:
+    if config.static_key_resolution == "window" and mixers - {"random", "attention", "conv_key"}:
         raise ValueError(
             "static_key_resolution='window' cuts a map into a number of windows that an ONNX graph cannot vary:"
             " export images of one size, or set 'interpolate'."

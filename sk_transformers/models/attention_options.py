@@ -15,7 +15,7 @@ class AttentionOptions:
         grid_size: `(height, width)` of the grid of positions; it binds static keys only.
         num_heads, head_dim: number of heads and channels of a head; they need not fill `hidden_size`.
         num_class_tokens: class tokens, distillation tokens among them, that stand before the positions.
-        query_projection: False makes the tokens themselves the query, where the key is static.
+        query_projection: False makes the tokens themselves the query, where the key is no projection.
         qkv_bias, output_bias: whether the projections have biases.
         key_bias: whether that of the key has one too, where `qkv_bias`.
         mask_diagonal: keep a token from attending to its own position (locality self-attention, arXiv 2112.13492).

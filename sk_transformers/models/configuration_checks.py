@@ -3,9 +3,10 @@
 from difflib import get_close_matches
 from typing import Any
 
-ATTENTION_MIXER_NAMES = ("static_key", "conv_static_key", "static_map", "attention")
+ATTENTION_MIXER_NAMES = ("static_key", "conv_static_key", "static_map", "attention", "conv_key")
 SPATIAL_MIXER_NAMES = ("separable_conv", "pooling", "identity", "random")
 TOKEN_MIXER_NAMES = ATTENTION_MIXER_NAMES + SPATIAL_MIXER_NAMES
+GRID_MIXER_NAMES = ("conv_key", *SPATIAL_MIXER_NAMES)  # those that take no class tokens
 ATTENTION_BIASES = (None, "full", "relative")
 ATTENTION_NORMALIZATIONS = ("softmax", "sparsemax", "entmax15")
 TALKING_HEADS = (None, "linear", "affine")

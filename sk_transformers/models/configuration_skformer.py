@@ -33,7 +33,7 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
         depths: layers of each of the four stages.
         hidden_sizes: channels of each stage.
         token_mixers: mixer of each stage: `"static_key"` (SKA), `"conv_static_key"` (CSKA), `"static_map"`,
-            `"attention"`, `"separable_conv"`, `"pooling"`, `"identity"`, `"random"`.
+            `"attention"`, `"conv_key"`, `"separable_conv"`, `"pooling"`, `"identity"`, `"random"`.
         head_dim: channels of a head, one number or one for each stage; it divides the widths of stages that attend.
         attention_bias: a trained bias of the logits, one for all stages that attend or a list with one for each: None,
             `"full"`, a number for each pair of tokens, or `"relative"`, one for each distance on the grid (Swin,

@@ -28,7 +28,8 @@ class SKSwinConfig(BackboneConfigMixin, PretrainedConfig):
         patch_size: pixels a side of a patch.
         depths: layers of each stage; every second one shifts its windows.
         hidden_sizes: channels of each stage.
-        token_mixers: mixer of each stage: `"attention"`, `"static_key"`, `"conv_static_key"`, `"static_map"`.
+        token_mixers: mixer of each stage: `"attention"`, `"static_key"`, `"conv_static_key"`, `"static_map"`, or
+            `"conv_key"`, the released code's convolutional key (`conv_key.py`).
         head_dim: channels of a head, which divides the widths.
         attention_normalization: what makes weights of the logits: `"softmax"`, `"sparsemax"` or `"entmax15"`
             (`normalizations.py`).

@@ -7,8 +7,8 @@ from transformers.configuration_utils import PretrainedConfig
 
 from .configuration_checks import (
     ATTENTION_NORMALIZATIONS,
+    GRID_MIXER_NAMES,
     INTERPOLATION_NAMES,
-    SPATIAL_MIXER_NAMES,
     TALKING_HEADS,
     biases_of_mixers,
     check_at_least,
@@ -39,8 +39,8 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
         head_dim: channels of a head, `hidden_size // num_attention_heads` when None.
         intermediate_size: channels inside the MLP.
         token_mixer: the mixer of all layers, or a list with one for each: `"static_key"` (SKA),
-            `"conv_static_key"` (CSKA), `"static_map"`, `"attention"`, and, with `pooling="mean"`, `"separable_conv"`,
-            `"pooling"`, `"identity"`, `"random"`.
+            `"conv_static_key"` (CSKA), `"static_map"`, `"attention"`, and, with `pooling="mean"`, `"conv_key"`,
+            `"separable_conv"`, `"pooling"`, `"identity"`, `"random"`.
         attention_bias: a trained bias of the logits, one for all layers that attend or a list with one for each: None,
             `"full"`, a number for each pair of tokens, or `"relative"`, one for each distance on the grid (Swin,
             BEiT); see `attention_bias.py`. A static map has a full one where it is None.
@@ -249,10 +249,10 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
                 f"query_projection=False needs heads as wide as the tokens: {self.num_attention_heads} heads of"
                 f" {self.head_dim} are {heads_width} channels, and hidden_size is {self.hidden_size}."
             )
-        spatial = sorted(set(self.token_mixers) & set(SPATIAL_MIXER_NAMES))
-        if self.num_prefix_tokens and spatial:
+        on_grid = sorted(set(self.token_mixers) & set(GRID_MIXER_NAMES))
+        if self.num_prefix_tokens and on_grid:
             raise ValueError(
-                f"token mixer {spatial[0]!r} works on the grid of patches and cannot feed a class token:"
+                f"token mixer {on_grid[0]!r} works on the grid of patches and cannot feed a class token:"
                 " use pooling='mean', without registers."
             )
 

@@ -7,6 +7,10 @@ Source: "Static Key Attention in Vision", Hu, Zhou, Rostami, arXiv 2412.07049. W
     SKA    out = softmax(q @ K.T * d**-0.5) @ v
     CSKA   out = softmax((conv3x3(q) with the weight K + b) * d**-0.5) @ v
 
+The authors' released Swin has, in CSKA's place, a key of the usual size that is a convolution of the queries:
+
+    key    out = softmax(q @ conv3x3(q).T * d**-0.5) @ v
+
 Without a source in the paper: a bias `B` of the logits that is a parameter, added to those of either as a mask, and
 
     map    out = softmax(B) @ v
@@ -38,6 +42,16 @@ def conv_static_key_attention(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return CSKA's output and weights, as above; the key is `(heads, N, 9 d)`, the bias `(heads, N)`."""
     return softmax_attention(conv_static_key_logits(query, key, bias, grid_size) * scaling, value)
+
+
+def conv_key_attention(
+    query: torch.Tensor, weight: torch.Tensor, value: torch.Tensor, grid_size: tuple[int, int], scaling: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the released form's output and weights, as above; the convolution's weight is `(heads * d, d, 3, 3)`."""
+    maps = query.transpose(2, 3).flatten(1, 2).unflatten(2, grid_size)  # (batch, heads * d, height, width)
+    key = F.conv2d(maps, weight, padding=1, groups=query.shape[1])
+    logits = query @ key.flatten(2).unflatten(1, (query.shape[1], -1))
+    return softmax_attention(logits * scaling, value)
 
 
 def static_map(

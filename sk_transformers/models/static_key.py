@@ -11,6 +11,8 @@ queries. A convolution is a linear map of a neighborhood, so that is SKA whose q
 static key has one row for each position of the grid that it was made for; on another grid it is resized like an image,
 or the map is cut into windows of its own.
 
+The authors' released Swin has another form of CSKA, whose keys are computed: `conv_key.py`.
+
 In a network with rotary positions the query is turned by its own position everywhere. A static key is not: its rotation
 is a part of it, so that the turned key of one image, as a static key, gives what attention gives for that image.
 

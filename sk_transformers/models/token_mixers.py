@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 from .attention_options import AttentionOptions
+from .conv_key import ConvKeyAttention
 from .fast_mlp import linear_act
 from .grids import maps_to_tokens, resize_grid, tokens_to_maps
 from .layers import StarReLU
@@ -90,6 +91,7 @@ ATTENTION_MIXERS = {
     "static_key": StaticKeyAttention,
     "conv_static_key": ConvStaticKeyAttention,
     "static_map": StaticMap,
+    "conv_key": ConvKeyAttention,
 }
 SPATIAL_MIXERS = {
     "separable_conv": SeparableConvolution,

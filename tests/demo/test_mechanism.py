@@ -74,6 +74,19 @@ def test_hybrids_have_a_grid_in_each_layer():
     assert weights.sum() == pytest.approx(1, abs=2e-3) and on_class_tokens == 0
 
 
+def test_convolved_keys_are_those_that_meet_the_queries():
+    mixers = ["separable_conv", "separable_conv", "conv_key", "attention"]
+    model = create_model("cskaformer-nano", token_mixers=mixers, initializer_range=0.1).eval()
+    queries = {}
+    mixer = model.skformer.stages[2].layers[0].mixer
+    mixer.q_proj.register_forward_hook(lambda module, inputs, output: queries.update(tokens=output[0].detach()))
+    network = Network("nano", "mixed", model, PROCESSOR.__class__(size={"height": 64, "width": 64}))
+    layer = read(network, Image.new("L", (50, 20), 90)).layers[0]
+    query = queries["tokens"].unflatten(1, (len(layer.keys), -1)).transpose(0, 1)
+    weights = (query @ torch.from_numpy(layer.keys).float().mT * query.shape[2] ** -0.5).softmax(dim=-1)
+    np.testing.assert_allclose(layer.attention, weights, rtol=5e-3, atol=1e-4)
+
+
 def test_a_vit_shows_rollout_and_a_hybrid_grad_cam(repos, digits):
     image = Image.open(digits[0])
     network = load_network(repos[0])

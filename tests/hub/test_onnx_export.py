@@ -50,7 +50,7 @@ SHALLOW = {"depths": [1, 1, 1, 1]}
         ("bias-vit", {}),
         ("sparse-vit", {}),
         ("vit", {"token_mixer": "static_map", "num_hidden_layers": 1, "attn_implementation": "eager"}),
-        ("skaformer", SHALLOW),
+        ("skaformer", {**SHALLOW, "token_mixers": ["separable_conv", "static_key", "conv_key", "attention"]}),
         ("cskaformer", SHALLOW),
         ("separate-swin", {"depths": [2, 1]}),
         ("cskcvt", {}),

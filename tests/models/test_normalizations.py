@@ -90,6 +90,8 @@ def test_float32_is_float64_over_many_keys(count):
 def make(mixer_name, normalization, **options):
     if mixer_name == "static_map":
         options.pop("learned_temperature", None)
+    if mixer_name == "conv_key":
+        options.pop("num_class_tokens", None)
     mixer = ATTENTION_MIXERS[mixer_name](
         AttentionOptions(12, GRID, 2, 6, attention_normalization=normalization, **options)
     ).double()
@@ -114,7 +116,7 @@ def test_a_mixers_weights_are_of_the_logits_that_softmax_gets(mixer_name, name, 
     soft.load_state_dict(mixer.state_dict())
     for training in (True, False):
         mixer.train(training)
-        tokens = torch.randn(2, 12 + options.get("num_class_tokens", 0), 12, dtype=torch.float64)
+        tokens = torch.randn(2, 12 + mixer.num_class_tokens, 12, dtype=torch.float64)
         weights = soft(tokens, output_attentions=True)[1].log()
         value = mixer.v_proj(tokens).unflatten(2, (2, -1)).transpose(1, 2)
         output, weights = softmax_attention(weights, value, None, name)

@@ -15,9 +15,11 @@ from ..support.small_models import small_config, small_model
 GRID = (3, 4)
 
 
-@pytest.mark.parametrize("class_tokens", [0, 1])
+@pytest.mark.parametrize(
+    ("mixer", "class_tokens"),
+    [(mixer, count) for mixer in ATTENTION_MIXERS for count in ((0,) if mixer == "conv_key" else (0, 1))],
+)
 @pytest.mark.parametrize("kind", ["linear", "affine"])
-@pytest.mark.parametrize("mixer", ATTENTION_MIXERS)
 @torch.no_grad()
 def test_heads_are_mixed_before_softmax_and_after_it(mixer, kind, class_tokens):
     options = {

@@ -21,6 +21,7 @@ MIXERS = [
     ("static_key", "separate"),
     ("conv_static_key", "shared"),
     ("static_map", "shared"),
+    ("conv_key", "shared"),
 ]
 
 

@@ -100,7 +100,7 @@ FORMERS = {
 SWINS = {
     "skswin": {"token_mixers": "static_key"},
     "separate-swin": {"token_mixers": ["static_key", "attention"], "window_keys": "separate"},
-    "cskswin": {"token_mixers": ["conv_static_key", "static_map"]},
+    "cskswin": {"token_mixers": ["conv_static_key", "conv_key"]},
     "sparse-swin": {"token_mixers": ["conv_static_key", "static_map"], "attention_normalization": "entmax15"},
     "authors-swin": {
         "token_mixers": "attention", "patch_norms": False, "final_norm": "pooled", "shift_lone_window": True,

@@ -10,6 +10,7 @@ STATIC_MIXERS = {"static_key": "static keys (SKA)", "conv_static_key": "convolut
 MIXERS = {
     **STATIC_MIXERS,
     "static_map": "static maps",
+    "conv_key": "convolved keys",
     "attention": "self-attention",
     "separable_conv": "separable convolution",
     "pooling": "pooling",
