@@ -38,6 +38,7 @@ MIXER_OF_TENSOR = {  # the first that a layer has
     "mixer.key_bias": "conv_static_key",
     "mixer.key": "static_key",
     "mixer.k_proj.weight": "attention",
+    "mixer.key_conv.weight": "conv_key",
     "mixer.attention_bias.bias": "static_map",
     "mixer.depthwise.weight": "separable_conv",
     "mixer.matrix": "random",
@@ -162,7 +163,9 @@ class ShapeReader:
         return override or convention
 
     def key_head_dim(self, layer: str) -> int:
-        """Return the head size of a static key."""
+        """Return the head size of a static key, or of a convolved one."""
+        if f"{layer}.mixer.key_conv.weight" in self.shapes:
+            return self.shape(f"{layer}.mixer.key_conv.weight")[1]
         width = self.shape(f"{layer}.mixer.key")[2]
         return width // NEIGHBORHOOD if f"{layer}.mixer.key_bias" in self.shapes else width
 
@@ -501,10 +504,10 @@ class SwinReader(ShapeReader):
         return side, numbers // side**2
 
     def head_dim(self, layers: list[str]) -> int:
-        """Return the head size: that of a static key, or what the heads of a table of distances leave to each."""
-        static = next((layer for layer in layers if f"{layer}.mixer.key" in self.shapes), None)
-        if static is not None:
-            return self.key_head_dim(static)
+        """Return the head size: that of a key, or what the heads of a table of distances leave to each."""
+        for layer in layers:
+            if {f"{layer}.mixer.key", f"{layer}.mixer.key_conv.weight"} & self.shapes.keys():
+                return self.key_head_dim(layer)
         for layer in layers:
             heads = self.shape(f"{layer}.mixer.attention_bias.bias")[0]
             if heads > 1:  # one may also serve all heads

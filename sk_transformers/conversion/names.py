@@ -246,6 +246,7 @@ SMALL_SWIN_RULES = (
     (r"\.attention_block\.fn\.fn\.to_out\.", ".mixer.o_proj."),
     (r"\.attention_block\.fn\.fn\.pos_embedding$", ".mixer.attention_bias.shared_table"),
     (r"\.attention_block\.fn\.fn\.k$", ".mixer.window_keys"),
+    (r"\.attention_block\.fn\.fn\.k\.", ".mixer.k."),
     (r"\.attention_block\.fn\.fn\.to_", ".mixer."),
 )
 CVT_CONVOLUTIONS = r".mixer.convolutions.\1"
@@ -405,8 +406,9 @@ def convert_state_dict(state_dict: dict[str, torch.Tensor], rules: tuple[Rule, .
         converted[f"{mixer}.key"] = _window_keys_as_map(converted.pop(f"{mixer}.window_keys"), mixer)
     for mlp in [name.removesuffix(".fc2.weight") for name in converted if name.endswith(".mlp.fc2.weight")]:
         _split_packed_gate(converted, mlp)
-    for name in [name for name in converted if name.endswith(".mixer.k.weight")]:
-        _read_as_static_key(converted, name.removesuffix(".k.weight"))
+    for mixer in [name.removesuffix(".k.weight") for name in converted if name.endswith(".mixer.k.weight")]:
+        if not (mixer.startswith("skswin.") and _read_as_convolved_key(converted, mixer)):
+            _read_as_static_key(converted, mixer)
     _complete_cvt(converted)
     return converted
 
@@ -460,6 +462,20 @@ def _read_as_static_key(tensors: dict[str, torch.Tensor], mixer: str) -> None:
         )
     tensors[f"{mixer}.key"] = kernel.permute(0, 2, 3, 1).reshape(heads, kernel.shape[0] // heads, -1)
     tensors[f"{mixer}.key_bias"] = tensors.pop(f"{mixer}.k.bias").reshape(heads, -1)
+
+
+def _read_as_convolved_key(tensors: dict[str, torch.Tensor], mixer: str) -> bool:
+    """Take a convolution whose outputs are keys of the size of a head, each head's or one for all; False if it is not.
+
+    Its bias, which is the same for all keys, changes no weight.
+    """
+    kernel, value = tensors[f"{mixer}.k.weight"], tensors.get(f"{mixer}.v_proj.weight")
+    if value is None or kernel.shape[0] not in (kernel.shape[1], value.shape[0]):
+        return False
+    tensors[f"{mixer}.key_conv.weight"] = kernel.repeat(value.shape[0] // kernel.shape[0], 1, 1, 1)
+    del tensors[f"{mixer}.k.weight"]
+    tensors.pop(f"{mixer}.k.bias", None)
+    return True
 
 
 def _window_keys_as_map(keys: torch.Tensor, mixer: str) -> torch.Tensor:

@@ -1,11 +1,13 @@
 """Swin beside what it becomes, in float64: the authors' networks, transformers' and timm's, at any size."""
 
+import re
+
 import pytest
 import torch
 from timm.models.swin_transformer import SwinTransformer
 from transformers import AutoModelForImageClassification, SwinConfig, SwinForImageClassification, SwinModel
 
-from sk_transformers import SKSwinConfig
+from sk_transformers import SKSwinConfig, SKSwinForImageClassification
 from sk_transformers.conversion import CheckpointError, convert
 
 from ..support.networks import assert_close, drawn, fill, logits
@@ -37,6 +39,64 @@ def test_logits_equal_the_authors(name, mixer, window_keys, tmp_path):
     for implementation in ("sdpa", "eager"):
         model.set_attn_implementation(implementation)
         assert_close(logits(model, fill.pixel_values(case)), next(iter(expected.values())))
+
+
+AUTHORS_NAMES = (
+    (r"^skswin\.", ""),
+    (r"^layernorm", "mlp_head.0"),
+    (r"^classifier", "mlp_head.1"),
+    (r"^stem\.projection", "stage1.patch_partition.linear"),
+    (r"^stages\.1\.downsampling\.projection", "stage2.patch_partition.linear"),
+    (r"^stages\.0\.layers", "stage1.layers.0"),
+    (r"^stages\.1\.layers", "stage2.layers.0"),
+    (r"layernorm_before", "attention_block.fn.norm"),
+    (r"layernorm_after", "mlp_block.fn.norm"),
+    (r"mlp\.fc1", "mlp_block.fn.fn.net.0"),
+    (r"mlp\.fc2", "mlp_block.fn.fn.net.2"),
+    (r"mixer\.o_proj", "attention_block.fn.fn.to_out"),
+    (r"mixer\.attention_bias\.bias", "attention_block.fn.fn.pos_embedding"),
+    (r"mixer\.", "attention_block.fn.fn."),
+)
+
+
+def under_the_authors_names(model, convolution):
+    """An SKSwin's tensors as the authors' code would keep them; a layer has one table of distances for all heads."""
+    theirs = {}
+    for name, tensor in model.state_dict().items():
+        for pattern, replacement in AUTHORS_NAMES:
+            name = re.sub(pattern, replacement, name)
+        theirs[name] = tensor[0].reshape(7, 7).flip(0, 1) if name.endswith("pos_embedding") else tensor
+    for query in [name for name in theirs if name.endswith(".q_proj.weight")]:
+        value, key = (query.replace("q_proj", other) for other in ("v_proj", "key_conv"))
+        theirs[query.replace("q_proj", "to_qv")] = torch.cat([theirs.pop(query), theirs.pop(value)])
+        theirs[query.replace("q_proj", convolution)] = theirs.pop(key)
+    return theirs
+
+
+@pytest.mark.parametrize(("convolution", "is_shared"), [("k", False), ("to_k", True)])
+@torch.no_grad()
+def test_a_key_convolved_from_queries(convolution, is_shared, tmp_path):
+    """Of each head by itself or by one kernel for all, with a bias, which every key has and no weight shows."""
+    config = SKSwinConfig(
+        image_size=32, patch_size=2, depths=[2, 2], hidden_sizes=[16, 32], head_dim=8, window_size=4, num_labels=3,
+        token_mixers="conv_key", qkv_bias=False, patch_norms=False, final_norm="pooled", shift_lone_window=True,
+    )  # fmt: skip
+    model = drawn(SKSwinForImageClassification(config))
+    for name, tensor in model.state_dict().items():
+        if name.endswith("attention_bias.bias"):
+            tensor.copy_(tensor[:1].expand_as(tensor))
+        elif name.endswith("key_conv.weight") and is_shared:
+            tensor.copy_(tensor[:8].repeat(len(tensor) // 8, 1, 1, 1))
+    tensors = under_the_authors_names(model, convolution)
+    for name in [name for name in tensors if name.endswith(f"{convolution}.weight")]:
+        tensors[name] = tensors[name][:8] if is_shared else tensors[name]
+        tensors[name.replace(".weight", ".bias")] = torch.randn(len(tensors[name]), dtype=torch.float64)
+    torch.save(tensors, tmp_path / "source.pth")
+    conversion = convert(str(tmp_path / "source.pth"), tmp_path / "out", image_size=(32, 32), license="mit")
+    found = conversion.model.config
+    assert (found.token_mixers, found.head_dim, found.window_size) == (["conv_key"] * 2, 8, 4)
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    assert_close(logits(conversion.model, images), logits(model, images))
 
 
 def test_transformers_swin(tmp_path):
