@@ -139,7 +139,7 @@ class SKFormerModel(StagedModel, SKFormerPreTrainedModel):
         return maps, None if self.layernorm is None else self.layernorm(maps_to_tokens(maps).mean(dim=1))
 
 
-class SKFormerHead(nn.Module):
+class SKFormerClassificationHead(nn.Module):
     """MetaFormer's classifier: an MLP with squared ReLU, norm and dropout before the last linear layer."""
 
     def __init__(self, config: SKFormerConfig, num_labels: int):
@@ -158,7 +158,7 @@ def build_head(config: SKFormerConfig) -> nn.Module:
     if not config.num_labels:
         return nn.Identity()
     if config.use_mlp_head:
-        return SKFormerHead(config, config.num_labels)
+        return SKFormerClassificationHead(config, config.num_labels)
     return nn.Linear(config.hidden_size, config.num_labels)
 
 

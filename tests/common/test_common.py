@@ -155,6 +155,16 @@ class FamilyTests(suite["test_modeling_common"].ModelTesterMixin, suite["test_pi
             self.assertIsInstance(model.get_input_embeddings(), torch.nn.Module)
             self.assertIsNone(model.get_output_embeddings())
 
+    def test_enable_input_require_grads_with_gradient_checkpointing(self):
+        # It reads gradients of the embeddings' own weight; those of pixels have it in their projection.
+        def weight(embeddings):
+            return getattr(embeddings, "patch_embeddings", embeddings).projection.weight
+
+        config = self.model_tester.get_config()
+        embeddings = type(self.all_model_classes[0](config).get_input_embeddings())
+        with mock.patch.object(embeddings, "weight", property(weight), create=True):
+            super().test_enable_input_require_grads_with_gradient_checkpointing()
+
     def run_task_tests(self, task, dtype="float32"):
         """Save the tiny model that the Hub would have, and run the pipeline over it."""
         model_class = self.pipeline_model_mapping.get(task)
