@@ -5,6 +5,7 @@ logits are torch's but for rounding; they take the threads that torch has.
 """
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,18 @@ def load_openvino(file: str | Path, precision: str = "f32") -> Graph:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": precision,
     }
-    request = openvino.Core().compile_model(str(file), "CPU", settings).create_infer_request()
+    request = one_core(openvino.Core).compile_model(str(file), "CPU", settings).create_infer_request()
     return lambda pixel_values: request.infer({"pixel_values": pixel_values})["logits"]
+
+
+@cache
+def one_core(make: Callable[[], Any]) -> Any:
+    """Return the one core of this process, which stays.
+
+    OpenVINO gives the thread that first compiles another stack for signals, and unmaps it in whichever thread drops the
+    last graph and core: where that is another one, the next signal (a child that ends) kills the process.
+    """
+    return make()
 
 
 RUNTIMES: dict[str, Callable[[str | Path], Graph]] = {"onnxruntime": load_onnxruntime, "openvino": load_openvino}

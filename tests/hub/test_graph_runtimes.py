@@ -2,6 +2,8 @@
 
 import builtins
 import csv
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -51,6 +53,27 @@ def test_logits_are_torchs(exported, runtime):
         network(torch.zeros_like(pixel_values))  # which must not change what was returned
         torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
         assert 1e-5 < (quantized(pixel_values).logits - expected).abs().max() < 0.2 * expected.std()
+
+
+SCRIPT = """
+import signal, subprocess, sys, threading
+from sk_transformers.hub.graph_runtimes import load_openvino
+
+graphs = [load_openvino(sys.argv[1])]
+thread = threading.Thread(target=graphs.clear)
+thread.start()
+thread.join()
+signal.signal(signal.SIGCHLD, lambda *_: print("a child has ended", flush=True))
+subprocess.run([sys.executable, "-c", ""])
+"""
+
+
+@pytest.mark.slow
+def test_signals_arrive_after_another_thread_has_dropped_a_graph(exported):
+    pytest.importorskip("openvino")
+    graph = exported[1] / "onnx" / "model.onnx"
+    run = subprocess.run([sys.executable, "-X", "faulthandler", "-c", SCRIPT, graph], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "a child has ended\n"), run.stderr
 
 
 @pytest.mark.slow
