@@ -148,20 +148,14 @@ class Task:
 
     Args:
         inputs, targets: `(images, tokens, channels)`.
-        grid_size: `(height, width)` of the grid.
-        scale: what the layer does with the mixer's output before it adds it.
+        output: what a mixer adds to the layer's tokens, of the mixer and a batch of the inputs.
         weights: `(channels,)`, of the errors: a channel counts by how much of it is lost, however small it is.
     """
 
     inputs: torch.Tensor
     targets: torch.Tensor
-    grid_size: tuple[int, int]
-    scale: nn.Module
+    output: Callable[[nn.Module, torch.Tensor], torch.Tensor]
     weights: torch.Tensor
-
-    def output(self, mixer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-        """Return what a mixer adds to the tokens of a batch of the inputs."""
-        return self.scale(mixer(inputs, self.grid_size)[0])
 
     def error(self, mixer: nn.Module, images: torch.Tensor) -> torch.Tensor:
         """Return how far off a mixer is for some of the images, `(images, tokens, channels)`, weighted."""

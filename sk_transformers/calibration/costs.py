@@ -14,7 +14,12 @@ TIMED_IMAGES = 8
 
 @torch.no_grad()
 def mixer_costs(candidate: Any, attention: Any, tokens: torch.Tensor, grid_size: tuple[int, int]) -> dict[str, Any]:
-    """Return what a mixer costs beside a layer's attention, on the tokens of one image, `(1, tokens, channels)`.
+    """Return what a mixer costs beside a layer's attention, on the tokens of one image.
+
+    Args:
+        candidate, attention: the mixers.
+        tokens: `(1, tokens, channels)`, or `(windows, tokens, channels)` where the image is cut into windows.
+        grid_size: of the tokens.
 
     Returns:
         `macs` and `saved_macs`, `parameters` and `saved_parameters`, and the milliseconds that both take for eight
@@ -22,7 +27,7 @@ def mixer_costs(candidate: Any, attention: Any, tokens: torch.Tensor, grid_size:
     """
     macs, attention_macs = (count_macs_of(mixer, tokens, grid_size) for mixer in (candidate, attention))
     parameters, attention_parameters = (sum(p.numel() for p in mixer.parameters()) for mixer in (candidate, attention))
-    images = tokens.expand(TIMED_IMAGES, -1, -1).contiguous()
+    images = tokens.repeat(TIMED_IMAGES, 1, 1)
     seconds = time_in_turns([lambda m=mixer: m(images, grid_size) for mixer in (candidate, attention)])
     return {
         "macs": macs,

@@ -1,4 +1,8 @@
-"""A network run layer by layer, on images that are kept as tokens before the layer that is next."""
+"""A network run layer by layer, on images that are kept as tokens before the layer that is next.
+
+`LayeredNetwork` runs Vision Transformers, `LayeredSwin` what is Swin's: stages of several grids, and mixers that see
+windows.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,24 +14,30 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..data.loaders import is_readable
+from ..models.configuration_checks import size_pair
+from ..models.grids import maps_to_tokens, tokens_to_maps
+from ..models.modeling_stages import Stage
 from .statistics import LayerSums, layer_sums
 
 BATCH_SIZE = 32  # of passes that train nothing
 
 
 class Given(nn.Module):
-    """Stands for the layers before, and gives what they gave."""
+    """Stands for what comes before, and gives what that gave."""
 
-    def __init__(self, tokens: torch.Tensor) -> None:
+    def __init__(self, output: Any) -> None:
         super().__init__()
-        self.tokens = tokens
+        self.output = output
 
-    def forward(self, *_: Any, **__: Any) -> tuple[torch.Tensor, None]:
-        return self.tokens, None
+    def forward(self, *_: Any, **__: Any) -> Any:
+        return self.output
 
 
 class Outputs(NamedTuple):
-    """What a network gives: `(images, tokens, hidden_size)`, `(images, channels)`, and of a classifier its logits."""
+    """What a network gives: `(images, tokens, hidden_size)`, `(images, channels)`, and of a classifier its logits.
+
+    Maps of a network of stages are tokens here, too.
+    """
 
     last_hidden_state: torch.Tensor
     pooled: torch.Tensor
@@ -54,11 +64,13 @@ def run(model: nn.Module, pixel_values: torch.Tensor, network: PreTrainedModel |
         outputs: Any = model(pixel_values=pixel_values)
     finally:
         hook.remove()
-    return Outputs(seen[0].last_hidden_state, seen[0].pooler_output, getattr(outputs, "logits", None))
+    hidden = seen[0].last_hidden_state
+    hidden = maps_to_tokens(hidden) if hidden.dim() == 4 else hidden
+    return Outputs(hidden, seen[0].pooler_output, getattr(outputs, "logits", None))
 
 
 class LayeredNetwork:
-    """A network with its layers at hand.
+    """A Vision Transformer with its layers at hand.
 
     Args:
         model: an SKViT, with a head or without, on the accelerator's device.
@@ -68,61 +80,83 @@ class LayeredNetwork:
     def __init__(self, model: PreTrainedModel, accelerator: Accelerator) -> None:
         self.model, self.accelerator = model.eval().requires_grad_(False), accelerator
         self.base: Any = model.base_model
-        self.layers: Any = self.base.layers
-        self.grid_size: tuple[int, int] = model.config.grid_size
-        self.prefix_tokens: int = self.layers[0].mixer.num_class_tokens
-        self.arguments: tuple[tuple, dict] = self._arguments_of_layers()
+        self.layers: Any = self.layers_in_order()
+        self.grid_sizes, self.numbers_of_tokens = self._shapes()
+
+    def layers_in_order(self) -> Any:
+        """Return the layers."""
+        return self.base.layers
 
     def images(self, count: int) -> torch.Tensor:
         """Return blank images, `(count, channels, height, width)`."""
-        height, width = self.base.embeddings.image_size
+        config: Any = self.model.config
+        height, width = size_pair("image_size", config.image_size)
         return torch.zeros(
-            count, self.model.config.num_channels, height, width, device=self.model.device, dtype=self.model.dtype
-        )
+            count, config.num_channels, height, width, device=self.model.device, dtype=self.model.dtype
+        )  # fmt: skip
 
     @torch.no_grad()
-    def _arguments_of_layers(self) -> tuple[tuple, dict]:
-        """Return what layers get beside the tokens: the same for all images."""
-        seen = []
-        hook = self.layers[0].register_forward_pre_hook(
-            lambda _, args, kwargs: seen.append((args[1:], kwargs)), with_kwargs=True
-        )
+    def _shapes(self) -> tuple[list[tuple[int, int]], list[int]]:
+        """Return the grid of each layer, `(height, width)`, and how many numbers an image is there."""
+        grids, numbers = [], []
+
+        def note(_: nn.Module, args: tuple) -> None:
+            grids.append(args[1])
+            numbers.append(args[0][0].numel())
+
+        hooks = [layer.register_forward_pre_hook(note) for layer in self.layers]
         self.model(self.images(1))
-        hook.remove()
-        return seen[0]
+        for hook in hooks:
+            hook.remove()
+        return grids, numbers
+
+    def mixer_grid(self, index: int) -> tuple[int, int]:
+        """Return the grid that a layer's mixer sees."""
+        return self.grid_sizes[index]
 
     @torch.no_grad()
     def run_layer(self, index: int, tokens: torch.Tensor) -> torch.Tensor:
-        """Return what a layer makes of tokens, both `(images, tokens, hidden_size)` in the CPU's memory."""
-        args, kwargs = self.arguments
+        """Return what is before the next layer, of tokens before a layer: `(images, tokens, channels)`, on the CPU."""
         batches = tokens.split(BATCH_SIZE)
-        return torch.cat(
-            [self.layers[index](batch.to(self.model.device), *args, **kwargs)[0].cpu() for batch in batches]
-        )
+        return torch.cat([self._after_layer(index, batch.to(self.model.device)).cpu() for batch in batches])
+
+    def _after_layer(self, index: int, tokens: torch.Tensor) -> torch.Tensor:
+        return self.layers[index](tokens, self.grid_sizes[index])[0]
 
     @torch.no_grad()
     def mixer_inputs(self, index: int, tokens: torch.Tensor) -> torch.Tensor:
-        """Return what a layer's mixer gets of the layer's tokens."""
+        """Return what a layer gives its mixer of the layer's tokens: they are normalized."""
         norm = self.layers[index].layernorm_before
         return torch.cat([norm(batch.to(self.model.device)).cpu() for batch in tokens.split(BATCH_SIZE)])
+
+    def added_by(self, mixer: nn.Module, index: int, inputs: torch.Tensor) -> torch.Tensor:
+        """Return what a mixer in a layer's place adds to the layer's tokens, of a batch of its inputs."""
+        return self.layers[index].mixer_scale(mixer(inputs, self.grid_sizes[index])[0])
 
     @torch.no_grad()
     def added_by_mixer(self, index: int, inputs: torch.Tensor) -> torch.Tensor:
         """Return what a layer's mixer adds to the layer's tokens, of its inputs."""
-        layer, grid_size = self.layers[index], self.grid_size
-        batches = (batch.to(self.model.device) for batch in inputs.split(BATCH_SIZE))
-        return torch.cat([layer.mixer_scale(layer.mixer(batch, grid_size)[0]).cpu() for batch in batches])
+        batches, mixer = inputs.split(BATCH_SIZE), self.layers[index].mixer
+        return torch.cat([self.added_by(mixer, index, batch.to(self.model.device)).cpu() for batch in batches])
+
+    def seen_by_mixer(self, index: int, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the tokens that a mixer is called with, `(batch or windows, tokens, channels)`, of its inputs.
+
+        Returns:
+            Those, and `(batch or windows,)` whether all tokens of one may attend to each other.
+        """
+        return inputs, torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
 
     @torch.no_grad()
     def outputs_from(self, index: int, tokens: torch.Tensor) -> Iterator[Outputs]:
         """Yield the network's outputs on batches of tokens before a layer: it runs from there to its very end."""
         for batch in tokens.split(BATCH_SIZE):
-            with self._layers_after(Given(batch.to(self.model.device)), self.layers[index:]):
+            with self._starting_at(index, batch.to(self.model.device)):
                 yield run(self.model, self.images(len(batch)))
 
     @contextmanager
-    def _layers_after(self, first: nn.Module, rest: Iterable[nn.Module]) -> Iterator[None]:
-        self.base.layers = nn.ModuleList([first, *rest])
+    def _starting_at(self, index: int, tokens: torch.Tensor) -> Iterator[None]:
+        self.base.layers = nn.ModuleList([Given((tokens, None)), *self.layers[index:]])
         try:
             yield
         finally:
@@ -156,13 +190,13 @@ class LayeredNetwork:
             tokens.append(args[0][: keep - kept].cpu())
             kept += len(tokens[-1])
 
-        def add_sums(index: int, inputs: torch.Tensor) -> None:
-            batch = layer_sums(self.layers[index].mixer, inputs, self.grid_size, convolutional)
+        def add_sums(index: int, layer_tokens: torch.Tensor) -> None:
+            batch = self.sums(index, self.layers[index].layernorm_before(layer_tokens), convolutional)
             sums[index] = sums[index] + batch if index in sums else batch
 
         hooks = [self.layers[0].register_forward_pre_hook(keep_tokens)]
         hooks += [
-            self.layers[index].mixer.register_forward_pre_hook(lambda _, args, index=index: add_sums(index, args[0]))
+            self.layers[index].register_forward_pre_hook(lambda _, args, index=index: add_sums(index, args[0]))
             for index in layers
         ]
         try:
@@ -177,3 +211,68 @@ class LayeredNetwork:
             for hook in hooks:
                 hook.remove()
         return torch.cat(tokens), torch.cat(labels)[:kept], sums
+
+    @torch.no_grad()
+    def sums(
+        self, index: int, inputs: torch.Tensor, convolutional: bool, teacher_inputs: torch.Tensor | None = None
+    ) -> LayerSums:
+        """Return the sums of a batch of a mixer's inputs; see `layer_sums`. Windows with a mask are left out."""
+        seen, whole = self.seen_by_mixer(index, inputs)
+        teacher = None if teacher_inputs is None else self.seen_by_mixer(index, teacher_inputs)[0][whole]
+        return layer_sums(self.layers[index].mixer, seen[whole], self.mixer_grid(index), convolutional, teacher)
+
+
+class LayeredSwin(LayeredNetwork):
+    """A Swin with its layers at hand, those of all stages in one row; to its mixers a window is an image."""
+
+    def layers_in_order(self) -> Any:
+        self.stages: list[Any] = list(self.base.stages)
+        return [layer for stage in self.stages for layer in stage.layers]
+
+    def mixer_grid(self, index: int) -> tuple[int, int]:
+        side = self.model.config.window_size
+        return side, side
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Return the stage of a layer, and which layer of it that is."""
+        stage = 0
+        while index >= len(self.stages[stage].layers):
+            index -= len(self.stages[stage].layers)
+            stage += 1
+        return stage, index
+
+    def _after_layer(self, index: int, tokens: torch.Tensor) -> torch.Tensor:
+        tokens, (stage, layer) = super()._after_layer(index, tokens), self.place(index)
+        if index + 1 == len(self.layers) or layer + 1 < len(self.stages[stage].layers):
+            return tokens
+        return maps_to_tokens(self.stages[stage + 1].downsampling(tokens_to_maps(tokens, self.grid_sizes[index])))
+
+    def added_by(self, mixer: nn.Module, index: int, inputs: torch.Tensor) -> torch.Tensor:
+        layer = self.layers[index]
+        own, layer.mixer = layer.mixer, mixer
+        try:
+            return layer.mix_windows(inputs, self.grid_sizes[index], output_attentions=False)[0]
+        finally:
+            layer.mixer = own
+
+    def seen_by_mixer(self, index: int, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        windows, mask = self.layers[index].cut(inputs, self.grid_sizes[index])
+        if mask is None:
+            return super().seen_by_mixer(index, windows)
+        return windows, (mask == 0).flatten(1).all(dim=1)
+
+    @contextmanager
+    def _starting_at(self, index: int, tokens: torch.Tensor) -> Iterator[None]:
+        stage, layer = self.place(index)
+        maps = tokens_to_maps(tokens, self.grid_sizes[index])
+        first = Stage(Given(maps), self.stages[stage].layers[layer:])
+        self.base.stages = nn.ModuleList([first, *self.stages[stage + 1 :]])
+        try:
+            yield
+        finally:
+            self.base.stages = nn.ModuleList(self.stages)
+
+
+def layered(model: PreTrainedModel, accelerator: Accelerator) -> LayeredNetwork:
+    """Return a network with its layers at hand."""
+    return (LayeredSwin if model.config.model_type == "skswin" else LayeredNetwork)(model, accelerator)

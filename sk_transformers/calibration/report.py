@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 
 from ..files import save_figure
 from ..hub.cards.card import OriginFacts, RepoFacts, TrainingFacts, create_card, millions, multiply_adds
-from ..models.modeling_skvit import SKViTForImageClassification
 
 matplotlib.use("agg")
 PLOT = "calibration.png"
@@ -164,5 +163,5 @@ def calibration_card(calibration: Calibration, name: str, base_model: str | None
         name,
         TrainingFacts(summary, plots={PLOT: "Damage by layer and kind of mixer"}),
         origin=OriginFacts(license=calibration.license, base_model=base_model),
-        repo=RepoFacts(has_handler=isinstance(model, SKViTForImageClassification)),
+        repo=RepoFacts(has_handler="ForImageClassification" in type(model).__name__),
     )

@@ -1,7 +1,6 @@
 """A calibration, from the options to the repo folder."""
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -33,11 +32,11 @@ from .costs import TIMED_IMAGES, images_per_second
 from .damage import make_reference, measure_damage
 from .distill import distill, outputs_on, train_options
 from .images import check_enough, divide, load_images, loader_of
-from .layerwise import LayeredNetwork
+from .layerwise import layered
 from .options import KIND_NAMES, DistillationOptions, FitOptions, LayerOptions
 from .report import PLOT, Calibration, calibration_card, plot_damage
 from .selection import Replacement, greedy_order, parse_layers
-from .source import Source, load_source, source_of
+from .source import Source, load_source, mixers_of_layers, source_of
 from .statistics import LayerSums, from_tensors
 from .study import Study, measure_candidates, reduce_sums, replace_layers
 
@@ -161,11 +160,9 @@ def chosen_kinds(options: LayerOptions) -> list[str]:
 
 def chosen_layers(options: LayerOptions, source: Source) -> list[int]:
     """Return the layers that may lose their attention, or those that were named."""
-    config: Any = source.model.config
-    attention = [layer for layer, mixer in enumerate(config.token_mixers) if mixer == "attention"]
-    if options.layers is None:
-        return attention
-    return parse_layers(options.layers, attention, config.num_hidden_layers)
+    mixers = [mixer for mixer, _ in mixers_of_layers(source.model.config)]
+    attention = [layer for layer, mixer in enumerate(mixers) if mixer == "attention"]
+    return attention if options.layers is None else parse_layers(options.layers, attention, len(mixers))
 
 
 def check_same_work(work: Path, source: Source, data: ImageData, options: dict[str, Any]) -> None:
@@ -215,12 +212,11 @@ def prepare(
     report: Callable[[str, int, int], None],
 ) -> Study:
     """Run the network over the images once: gather the sums of its layers, and keep images as tokens."""
-    network = LayeredNetwork(source.model, accelerator)
+    network = layered(source.model, accelerator)
     process, processes = accelerator.process_index, accelerator.num_processes
-    config: Any = source.model.config
-    tokens_of_image = (config.grid_size[0] * config.grid_size[1] + network.prefix_tokens) * config.hidden_size * 4
+    bytes_of_image = 4 * max(network.numbers_of_tokens)
     # What a layer gets in either network, what its mixer gets and should give.
-    keep = max(1, int(fit.kept_memory * 2**30 / tokens_of_image / 4))
+    keep = max(1, int(fit.kept_memory * 2**30 / bytes_of_image / 4))
     convolutional = any(KINDS[kind].mixer == "conv_static_key" for kind in kinds)
     file = work / "sums.safetensors"
     kept_sums = load_sums(file) if file.is_file() else {}
@@ -304,19 +300,21 @@ def replace_greedily(
 def with_config(network: PreTrainedModel, replaced: list[dict[str, Any]]) -> tuple[PreTrainedModel, list[str]]:
     """Return the network under a configuration that says what was replaced, and the names of its new parameters."""
     config: Any = network.config
-    mixers, biases = list(config.token_mixers), list(config.attention_biases)
+    mixers, biases = (list(values) for values in zip(*mixers_of_layers(config)))
     for one in replaced:
         kind = KINDS[one["kind"]]
         mixers[one["layer"]], biases[one["layer"]] = kind.mixer, "full" if kind.bias else None
-    changed = type(config).from_dict({**config.to_dict(), "token_mixer": mixers, "attention_bias": biases})
+    name_of_mixers = "token_mixers" if config.has_stages else "token_mixer"
+    changed = type(config).from_dict({**config.to_dict(), name_of_mixers: mixers, "attention_bias": biases})
     with torch.device(network.device):
         calibrated = type(network)(changed)
     calibrated.load_state_dict(network.state_dict())
     with torch.device("meta"):
         known = dict(type(network)(config).named_parameters())
-    layers = "|".join(str(one["layer"]) for one in replaced)
-    bias = re.compile(rf"(^|\.)layers\.({layers})\.mixer\.{re.escape(BIAS)}$")  # another than attention's own
-    return calibrated.eval(), [n for n, _ in calibrated.named_parameters() if n not in known or bias.search(n)]
+    layers = [name for name, module in calibrated.named_modules() if hasattr(module, "mixer")]
+    biases_of_replaced = {f"{layers[one['layer']]}.mixer.{BIAS}" for one in replaced}  # others than attention's own
+    new = [name for name, _ in calibrated.named_parameters() if name not in known or name in biases_of_replaced]
+    return calibrated.eval(), new
 
 
 def finish(
@@ -334,7 +332,7 @@ def finish(
 ) -> Calibration:
     """Measure the whole network and leave the repo folder."""
     before: dict[str, Any] = measure_damage(accelerator, study.network.outputs_from(0, study.held_out), study.reference)
-    images = LayeredNetwork(source.model, accelerator).images(TIMED_IMAGES)
+    images = layered(source.model, accelerator).images(TIMED_IMAGES)
     speeds = images_per_second([source.model, network], images)
     figures = []
     for model, speed, own in ((source.model, speeds[0], before), (network, speeds[1], damage)):

@@ -67,6 +67,8 @@ def sized(source: Source, image_size: int | None) -> Source:
     if image_size is not None and source.model.config.image_size != image_size:
         source.model, source.processor = resize(source.model, source.processor, image_size)
     source.model = source.model.float()
+    if source.model.config.has_stages:
+        check_windows(source.name, source.model.config)
     return source
 
 
@@ -83,12 +85,17 @@ def config_of_ours(name: str) -> PretrainedConfig | None:
 
 def check_attention(name: str, config: PretrainedConfig) -> None:
     """Raise ValueError unless single layers of the network have attention that can be replaced."""
-    if config.has_stages:
+    if config.has_stages and config.model_type != "skswin":
         raise ValueError(
             f"{name} is a {config.model_type}, which has one mixer for all layers of a stage: calibration replaces the"
-            " attention of single layers, and takes Vision Transformers."
+            " attention of single layers, and takes Vision Transformers and Swins."
         )
-    if config.talking_heads is not None:
+    if getattr(config, "window_keys", "shared") != "shared":
+        raise ValueError(
+            f"{name} has window_keys={config.window_keys!r}: calibration fits one key for all windows of a layer, and"
+            " takes 'shared'."
+        )
+    if getattr(config, "talking_heads", None) is not None:
         raise ValueError(
             f"{name} has talking_heads={config.talking_heads!r}: what takes the place of attention is fitted to the"
             " weights of single heads, and takes networks whose heads are not mixed."
@@ -96,10 +103,28 @@ def check_attention(name: str, config: PretrainedConfig) -> None:
     if "attention" not in config.token_mixers:
         mixers = ", ".join(sorted(set(config.token_mixers)))
         raise ValueError(f"{name} has no attention to replace: its token mixers are {mixers}.")
-    if not config.query_projection:
+    if not getattr(config, "query_projection", True):
         raise ValueError(f"{name} has query_projection=False, and the queries of attention are projections.")
     if config.attention_normalization != "softmax":
         raise ValueError(
             f"{name} has attention_normalization={config.attention_normalization!r}: what takes the place of attention"
             " is fitted to the logarithm of its weights, and takes 'softmax', whose weights are above zero."
         )
+
+
+def mixers_of_layers(config: PretrainedConfig) -> list[tuple[str, str | None]]:
+    """Return the token mixer and the kind of the attention bias of each layer."""
+    if config.has_stages:
+        return [pair for stage in range(len(config.depths)) for pair in config.mixers_of_stage(stage)]
+    return list(zip(config.token_mixers, config.attention_biases))
+
+
+def check_windows(name: str, config: PretrainedConfig) -> None:
+    """Raise ValueError if windows of a Swin are cut to a smaller map, whose mixers what is fitted would not fit."""
+    for stage, grid in enumerate(config.grid_sizes, 1):
+        if min(grid) < config.window_size:
+            raise ValueError(
+                f"{name} has a map of {grid[0]}x{grid[1]} positions in stage {stage} at {config.image_size} pixels,"
+                f" which is smaller than its windows of {config.window_size}x{config.window_size}: choose a larger"
+                " --image_size."
+            )

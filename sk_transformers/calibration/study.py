@@ -30,9 +30,9 @@ from .candidates import (
 )
 from .costs import mixer_costs
 from .damage import Reference, measure_damage, sum_over_processes
-from .layerwise import BATCH_SIZE, LayeredNetwork
+from .layerwise import BATCH_SIZE, LayeredNetwork, layered
 from .selection import Replacement
-from .statistics import LayerSums, from_tensors, layer_sums
+from .statistics import LayerSums, from_tensors
 
 
 @dataclass
@@ -105,7 +105,7 @@ def replace_layers(study: Study, replacements: Sequence[Replacement]) -> tuple[P
     """
     replacements = sorted(replacements)
     kinds = dict(replacements)
-    network = LayeredNetwork(copy.deepcopy(study.network.model), study.accelerator)
+    network = layered(copy.deepcopy(study.network.model), study.accelerator)
     tokens = untouched = study.tokens
     held_out, figures = study.held_out, []
     for layer in range(max(kinds) + 1):
@@ -147,10 +147,10 @@ def fit_layer(
     if not place.is_untouched:  # what earlier layers lost is made up for, as far as it can be
         targets = targets + place.untouched_tokens - place.tokens
     sums = study.sums.get(layer) if place.is_untouched else None
-    sums = sums or sums_of(study, attention, inputs, untouched, KINDS[kind].mixer == "conv_static_key")
+    sums = sums or sums_of(study, layer, inputs, untouched, KINDS[kind].mixer == "conv_static_key")
     accelerator, settings = study.accelerator, study.settings
     weights = (1 / spread.clamp(min=1e-6 * float(spread.max()) + 1e-12)).to(accelerator.device)
-    task = Task(inputs, targets, network.grid_size, network.layers[layer].mixer_scale, weights)
+    task = Task(inputs, targets, lambda mixer, batch: network.added_by(mixer, layer, batch), weights)
 
     starts = closed_forms(kind, sums, attention)
     errors = {}
@@ -169,13 +169,14 @@ def fit_layer(
     attention_of_network, network.layers[layer].mixer = network.layers[layer].mixer, candidate
     damage = measure_damage(accelerator, network.outputs_from(layer, held_out), study.reference)
     network.layers[layer].mixer = attention_of_network
+    seen, _ = network.seen_by_mixer(layer, inputs[:1].to(network.model.device))
     figures = {
         "layer": layer,
         "kind": kind,
         **damage,
         "output_error": output_error(accelerator, candidate, task),
         "output_errors_of_closed_forms": errors,
-        **mixer_costs(candidate, attention, inputs[:1].to(network.model.device), network.grid_size),
+        **mixer_costs(candidate, attention, seen, network.mixer_grid(layer)),
     }
     fitted = Fitted(candidate.requires_grad_(False), figures)
     if accelerator.is_main_process:
@@ -183,15 +184,12 @@ def fit_layer(
     return fitted
 
 
-def sums_of(
-    study: Study, attention: nn.Module, inputs: torch.Tensor, untouched: torch.Tensor, convolutional: bool
-) -> LayerSums:
+def sums_of(study: Study, layer: int, inputs: torch.Tensor, untouched: torch.Tensor, convolutional: bool) -> LayerSums:
     """Return the sums of a layer over the kept images of all processes."""
-    device, grid_size = study.network.model.device, study.network.grid_size
-    total = None
+    device, total = study.network.model.device, None
     for some, other in zip(inputs.split(BATCH_SIZE), untouched.split(BATCH_SIZE)):
         teacher_inputs = None if untouched is inputs else other.to(device)
-        batch = layer_sums(attention, some.to(device), grid_size, convolutional, teacher_inputs)
+        batch = study.network.sums(layer, some.to(device), convolutional, teacher_inputs)
         total = batch if total is None else total + batch
     assert total is not None
     return reduce_sums(study.accelerator, total)

@@ -9,6 +9,7 @@ from transformers.configuration_utils import PretrainedConfig
 from .configuration_checks import (
     ATTENTION_MIXER_NAMES,
     ATTENTION_NORMALIZATIONS,
+    biases_of_mixers,
     check_at_least,
     check_choice,
     check_detector,
@@ -28,8 +29,10 @@ class SKSwinConfig(BackboneConfigMixin, PretrainedConfig):
         patch_size: pixels a side of a patch.
         depths: layers of each stage; every second one shifts its windows.
         hidden_sizes: channels of each stage.
-        token_mixers: mixer of each stage: `"attention"`, `"static_key"`, `"conv_static_key"`, `"static_map"`, or
-            `"conv_key"`, the released code's convolutional key (`conv_key.py`).
+        token_mixers: mixer of each stage, or of each layer: `"attention"`, `"static_key"`, `"conv_static_key"`,
+            `"static_map"`, or `"conv_key"`, the released code's convolutional key (`conv_key.py`).
+        attention_bias: bias of the logits, one for all or as many as there are `token_mixers`: `"relative"`, Swin's,
+            `"full"` or None (`attention_bias.py`).
         head_dim: channels of a head, which divides the widths.
         attention_normalization: what makes weights of the logits: `"softmax"`, `"sparsemax"` or `"entmax15"`
             (`normalizations.py`).
@@ -72,6 +75,7 @@ class SKSwinConfig(BackboneConfigMixin, PretrainedConfig):
         depths: list[int] | tuple[int, ...] = (2, 2, 6, 2),
         hidden_sizes: list[int] | tuple[int, ...] = (96, 192, 384, 768),
         token_mixers: str | list[str] | tuple[str, ...] = "static_key",
+        attention_bias: str | list[str | None] | None = "relative",
         head_dim: int = 32,
         attention_normalization: str = "softmax",
         window_size: int = 7,
@@ -102,7 +106,8 @@ class SKSwinConfig(BackboneConfigMixin, PretrainedConfig):
         self.patch_size = patch_size
         self.depths = list(depths)
         self.hidden_sizes = list(hidden_sizes)
-        self.token_mixers = one_for_each("token_mixers", token_mixers, len(self.depths), "stages")
+        self.token_mixers = self._of_stages_or_layers("token_mixers", token_mixers)
+        self.attention_bias = attention_bias
         self.head_dim = head_dim
         self.attention_normalization = attention_normalization
         self.window_size = window_size
@@ -129,6 +134,12 @@ class SKSwinConfig(BackboneConfigMixin, PretrainedConfig):
         self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, len(self.depths) + 1)]
         self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)
 
+    def _of_stages_or_layers(self, name: str, value: Any) -> list[Any]:
+        """Return a value for each layer where there are as many, else one for each stage."""
+        if isinstance(value, list | tuple) and len(value) == sum(self.depths):
+            return list(value)
+        return one_for_each(name, value, len(self.depths), f"stages, or {sum(self.depths)}, one for each of the layers")
+
     def _check(self) -> None:
         check_segmenter(self)
         check_detector(self)
@@ -141,9 +152,11 @@ class SKSwinConfig(BackboneConfigMixin, PretrainedConfig):
         )
         size_pair("image_size", self.image_size)
         one_for_each("hidden_sizes", self.hidden_sizes, len(self.depths), "stages")
-        for stage, (depth, width, mixer) in enumerate(zip(self.depths, self.hidden_sizes, self.token_mixers), 1):
-            check_at_least(1, depths=depth, hidden_sizes=width)
+        for mixer in self.token_mixers:
             check_choice("token mixer", mixer, ATTENTION_MIXER_NAMES)
+        biases_of_mixers(self.attention_bias, self.token_mixers, "token_mixers")
+        for stage, (depth, width) in enumerate(zip(self.depths, self.hidden_sizes), 1):
+            check_at_least(1, depths=depth, hidden_sizes=width)
             if width % self.head_dim:
                 raise ValueError(
                     f"stage {stage} has {width} channels, which heads of {self.head_dim} do not fill:"
@@ -182,9 +195,17 @@ class SKSwinConfig(BackboneConfigMixin, PretrainedConfig):
         return [self.head_dim] * len(self.depths)
 
     @property
-    def attention_biases(self) -> list[str]:
-        """The kind of the attention bias of each stage."""
-        return ["relative"] * len(self.depths)
+    def attention_biases(self) -> list[str | None]:
+        """The kind of the attention bias of each of the `token_mixers`."""
+        return biases_of_mixers(self.attention_bias, self.token_mixers, "token_mixers")
+
+    def mixers_of_stage(self, stage: int) -> list[tuple[str, str | None]]:
+        """Return the token mixer and the kind of the attention bias of each layer of a stage, counted from 0."""
+        pairs, depth = list(zip(self.token_mixers, self.attention_biases)), self.depths[stage]
+        if len(pairs) == len(self.depths):
+            return [pairs[stage]] * depth
+        first = sum(self.depths[:stage])
+        return pairs[first : first + depth]
 
     @property
     def window_counts(self) -> list[tuple[int, int]]:

@@ -76,11 +76,12 @@ def shift_mask(grid_size: tuple[int, int], window: tuple[int, int], shift: int, 
 class SKSwinLayer(GradientCheckpointingLayer):
     """A Swin block: `x + mixer(norm(x))` in windows, then `x + mlp(norm(x))`."""
 
-    def __init__(self, config: SKSwinConfig, stage: int, is_shifted: bool, drop_path_rate: float):
+    def __init__(self, config: SKSwinConfig, stage: int, layer: int, drop_path_rate: float):
         super().__init__()
-        self.config, self.is_shifted = config, is_shifted
+        self.config, self.is_shifted = config, layer % 2 == 1
         width, side = config.hidden_sizes[stage], config.window_size
-        self.has_window_keys = config.window_keys == "separate" and config.token_mixers[stage] == "static_key"
+        mixer, attention_bias = config.mixers_of_stage(stage)[layer]
+        self.has_window_keys = config.window_keys == "separate" and mixer == "static_key"
         self.layernorm_before = nn.LayerNorm(width, eps=config.layer_norm_eps)
         options = AttentionOptions(
             width,
@@ -88,12 +89,12 @@ class SKSwinLayer(GradientCheckpointingLayer):
             num_heads=width // config.head_dim,
             head_dim=config.head_dim,
             qkv_bias=config.qkv_bias,
-            attention_bias="relative",
+            attention_bias=attention_bias,
             attention_normalization=config.attention_normalization,
             key_windows=config.window_counts[stage] if self.has_window_keys else None,
             initializer_range=config.initializer_range,
         )
-        self.mixer = build_token_mixer(config.token_mixers[stage], options)
+        self.mixer = build_token_mixer(mixer, options)
         self.layernorm_after = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.mlp = MLP(width, int(config.mlp_ratio * width), nn.GELU(), bias=True)
         self.drop_path = DropPath(drop_path_rate)
@@ -109,23 +110,37 @@ class SKSwinLayer(GradientCheckpointingLayer):
         self, tokens: torch.Tensor, grid_size: tuple[int, int], output_attentions: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mix within windows, shifted or not; as in Swin, tokens attend to the zeros that fill the last windows up."""
-        side = min(self.config.window_size, *grid_size)
-        window, (height, width) = (side, side), grid_size
-        maps = F.pad(tokens.unflatten(1, grid_size), (0, 0, 0, -width % side, 0, -height % side))
-        padded_size = (maps.shape[1], maps.shape[2])
-        is_lone = min(grid_size) <= self.config.window_size and not self.config.shift_lone_window
-        shift = side // 2 if self.is_shifted and not is_lone else 0
-        mask = None
-        if shift:
-            maps = maps.roll((-shift, -shift), (1, 2))
-            mask = shift_mask(padded_size, window, shift, tokens).repeat(tokens.shape[0], 1, 1, 1)
-        windows = window_partition(maps.flatten(1, 2), padded_size, window)
-        of_map = {"windows": (padded_size[0] // side, padded_size[1] // side)} if self.has_window_keys else {}
+        windows, mask = self.cut(tokens, grid_size)
+        side, _ = self.window_and_shift(grid_size)
+        of_map = {"windows": (-(-grid_size[0] // side), -(-grid_size[1] // side))} if self.has_window_keys else {}
         implementation = self.config._attn_implementation
-        mixed, weights = self.mixer(windows, window, output_attentions, implementation, mask, **of_map)
-        maps = window_reverse(mixed, padded_size, window).unflatten(1, padded_size)
+        mixed, weights = self.mixer(windows, (side, side), output_attentions, implementation, mask, **of_map)
+        return self.join(mixed, grid_size), weights
+
+    def window_and_shift(self, grid_size: tuple[int, int]) -> tuple[int, int]:
+        """Return the positions a side of a window on a grid, and by how many the map is rolled before it is cut."""
+        side = min(self.config.window_size, *grid_size)
+        is_lone = min(grid_size) <= self.config.window_size and not self.config.shift_lone_window
+        return side, side // 2 if self.is_shifted and not is_lone else 0
+
+    def cut(self, tokens: torch.Tensor, grid_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the windows of a map, `(batch * windows, side * side, channels)`, and their mask if it is rolled."""
+        (side, shift), (height, width) = self.window_and_shift(grid_size), grid_size
+        maps = F.pad(tokens.unflatten(1, grid_size), (0, 0, 0, -width % side, 0, -height % side))
+        window, padded_size = (side, side), (maps.shape[1], maps.shape[2])
+        if not shift:
+            return window_partition(maps.flatten(1, 2), padded_size, window), None
+        maps = maps.roll((-shift, -shift), (1, 2))
+        mask = shift_mask(padded_size, window, shift, tokens).repeat(tokens.shape[0], 1, 1, 1)
+        return window_partition(maps.flatten(1, 2), padded_size, window), mask
+
+    def join(self, windows: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
+        """Undo `cut`."""
+        (side, shift), (height, width) = self.window_and_shift(grid_size), grid_size
+        padded_size = (height + -height % side, width + -width % side)
+        maps = window_reverse(windows, padded_size, (side, side)).unflatten(1, padded_size)
         maps = maps.roll((shift, shift), (1, 2)) if shift else maps
-        return maps[:, :height, :width].flatten(1, 2), weights
+        return maps[:, :height, :width].flatten(1, 2)
 
 
 class SKSwinPreTrainedModel(StaticKeyPreTrainedModel):
@@ -148,7 +163,7 @@ class SKSwinModel(StagedModel, SKSwinPreTrainedModel):
         self.stages = nn.ModuleList(
             Stage(
                 SKSwinPatches(config, stage) if stage > 0 else None,
-                [SKSwinLayer(config, stage, layer % 2 == 1, next(rates)) for layer in range(depth)],
+                [SKSwinLayer(config, stage, layer, next(rates)) for layer in range(depth)],
             )
             for stage, depth in enumerate(config.depths)
         )

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sk_transformers import SKSwinBackbone, SKSwinConfig, SKSwinForImageClassification, create_model
+from sk_transformers.hub.cards.diagram import draw, mixer_summary
 from sk_transformers.image_processing import image_processor_for
 from sk_transformers.pretrained import resize
 
@@ -80,3 +81,27 @@ def test_a_resized_network_is_the_same(mixer, window_keys):
     assert resized.config.image_size == 48
     images = torch.randn(2, 3, 48, 48)
     torch.testing.assert_close(logits(resized.eval(), images), logits(model, images), rtol=1e-4, atol=1e-5)
+
+
+def test_layers_of_a_stage_have_mixers_of_their_own():
+    mixers, biases = ["attention", "static_map", "static_key", "attention"], ["relative", "full", None, "relative"]
+    shape = {**SMALL, "depths": [1, 3], "hidden_sizes": [16, 32]}
+    model = drawn(SKSwinForImageClassification(SKSwinConfig(**shape, token_mixers=mixers, attention_bias=biases)))
+    layers = [layer for stage in model.skswin.stages for layer in stage.layers]
+    assert [type(layer.mixer).__name__ for layer in layers] == [
+        "SelfAttention", "StaticMap", "StaticKeyAttention", "SelfAttention",
+    ]  # fmt: skip
+    assert [layer.mixer.attention_bias and layer.mixer.attention_bias.kind for layer in layers] == biases
+    assert logits(model, torch.randn(1, 3, 70, 90, dtype=torch.float64)).isfinite().all()
+    assert draw(model).splitlines()[2:7] == [
+        "stage 1  16 x 16 x 16  .  self-attention",
+        "stage 2  8 x 8 x 32    .  static maps",
+        "                       K  static keys (SKA)",
+        "                          4 heads, 16 keys of 8",
+        "                       .  self-attention",
+    ]
+    assert mixer_summary(model.config) == (
+        "self-attention in layer 1, static maps in layer 2, static keys (SKA) in layer 3 and self-attention in layer 4"
+    )
+    with pytest.raises(ValueError, match="token_mixers has 3 values, expected 2: one for each of the stages, or 4"):
+        SKSwinConfig(**shape, token_mixers=mixers[:3])

@@ -53,7 +53,7 @@ def draw(model: PreTrainedModel) -> str:
 
 def mixer_summary(config: PretrainedConfig) -> str:
     """`"separable convolution in stage 1 and static keys (SKA) in stages 2 to 4"`."""
-    unit = "stage" if config.has_stages else "layer"
+    unit = "stage" if config.has_stages and len(config.token_mixers) == len(config.depths) else "layer"
     runs = _runs(config.token_mixers)
     if len(runs) == 1:
         return f"{mixer_title(runs[0][0])} in all {unit}s"
@@ -82,16 +82,28 @@ def _runs(mixers: list[str]) -> list[tuple[str, int, int]]:
 def _stages(model: PreTrainedModel) -> list[tuple[str, str, str, str]]:
     config, mixers = model.config, _static_mixers(model)
     stem = f"patches of {config.patch_size} x {config.patch_size}" if hasattr(config, "patch_size") else "convolution"
-    first_layer, rows = 0, [("stem", "{} x {}".format(*config.grid_sizes[0]), "", stem)]
-    for stage, (mixer, depth) in enumerate(zip(config.token_mixers, config.depths)):
+    first_static, rows = 0, [("stem", "{} x {}".format(*config.grid_sizes[0]), "", stem)]
+    for stage, of_layers in enumerate(_mixers_of_stages(config)):
         grid, channels = config.grid_sizes[stage], config.hidden_sizes[stage]
-        keys = _keys(mixers[first_layer : first_layer + depth]) if mixer in STATIC_MIXERS else ""
-        first_layer += depth if mixer in STATIC_MIXERS else 0
         positions = f"{grid[0]} x {grid[1]}"
         if hasattr(config, "class_tokens") and config.class_tokens[stage]:
             positions = f"({positions} + {config.class_tokens[stage]})"
-        rows += _row(f"stage {stage + 1}", f"{positions} x {channels}", mixer, depth, keys)
+        name, shape = f"stage {stage + 1}", f"{positions} x {channels}"
+        for mixer, first, last in _runs(of_layers):
+            depth = last - first + 1
+            keys = _keys(mixers[first_static : first_static + depth]) if mixer in STATIC_MIXERS else ""
+            first_static += depth if mixer in STATIC_MIXERS else 0
+            rows += _row(name, shape, mixer, depth, keys)
+            name, shape = "", ""
     return rows
+
+
+def _mixers_of_stages(config: PretrainedConfig) -> list[list[str]]:
+    """The mixers of the layers of each stage, of a configuration that has one for each stage or for each layer."""
+    mixers = iter(config.token_mixers)
+    if len(config.token_mixers) == sum(config.depths):
+        return [[next(mixers) for _ in range(depth)] for depth in config.depths]
+    return [[next(mixers)] * depth for depth in config.depths]
 
 
 def _layers(model: PreTrainedModel) -> list[tuple[str, str, str, str]]:
