@@ -40,18 +40,13 @@ suite = import_suite()
 NAMES = (
     "skvit",
     "cskvit-small-data",
-    "deit",
     "bias-vit",
-    "spatial-vit",
     "skcait",
-    "authors-cait",
     "skaformer",
     "cskaformer",
     "map-norm-former",
     "window-former",
-    "bias-former",
     "skswin",
-    "separate-swin",
     "cskswin",
     "cskcvt",
 )
