@@ -292,9 +292,19 @@ def replace_greedily(
             break
     if best is None:
         raise ValueError(
-            f"--max_error {max_error}: there is no layer whose replacement saves multiply-adds and stays below it."
+            f"--max_error {max_error}: no replacement that saves multiply-adds stays below it;"
+            f" {least_damage(candidates)}."
         )
     return best
+
+
+def least_damage(candidates: list[dict[str, Any]]) -> str:
+    """Return what a sentence says of the candidate of the least error among those that save multiply-adds."""
+    useful = [one for one in candidates if one["saved_macs"] > 0]
+    if not useful:
+        return "none saves any: take other kinds with --mixer"
+    best = min(useful, key=lambda one: one["error"])
+    return f"{best['kind']} in layer {best['layer']} costs least, an error of {best['error']:.3g}: raise it above that"
 
 
 def with_config(network: PreTrainedModel, replaced: list[dict[str, Any]]) -> tuple[PreTrainedModel, list[str]]:

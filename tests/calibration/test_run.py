@@ -146,6 +146,11 @@ def test_layers_are_chosen_until_the_error_is_reached(source, images, tmp_path):
     )
     assert 1 <= len(limited.replaced) < 4 and limited.after["error"] <= limit
     assert limited.candidates == free.candidates  # not measured again
+    least = min(one["error"] for one in free.candidates if one["saved_macs"] > 0)
+    with pytest.raises(ValueError, match=f"layer . costs least, an error of {least:.3g}: raise it above that"):
+        calibrate(
+            source, images, tmp_path / "none", work_dir=tmp_path / "free-work", max_error=1e-9, mixer=kinds, **SETTINGS
+        )
 
 
 @pytest.mark.slow
