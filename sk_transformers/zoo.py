@@ -154,7 +154,7 @@ def _swin_variants() -> dict[str, Variant]:
         variants[f"{family}-tiny-32"] = Variant("skswin", {**SWIN_AT_32, **mixers, "num_labels": 10})
         variants[f"{family}-nano"] = Variant("skswin", {
             "image_size": 32, "patch_size": 2, "depths": [2, 2, 2], "hidden_sizes": [32, 64, 96], "head_dim": 16,
-            "window_size": 4, "mlp_ratio": 2, "token_mixers": [mixer] * 3, "num_labels": 10,
+            "window_size": 4, "mlp_ratio": 2, "token_mixers": [mixer] * 3, "initializer_range": 0.05, "num_labels": 10,
         })  # fmt: skip
     return variants
 
