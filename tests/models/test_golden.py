@@ -65,7 +65,7 @@ def test_logits_equal_the_authors(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["cstu_caformer_s18", "vit_small_stu"])  # every small network is compiled elsewhere
 @torch.no_grad()
 def test_compiled_logits_equal_the_authors(name):
     _, model, pixel_values, expected = golden_model(name)
