@@ -1,4 +1,4 @@
-"""Static keys for a Vision Transformer that is already trained.
+"""Static keys for a Vision Transformer or a Swin that is already trained.
 
 options       what a command line says of layers, fits and distillation
 source        the network that is calibrated, converted first if it is another library's

@@ -53,11 +53,11 @@ def calibrate(
     license: str | None = None,
     **settings: Any,
 ) -> Calibration:
-    """Replace the attention of some layers of a trained Vision Transformer by static keys or maps.
+    """Replace the attention of some layers of a trained Vision Transformer or Swin by static keys or maps.
 
     Args:
         model: the name of a trained network of the zoo, a folder or Hub id of this package's networks or of what
-            `sk-transformers convert` takes, or an SKViT.
+            `sk-transformers convert` takes, or an SKViT or SKSwin.
         images: a data set by its name, as `--dataset` takes it, or images in memory; labels are not needed.
         output_dir: the repo folder to write; it must not exist, or be empty.
         image_processor: of a model that is no name.

@@ -1,4 +1,4 @@
-"""Replace the attention of some layers of a trained Vision Transformer by static keys or maps.
+"""Replace the attention of some layers of a trained Vision Transformer or Swin by static keys or maps.
 
 sk-transformers calibrate facebook/dinov2-small dinov2-small-static --dataset photos --image_size 224
 sk-transformers calibrate facebook/dinov2-small dinov2-small-static --dataset photos --layers 1-4,10 --mixer static_map

@@ -22,6 +22,14 @@ def check_choice(what: str, value: object, choices: tuple[str | None, ...]) -> N
     raise ValueError(f"Unknown {what} {value!r}: expected one of {', '.join(repr(c) for c in choices)}.{hint}")
 
 
+def values_of_layers(values: list[Any], depths: list[int]) -> list[list[Any]]:
+    """Return the values of the layers of each stage, of one for each layer or, shorter, one for each stage."""
+    if len(values) == len(depths):
+        return [[value] * depth for value, depth in zip(values, depths)]
+    left = iter(values)
+    return [[next(left) for _ in range(depth)] for depth in depths]
+
+
 def check_mixers(what: str, names: list[str], count: int, counted: str) -> None:
     """Raise unless `names` are `count` known token mixers, one for each of the things `counted`."""
     if len(names) != count:

@@ -17,6 +17,7 @@ from .configuration_checks import (
     check_segmenter,
     one_for_each,
     size_pair,
+    values_of_layers,
 )
 
 
@@ -201,11 +202,7 @@ class SKSwinConfig(BackboneConfigMixin, PretrainedConfig):
 
     def mixers_of_stage(self, stage: int) -> list[tuple[str, str | None]]:
         """Return the token mixer and the kind of the attention bias of each layer of a stage, counted from 0."""
-        pairs, depth = list(zip(self.token_mixers, self.attention_biases)), self.depths[stage]
-        if len(pairs) == len(self.depths):
-            return [pairs[stage]] * depth
-        first = sum(self.depths[:stage])
-        return pairs[first : first + depth]
+        return values_of_layers(list(zip(self.token_mixers, self.attention_biases)), self.depths)[stage]
 
     @property
     def window_counts(self) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ from itertools import groupby, zip_longest
 
 from transformers import PretrainedConfig, PreTrainedModel
 
-from ...models.configuration_checks import size_pair
+from ...models.configuration_checks import size_pair, values_of_layers
 
 STATIC_MIXERS = {"static_key": "static keys (SKA)", "conv_static_key": "convolutional static keys (CSKA)"}
 MIXERS = {
@@ -83,7 +83,7 @@ def _stages(model: PreTrainedModel) -> list[tuple[str, str, str, str]]:
     config, mixers = model.config, _static_mixers(model)
     stem = f"patches of {config.patch_size} x {config.patch_size}" if hasattr(config, "patch_size") else "convolution"
     first_static, rows = 0, [("stem", "{} x {}".format(*config.grid_sizes[0]), "", stem)]
-    for stage, of_layers in enumerate(_mixers_of_stages(config)):
+    for stage, of_layers in enumerate(values_of_layers(config.token_mixers, config.depths)):
         grid, channels = config.grid_sizes[stage], config.hidden_sizes[stage]
         positions = f"{grid[0]} x {grid[1]}"
         if hasattr(config, "class_tokens") and config.class_tokens[stage]:
@@ -96,14 +96,6 @@ def _stages(model: PreTrainedModel) -> list[tuple[str, str, str, str]]:
             rows += _row(name, shape, mixer, depth, keys)
             name, shape = "", ""
     return rows
-
-
-def _mixers_of_stages(config: PretrainedConfig) -> list[list[str]]:
-    """The mixers of the layers of each stage, of a configuration that has one for each stage or for each layer."""
-    mixers = iter(config.token_mixers)
-    if len(config.token_mixers) == sum(config.depths):
-        return [[next(mixers) for _ in range(depth)] for depth in config.depths]
-    return [[next(mixers)] * depth for depth in config.depths]
 
 
 def _layers(model: PreTrainedModel) -> list[tuple[str, str, str, str]]:
