@@ -14,6 +14,7 @@ from datasets.distributed import split_dataset_by_node
 from PIL import Image as PILImage
 from torch import nn
 from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from ..errors import first_line
 from .balance import balanced_weights
@@ -288,6 +289,7 @@ class TrainLoader:
         images: Callable[[Dataset, Any, bool], TrainImages] = TrainImages,
     ) -> None:
         self.num_batches = num_batches
+        self.running: Iterator[Any] | None = None
         workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory, "collate_fn": collate}
         if isinstance(data.train, IterableDataset):
             stream = split_dataset_by_node(data.train, rank, num_processes)
@@ -313,8 +315,14 @@ class TrainLoader:
     def batches(self, epoch: int, first_batch: int = 0) -> Iterator[dict[str, torch.Tensor]]:
         """Return the batches of an epoch: `pixel_values`, `labels`, and how many images were skipped, `unreadable`."""
         self.order.set_epoch(epoch, first_batch)
-        wanted = (batch for batch in self.loader if batch is not None)
+        self.running = iter(self.loader)
+        wanted = (batch for batch in self.running if batch is not None)
         return itertools.islice(wanted, self.num_batches - first_batch)
+
+    def close(self) -> None:
+        """End the processes that load images; `batches` starts them again."""
+        end_workers(self.running)
+        self.running = self.loader._iterator = None
 
 
 def eval_loader(
@@ -324,16 +332,37 @@ def eval_loader(
     num_workers: int = 0,
     skip_unreadable: bool = False,
     images: Callable[[Dataset, Transform, bool], EvalImages] = EvalImages,
+    keep_workers: bool = False,
 ) -> DataLoader:
-    """Return batches of `pixel_values` and `labels` in the order of the data."""
+    """Return batches of `pixel_values` and `labels` in the order of the data.
+
+    With `keep_workers` the processes that load images wait for the next pass, and live through a first SIGTERM, as
+    training asks: `close_loader` ends them.
+    """
     return DataLoader(
         images(data, transform, skip_unreadable),
         batch_size,
         num_workers=num_workers,
         collate_fn=collate,
-        worker_init_fn=leave_signals,
-        persistent_workers=num_workers > 0,
+        worker_init_fn=leave_signals if keep_workers else leave_interrupts,
+        persistent_workers=keep_workers and num_workers > 0,
     )
+
+
+def close_loader(loader: DataLoader) -> None:
+    """End the processes that load images for a loader, or for accelerate's wrapper of one; a pass starts them again."""
+    loader = getattr(loader, "base_dataloader", loader)
+    end_workers(loader._iterator)
+    loader._iterator = None
+
+
+def end_workers(batches: Iterator[Any] | None) -> None:
+    """End the processes behind a loader's iterator, which torch leaves to the collection of garbage.
+
+    That may be never: the traceback of an error holds the iterator, and what is forked later holds its pipes.
+    """
+    if isinstance(batches, _MultiProcessingDataLoaderIter):
+        batches._shutdown_workers()
 
 
 def collate(examples: list[dict[str, Any] | None]) -> dict[str, Any] | None:
@@ -372,12 +401,17 @@ def stack_labels(labels: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack(labels)
 
 
-def leave_signals(worker: int) -> None:
-    """Let the main process alone decide what happens on Ctrl-C and SIGTERM, and be stopped by it."""
+def leave_interrupts(worker: int) -> None:
+    """Let the main process alone decide what happens on Ctrl-C, which the terminal sends to all."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def leave_signals(worker: int) -> None:
+    """Let the main process alone decide what happens on Ctrl-C and SIGTERM; it has to end this one itself."""
+    leave_interrupts(worker)
     signal.signal(signal.SIGTERM, leave_the_first)
 
 
 def leave_the_first(number: int, frame: FrameType | None) -> None:
-    """Schedulers signal every process of a run, and the main one needs its loaders still: it ends them itself."""
+    """Schedulers signal every process of a run, and the main one needs its loaders still."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

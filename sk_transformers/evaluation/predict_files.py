@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from ..data.decoding import UnreadableImage, decode
 from ..data.fingerprint import digest
 from ..data.listing import list_folder
-from ..data.loaders import leave_signals, stack_filled
+from ..data.loaders import leave_interrupts, stack_filled
 from ..data.objects import coco_masks
 from ..data.transforms import detection_inputs, eval_transform
 from ..devices import use_all_cores
@@ -107,7 +107,7 @@ def predict_files(model: str, inputs: Sequence[str], output: str, options: Predi
         batch_sampler=batches,
         num_workers=options.num_workers,
         collate_fn=list,
-        worker_init_fn=leave_signals,
+        worker_init_fn=leave_interrupts,
     )
     rows: list[Row] = []
     with progress_bar(accelerator, sum(map(len, batches))) as bar:

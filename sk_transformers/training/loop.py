@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def train_to_the_end(
         limit = setup.options.run.checkpoints_total_limit
         save_checkpoint(setup.accelerator, run, state, setup.averaged_model, limit)
 
-    with listen_for_stop() as stop, progress_bar(setup.accelerator) as bar:
+    with closing(setup), listen_for_stop() as stop, progress_bar(setup.accelerator) as bar:
         task = add_training(bar, setup, state)
         while evaluation_is_due(state) or not is_over(setup, state):
             train_epoch(setup, run, state, stop, save, report=partial(bar.update, task))

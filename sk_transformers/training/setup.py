@@ -18,7 +18,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from ..data.balance import balanced_weights, positive_weights, read_class_weights
 from ..data.image_data import ImageData
-from ..data.loaders import TrainLoader, eval_loader
+from ..data.loaders import TrainLoader, close_loader, eval_loader
 from ..data.problems import eval_images, evaluation_inputs, load_images, train_images, training_changes
 from ..data.transforms import eval_transform, make_mixup
 from ..devices import use_all_cores
@@ -80,6 +80,11 @@ class Setup:
             "steps in an epoch:": self.steps_per_epoch,
         }
 
+    def close(self) -> None:
+        """End the processes that load images."""
+        self.train_loader.close()
+        close_loader(self.eval_loader)
+
 
 def set_up(options: TrainOptions) -> Setup:
     """Load data and model, and make what trains them.
@@ -130,6 +135,7 @@ def set_up(options: TrainOptions) -> Setup:
         options.data.num_workers,
         options.data.skip_unreadable,
         eval_images(options.data, len(data.labels)),
+        keep_workers=True,
     )
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     return Setup(

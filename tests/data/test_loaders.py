@@ -1,6 +1,9 @@
 """What reaches the model: images good and bad, in an order that can be taken up again anywhere."""
 
 import io
+import multiprocessing
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +14,7 @@ from PIL import Image
 from torchvision import transforms
 from transformers import ViTImageProcessor
 
-from sk_transformers.data.loaders import DataError, TrainLoader, eval_loader, read_image
+from sk_transformers.data.loaders import DataError, TrainLoader, close_loader, eval_loader, read_image
 from sk_transformers.data.options import AugmentationOptions
 from sk_transformers.data.transforms import Scaling, eval_transform, make_mixup, train_transform
 from sk_transformers.image_processing import output_size
@@ -187,6 +190,37 @@ def test_an_epoch_goes_on_from_any_batch(images, workers):
     assert pixels(loader(images, num_workers=workers).batches(epoch=3, first_batch=1)) == whole[1:]
     other = pixels(loader(images).batches(epoch=4))
     assert not set(whole) & set(other)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_processes_outlive_a_first_signal_only_where_they_are_kept(images, keep):
+    """Torch's own SIGTERM at the end of a program would not end a kept one: whoever keeps it closes the loader."""
+    whole = pixels(eval_loader(images.train, eval_transform(PROCESSOR), 3))
+    batches = iter(kept := eval_loader(images.train, eval_transform(PROCESSOR), 3, num_workers=1, keep_workers=keep))
+    first = next(batches)
+    (process,) = multiprocessing.active_children()
+    os.kill(process.pid, signal.SIGTERM)
+    if keep:
+        assert pixels([first, *batches]) == pixels(kept) == whole
+        assert process.is_alive()
+        close_loader(kept)
+        assert pixels(kept) == whole  # with another process
+        close_loader(kept)
+    else:
+        process.join(20)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_closed_loader_has_no_processes_and_starts_others(images, workers):
+    training = loader(images, num_workers=workers)
+    whole = pixels(training.batches(epoch=3))
+    held = training.batches(epoch=3)  # as the traceback of an error would
+    next(held)
+    training.close()
+    assert not multiprocessing.active_children()
+    assert pixels(training.batches(epoch=3)) == whole
+    training.close()
 
 
 def test_processes_share_the_batches_of_one(images):

@@ -33,6 +33,7 @@ def test_a_signal_saves_and_ends_the_run(tmp_path, monkeypatch, number, step):
     with pytest.raises(Stopped, match=f"Stopped and saved at step {step} of 18") as stopped:
         finetune(*options, "--output_dir", tmp_path / "stopped")
     assert stopped.value.status == 128 + number
+    assert not multiprocessing.active_children()  # while the traceback still holds all that the run had
     monkeypatch.setattr(loop, "train_step", train_step)
     resumed = finetune(*options, "--output_dir", tmp_path / "stopped", "--resume_from_checkpoint", "latest")
     assert_same_runs(resumed, whole, step=18)
