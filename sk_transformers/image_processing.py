@@ -142,3 +142,9 @@ def with_output_size(image_processor: BaseImageProcessor, image_size: int | list
     if settings.get("crop_size"):
         settings["crop_size"] = {"height": new[0], "width": new[1]}
     return undeclared(type(image_processor)).from_dict(settings)
+
+
+def without_resizing(image_processor: BaseImageProcessor) -> BaseImageProcessor:
+    """Return an image processor that leaves images of any size as large as they are, and is otherwise the same."""
+    settings = {**image_processor.to_dict(), "do_resize": False, "do_center_crop": False}
+    return undeclared(type(image_processor)).from_dict(settings)

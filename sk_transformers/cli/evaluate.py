@@ -2,6 +2,7 @@
 
 sk-transformers evaluate --model runs/skvit-nano-patch4-32-digits/model --dataset digits
 sk-transformers evaluate --model runs/streets/model --dataset streets --problem_type segmentation
+sk-transformers evaluate --model runs/streets/model --dataset streets --problem_type segmentation --sliding_window 512
 sk-transformers evaluate --model runs/cars/model --dataset cars --problem_type detection
 
 With --corruptions also under the common corruptions of images (arXiv 1903.12261), each at five severities: 75 passes.

@@ -3,9 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..options import fraction, non_negative_int, option, positive_int
+from ..options import fraction, image_size, non_negative_int, option, positive_int
 
 SEVERITIES = [1, 2, 3, 4, 5]
+SLIDING_WINDOW = (
+    "a segmenter sees windows of so many pixels, one number or HEIGHTxWIDTH, of each image at its own size; logits"
+    " are averaged where they overlap"
+)
+WINDOW_STRIDE = "pixels from a window to the next, one number or ROWSxCOLUMNS [two thirds of the window]"
 
 
 @dataclass
@@ -37,10 +42,13 @@ class EvaluationOptions:
         metavar="SIZE,STEPS",
     )
     baseline: str | None = option(None, "another model's evaluation.json to compare corruption errors with")
+    sliding_window: int | list[int] | None = option(None, SLIDING_WINDOW, type=image_size, metavar="SIZE")
+    window_stride: int | list[int] | None = option(None, WINDOW_STRIDE, type=image_size, metavar="STRIDE")
 
     def __post_init__(self) -> None:
         if self.corruptions is None and (self.severities or self.baseline):
             raise ValueError("--severities and --baseline go with --corruptions: give it, or leave them out.")
+        check_stride_has_window(self.window_stride, self.sliding_window)
         self.severities = sorted(set(self.severities)) or SEVERITIES
 
 
@@ -60,6 +68,8 @@ class PredictionOptions:
         metavar="FOLDER",
     )
     objects: bool = option(False, "write what a detector finds as COCO's JSON, to an output that ends in .json")
+    sliding_window: int | list[int] | None = option(None, SLIDING_WINDOW, type=image_size, metavar="SIZE")
+    window_stride: int | list[int] | None = option(None, WINDOW_STRIDE, type=image_size, metavar="STRIDE")
     min_score: float = option(0.5, "objects of a lower score are left out", type=fraction)
     batch_size: int = option(16, "images that go through the model at once", type=positive_int)
     num_workers: int = option(0, "processes that load images", type=non_negative_int)
@@ -76,6 +86,9 @@ class PredictionOptions:
         both = [name for name, is_asked in asked.items() if is_asked]
         if len(both) > 1:
             raise ValueError(f"--{both[0]} and --{both[1]} are both given: leave one out.")
+        check_stride_has_window(self.window_stride, self.sliding_window)
+        if self.sliding_window is not None and self.masks is None:
+            raise ValueError("--sliding_window is a segmenter's: give it with --masks, or leave it out.")
         if self.runtime == "torch":
             if self.quantized:
                 raise ValueError("--quantized is a graph's: take it with --runtime onnxruntime or openvino.")
@@ -89,3 +102,9 @@ class PredictionOptions:
         for name, given in beyond.items():
             if given:
                 raise ValueError(f"{name} goes with --runtime torch: an exported graph has logits only, in float32.")
+
+
+def check_stride_has_window(stride: int | list[int] | None, window: int | list[int] | None) -> None:
+    """Raise ValueError if there is a stride and nothing that it is of."""
+    if stride is not None and window is None:
+        raise ValueError("--window_stride goes with --sliding_window: give it, or leave the stride out.")

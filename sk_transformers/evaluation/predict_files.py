@@ -1,7 +1,7 @@
 """Labels, features, masks or objects of image files, from the options of `sk-transformers predict` to a table."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from ..devices import use_all_cores
 from ..errors import first_line
 from ..files import check_free
 from ..hub.graph_runtimes import load_graph_classifier
+from ..image_processing import without_resizing
 from ..models.detection import find_instances
 from ..pretrained import (
     class_names,
@@ -38,6 +39,7 @@ from .mask_files import largest_classes, mask_names, predict_mask, save_mask
 from .object_files import describe_objects, write_coco
 from .options import PredictionOptions
 from .prediction_table import CHUNK, PredictionTable
+from .sliding_window import SlidingWindow, sliding_window, sliding_window_logits
 
 Row = dict[str, Any]
 
@@ -93,6 +95,7 @@ def predict_files(model: str, inputs: Sequence[str], output: str, options: Predi
     use_all_cores(accelerator)
     answer = choose_answer(files, options)
     network, processor = choose_loader(options)(model)
+    processor = processor if options.sliding_window is None else without_resizing(processor)
     network = network.eval().to(accelerator.device)
 
     accelerator.wait_for_everyone()
@@ -221,7 +224,10 @@ def choose_answer(files: list[Listed], options: PredictionOptions) -> Answer:
     if options.masks is None:
         return lambda network, pixel_values, images: top_classes(network, pixel_values, options.top_k)
     masks = [Path(options.masks, printable(name)) for name in mask_names([file.path for file in files])]
-    return partial(write_masks, masks=masks, top_k=options.top_k)
+    window = None
+    if options.sliding_window is not None:
+        window = sliding_window(options.sliding_window, options.window_stride, options.batch_size)
+    return partial(write_masks, masks=masks, top_k=options.top_k, window=window)
 
 
 def top_classes(network: nn.Module, pixel_values: torch.Tensor, top_k: int) -> list[Row]:
@@ -245,7 +251,12 @@ def features(network: nn.Module, pixel_values: torch.Tensor) -> list[Row]:
 
 
 def write_masks(
-    network: nn.Module, pixel_values: torch.Tensor, images: list[Opened], masks: list[Path], top_k: int
+    network: nn.Module,
+    pixel_values: torch.Tensor,
+    images: list[Opened],
+    masks: list[Path],
+    top_k: int,
+    window: SlidingWindow | None = None,
 ) -> list[Row]:
     """Write the mask of each image, as large as the image, and return its file and the classes with the most pixels.
 
@@ -255,14 +266,25 @@ def write_masks(
         images: of the batch.
         masks: the mask's file of each image file.
         top_k: how many classes.
+        window: of which logits are averaged; the whole image at once when None.
     """
     config: Any = network.config
     rows = []
-    for logits, image in zip(network(pixel_values=pixel_values).logits.float(), images):
+    for logits, image in zip(logits_of_images(network, pixel_values, images, window), images):
         mask, file = predict_mask(logits, image.size), masks[image.position]
         save_mask(mask, file)
         rows.append({"mask": str(file), **largest_classes(mask, config.id2label, top_k)})
     return rows
+
+
+def logits_of_images(
+    network: nn.Module, pixel_values: torch.Tensor, images: list[Opened], window: SlidingWindow | None
+) -> Iterable[torch.Tensor]:
+    """Return a segmenter's logits `(classes, height, width)` of each image."""
+    if window is None:
+        return network(pixel_values=pixel_values).logits.float()
+    alone = (image.pixel_values.to(pixel_values.device) for image in images)  # without what fills the batch
+    return (sliding_window_logits(lambda crops: network(pixel_values=crops).logits, one, window) for one in alone)
 
 
 def write_objects(network: nn.Module, pixel_values: torch.Tensor, images: list[Opened], min_score: float) -> list[Row]:
@@ -291,6 +313,8 @@ def job_of(model: str, files: list[Listed], options: PredictionOptions) -> dict[
         "embeddings": options.embeddings,
         "masks": options.masks,
         "objects": options.objects,
+        "sliding_window": options.sliding_window,
+        "window_stride": options.window_stride,
         "min_score": options.min_score,
         "top_k": options.top_k,
         "mixed_precision": options.mixed_precision,

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from ..data.corruptions import CorruptingTransform, choose_corruptions, library_
 from ..data.loaders import eval_loader
 from ..data.options import DataOptions
 from ..data.problems import eval_images, evaluation_inputs, load_images
+from ..data.segmentation import mask_format
 from ..data.transforms import Transform
 from ..devices import use_all_cores
 from ..files import check_free, write_json
+from ..image_processing import without_resizing
 from ..pretrained import class_names, weights_sha256
 from ..provenance import provenance
 from .options import EvaluationOptions
@@ -29,6 +32,7 @@ from .plots import PLOTS, plot_robustness
 from .predictions import map_labels, predict
 from .problems import load_for
 from .robustness import check_same_images, corrupted_accuracy, load_baseline, summarize_robustness
+from .sliding_window import SizedPairs, SlidingWindow, SlidingWindowSegmenter, sliding_window
 
 
 def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tuple[Path | None, dict]:
@@ -55,6 +59,7 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
     attack = None if options.patch_attack is None else PatchAttack.parse(options.patch_attack)
     if attack is not None:
         check_one_label(data_options, "--patch_attack")
+    window = choose_window(options, data_options)
     transformers_logging.disable_progress_bar()
     accelerator = Accelerator(mixed_precision=options.mixed_precision)
     use_all_cores(accelerator)
@@ -74,6 +79,9 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
         raise ValueError(
             f"--patch_attack {options.patch_attack}: the patch does not fit into images of {height}x{width}."
         )
+    if window is not None:
+        model, problem = SlidingWindowSegmenter(model, window), replace(problem, answers=lambda logits: logits)
+        processor = without_resizing(processor)
     inputs = evaluation_inputs(data.problem_type, processor)
     loader = make_loader(options, data_options, images, inputs, len(data.labels))
     model, loader = accelerator.prepare(model, loader)
@@ -87,6 +95,7 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
         "split": data.validation_split or "validation" if options.split == "validation" else options.split,
         "labels_sha256": labels_digest(problem.names_of_labels(predictions, names)),
         **figures,
+        **({} if window is None else {"sliding_window": {"size": window.size, "stride": window.stride}}),
         **provenance(),
     }
     if baseline is not None:
@@ -116,6 +125,20 @@ def check_one_label(data_options: DataOptions, option: str) -> None:
     problem_type = data_options.problem_type
     if problem_type != "single_label":
         raise ValueError(f"{option} measures top-1 accuracy, which --problem_type {problem_type} does not have.")
+
+
+def choose_window(options: EvaluationOptions, data_options: DataOptions) -> SlidingWindow | None:
+    """Return the windows in which images are segmented, None for images as a whole.
+
+    Raises:
+        ValueError: if there are no masks, or windows and stride do not fit each other.
+    """
+    if options.sliding_window is None:
+        return None
+    problem_type = data_options.problem_type
+    if problem_type != "segmentation":
+        raise ValueError(f"--sliding_window is a segmenter's, and the data is {problem_type}: leave it out.")
+    return sliding_window(options.sliding_window, options.window_stride, options.per_device_eval_batch_size)
 
 
 def evaluate_robustness(
@@ -158,13 +181,16 @@ def make_loader(
     options: EvaluationOptions, data_options: DataOptions, images: Dataset, transform: Transform, classes: int
 ) -> torch.utils.data.DataLoader:
     """Return batches of images with their labels or masks, which are of so many classes."""
+    images_of = eval_images(data_options, classes)
+    if options.sliding_window is not None:
+        images_of = partial(SizedPairs, masks=mask_format(data_options, classes))
     return eval_loader(
         images,
         transform,
         options.per_device_eval_batch_size,
         data_options.num_workers,
         data_options.skip_unreadable,
-        eval_images(data_options, classes),
+        images_of,
     )
 
 

@@ -10,6 +10,9 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 from sk_transformers import SKFormerForSemanticSegmentation
 from sk_transformers.data.loaders import UNREADABLE, stack_labels
 from sk_transformers.data.masks import IGNORED
+from sk_transformers.data.options import DataOptions
+from sk_transformers.evaluation.options import EvaluationOptions
+from sk_transformers.evaluation.run import evaluate_model
 from sk_transformers.evaluation.segmentation import (
     SegmentationPredictions,
     measure,
@@ -93,17 +96,16 @@ def test_two_processes_with_uneven_ends_measure_what_one_does(tmp_path):
     processor = segmentation_processor(image_processor_for(64), 64)
     model = export(drawn(SKFormerForSemanticSegmentation(config)).float(), processor, tmp_path / "model")
     data = write_pairs(tmp_path / "data", counts=(("train", 2), ("val", 5)))
-    figures = []
-    for processes in (1, 2):
-        folder = tmp_path / f"{processes}"
-        done = launch(
-            "--model", model, "--dataset", data, "--classes", *CLASSES, "--problem_type", "segmentation",
-            "--per_device_eval_batch_size", 2, "--output_dir", folder,
-            program=["-m", "sk_transformers.cli.evaluate"], processes=processes,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        figures.append(json.loads((folder / "evaluation.json").read_text()))
-        assert (folder / "classes.png").is_file()
+    options = EvaluationOptions(str(model), per_device_eval_batch_size=2, output_dir=str(tmp_path / "1"))
+    evaluate_model(options, DataOptions(str(data), problem_type="segmentation", classes=CLASSES))
+    done = launch(
+        "--model", model, "--dataset", data, "--classes", *CLASSES, "--problem_type", "segmentation",
+        "--per_device_eval_batch_size", 2, "--output_dir", tmp_path / "2",
+        program=["-m", "sk_transformers.cli.evaluate"], processes=2,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert all((tmp_path / name / "classes.png").is_file() for name in "12")
+    figures = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in "12"]
     for name in ("images", "mean_iou", "mean_accuracy", "pixel_accuracy", "per_class", "labels_sha256"):
         assert figures[0][name] == figures[1][name]
     assert figures[0]["loss"] == pytest.approx(figures[1]["loss"])
