@@ -17,7 +17,7 @@ from transformers.models import auto
 
 from ..errors import first_line
 from ..files import whole_folder
-from ..registration import is_ours, register_auto_classes
+from ..registration import AUTO_CLASSES, is_ours, register_auto_classes
 from .cards.card import LICENSE
 from .export import license_text, make_readable
 
@@ -50,6 +50,7 @@ TASKS = {  # what the Hub and pipeline() call a head's task, by the Auto class t
     "AutoModelForObjectDetection": "object-detection",
     "AutoModelForDepthEstimation": "depth-estimation",
 }
+TOKEN_HEADS = {"dpt": "DPT", "depth_anything": "Depth Anything"}  # read tokens, the class token first
 CARD = """
 # {name}
 
@@ -83,14 +84,21 @@ def export_head(model: PreTrainedModel, image_processor: BaseImageProcessor, fol
 
     Raises:
         TypeError: if the model has no backbone of this package, or no Auto class opens it.
+        ValueError: if it is a DPT or Depth Anything that cannot read what its backbone returns.
         FileExistsError: if the folder holds something already.
     """
     folder, backbone, auto_classes = Path(folder), find_backbone(model), find_auto_classes(model)
     if backbone is None or not auto_classes:
+        if isinstance(getattr(model.config, "backbone_config", None), tuple(AUTO_CLASSES)) and backbone is None:
+            raise TypeError(
+                f"transformers builds no backbone_config in {type(model).__name__}: take a network of this package that"
+                " does the same, such as SKViTForSemanticSegmentation, or another head."
+            )
         raise TypeError(
             "export_head takes a model of transformers over an SKViT, SKFormer, SKSwin or SKCvT backbone, not"
             f" {type(model).__name__}: networks of this package are for export."
         )
+    check_tokens(model, backbone)
     register_auto_classes()
     with whole_folder(folder) as partial:
         model.save_pretrained(partial)
@@ -133,6 +141,35 @@ def find_backbone(model: nn.Module) -> PreTrainedModel | None:
     """Return the network of this package in a model of transformers, None if there is none."""
     ours = (module for module in model.modules() if isinstance(module, PreTrainedModel) and is_ours(module))
     return None if is_ours(model) else next(ours, None)
+
+
+def check_tokens(model: PreTrainedModel, backbone: PreTrainedModel) -> None:
+    """Raise ValueError if the model is a DPT or Depth Anything that cannot read what its backbone returns.
+
+    transformers builds such a model, and its first forward pass fails on a shape.
+    """
+    head, config = TOKEN_HEADS.get(model.config.model_type), backbone.config
+    if head is None:
+        return
+    if config.has_stages:
+        raise ValueError(
+            f"{head} reads tokens of one stride, and an {family_of(backbone)} has maps of stages: take an SKViT with"
+            " reshape_hidden_states=False, or a head for maps, such as Mask2Former."
+        )
+    if config.reshape_hidden_states:
+        raise ValueError(
+            f"{head} reads tokens, the class token first, and its {family_of(backbone)} returns maps: set"
+            " reshape_hidden_states=False in backbone_config."
+        )
+    if not isinstance(config.patch_size, int):
+        raise ValueError(
+            f"patch_size is {config.patch_size} in backbone_config, expected one number: {head} divides images by it."
+        )
+    if head != "DPT" and model.config.patch_size != config.patch_size:  # DPT reads the backbone's own
+        raise ValueError(
+            f"patch_size is {model.config.patch_size}, expected {config.patch_size}, that of its backbone_config:"
+            f" {head} divides images by it."
+        )
 
 
 def find_auto_classes(model: PreTrainedModel) -> list[str]:
