@@ -5,34 +5,14 @@ The format is that of https://cocodataset.org/#format-data: `images`, `annotatio
 """
 
 import json
-import math
 import mmap
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .listed_objects import ListedObjects, is_size, read_annotation
 from .listing import ImageFile, LeftOut
-
-NO_AREA = "a box of no area"
-MIN_CORNERS = 3  # of a polygon
-
-
-@dataclass
-class CocoImages:
-    """The images that a JSON lists, in its order, and the objects of each; what is left out of both.
-
-    `objects` are JSON, to be read with `objects.py`: of an image `size`, `[height, width]`, and a list of `objects`.
-    Each has `class`, its number in `classes`; `box`, two corners in pixels within the image; `area`; whether it is a
-    `crowd`, a region of objects that nobody told apart; and, if masks are asked for, its `mask` as COCO has it.
-    """
-
-    classes: list[str]
-    images: list[ImageFile] = field(default_factory=list)
-    objects: list[str] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
-    empty: int = 0  # images without objects
 
 
 def holds_objects(file: str | Path) -> bool:
@@ -45,7 +25,7 @@ def holds_objects(file: str | Path) -> bool:
 
 def read_coco(
     file: Path, find_image: Callable[[str], ImageFile | None], with_masks: bool, classes: list[str] | None = None
-) -> CocoImages:
+) -> ListedObjects:
     """Return the images and objects of a JSON.
 
     Args:
@@ -60,7 +40,7 @@ def read_coco(
     content = read_json(file)
     numbers, names = number_categories(file, content["categories"], classes)
     listed = list_images(file, content["images"])
-    read = CocoImages(names)
+    read = ListedObjects(names)
     of_image: dict[Any, list[dict[str, Any]]] = {image_id: [] for image_id in listed}
     for annotation in content["annotations"]:
         entry = listed.get(annotation.get("image_id"))
@@ -69,8 +49,7 @@ def read_coco(
             of_image[annotation["image_id"]].append(found)
         else:
             where = "" if entry is None else f" of {entry['file_name']}"
-            name = f"annotation {annotation.get('id')}{where}"
-            read.left_out.append(LeftOut(name, found, fault=found not in (NO_AREA, "a mask of no area")))
+            read.leave_out(f"annotation {annotation.get('id')}{where}", found)
     for image_id, entry in listed.items():
         image = find_image(entry["file_name"])
         if image is None:
@@ -78,9 +57,7 @@ def read_coco(
             read.left_out.append(LeftOut(entry["file_name"], reason))
             continue
         read.images.append(image)
-        read.empty += not of_image[image_id]
-        size = [entry["height"], entry["width"]]
-        read.objects.append(json.dumps({"size": size, "objects": of_image[image_id]}, separators=(",", ":")))
+        read.add(entry["height"], entry["width"], of_image[image_id])
     return read
 
 
@@ -132,61 +109,3 @@ def list_images(file: Path, images: list[dict[str, Any]]) -> dict[Any, dict[str,
         listed[entry["id"]] = entry
         names.add(entry["file_name"])
     return listed
-
-
-def is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def read_annotation(
-    annotation: dict[str, Any], image: dict[str, Any] | None, numbers: dict[Any, int], with_masks: bool
-) -> dict[str, Any] | str:
-    """Return an object as `CocoImages` has it, or why it cannot be used."""
-    if image is None:
-        return "of an image that is not listed"
-    if annotation.get("category_id") not in numbers:
-        return "of a category that is not listed"
-    bbox = annotation.get("bbox")
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_finite(value) for value in bbox):
-        return "without a box of four numbers"
-    left, top, width, height = bbox
-    if width <= 0 or height <= 0:
-        return NO_AREA
-    box = [max(left, 0), max(top, 0), min(left + width, image["width"]), min(top + height, image["height"])]
-    if box[0] >= box[2] or box[1] >= box[3]:
-        return "a box outside its image"
-    crowd, area = bool(annotation.get("iscrowd", 0)), annotation.get("area")
-    found = {
-        "class": numbers[annotation["category_id"]],
-        "box": box,
-        "area": area if is_finite(area) else width * height,
-        "crowd": crowd,
-    }
-    if not with_masks:
-        return found
-    mask = read_mask(annotation.get("segmentation"), image)
-    return mask if isinstance(mask, str) else {**found, "mask": mask}
-
-
-def read_mask(segmentation: Any, image: dict[str, Any]) -> list[Any] | dict[str, Any] | str:
-    """Return a mask as COCO has it, polygons or run lengths, or why it cannot be used."""
-    if isinstance(segmentation, dict):
-        size, counts = [image["height"], image["width"]], segmentation.get("counts")
-        if segmentation.get("size") != size or not isinstance(counts, list | str):
-            return "a mask of run lengths that is not of its image's size"
-        is_damaged = isinstance(counts, list) and (
-            not all(isinstance(run, int) and run >= 0 for run in counts) or sum(counts) != size[0] * size[1]
-        )
-        return "a mask of run lengths that do not fill its image" if is_damaged else segmentation
-    if not isinstance(segmentation, list) or not segmentation:
-        return "without a mask"
-    if not all(isinstance(polygon, list) and all(is_finite(value) for value in polygon) for polygon in segmentation):
-        return "a mask that is neither polygons nor run lengths"
-    if any(len(polygon) % 2 for polygon in segmentation):
-        return "a mask with half a corner"
-    polygons = [polygon for polygon in segmentation if len(polygon) >= 2 * MIN_CORNERS]
-    return polygons or "a mask of no area"
-
-
-def is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

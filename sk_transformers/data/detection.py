@@ -6,9 +6,10 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset, Features, Image, IterableDataset, Value
 
-from .coco import CocoImages, holds_objects, read_coco
+from .coco import holds_objects, read_coco
 from .fingerprint import digest
 from .image_data import ImageData, image_data
+from .listed_objects import ListedObjects
 from .listing import Folder, ImageFile, LeftOut, check_faults, describe_left_out, list_folder, to_nfc
 from .options import DataOptions
 from .parquet import split_of_file
@@ -58,7 +59,7 @@ class CocoFolder:
         self.tree = list_folder(self.name)
         self.files = find_jsons(self.tree)
         self.split_names = list(self.files)
-        self.read: dict[str, CocoImages] = {}
+        self.read: dict[str, ListedObjects] = {}
 
     def load(self, split: str) -> Dataset:
         """Return the images of a split; classes are numbered as in the first split that is loaded."""

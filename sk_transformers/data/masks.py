@@ -1,7 +1,6 @@
 """Masks: pictures that hold the number of a class for each pixel of an image, read with it and put into batches."""
 
 import io
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from datasets import Dataset
 from PIL import Image as PILImage
 
 from ..errors import first_line
+from .class_names import name_classes
 from .loaders import UNREADABLE, DataError, EvalImages, LabeledImages, TrainImages, read_image
 
 IGNORED = 255  # of pixels that have no class, here and in `segmentation_ignore_index`
@@ -103,28 +103,9 @@ def read_classes(asked: list[str] | None, folder: Path) -> list[str]:
             f"--classes is missing: masks hold numbers, so give the names in their order, how many there are, or a file"
             f" with one a line, such as {CLASSES_FILE} in the data's folder."
         )
-    names = asked or [str(folder / CLASSES_FILE)]
-    if len(names) == 1 and Path(names[0]).is_file():
-        names = read_names(Path(names[0]))
-    elif len(names) == 1 and names[0].isdigit():
-        names = [f"LABEL_{number}" for number in range(int(names[0]))]  # as transformers calls them
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"--classes names {twice!r} twice: give each class a name of its own.")
+    names = name_classes(asked or [str(folder / CLASSES_FILE)])
     if not 2 <= len(names) <= IGNORED:
         raise ValueError(f"--classes names {len(names)}, expected 2 to {IGNORED}: 255 in a mask is no class.")
-    return names
-
-
-def read_names(file: Path) -> list[str]:
-    """Return the names in a file, one a line, or of a JSON list or object of names by number (`id2label.json`)."""
-    text = file.read_text(encoding="utf-8")
-    if file.suffix.lower() != ".json":
-        return [line.strip() for line in text.splitlines() if line.strip()]
-    content = json.loads(text)
-    names = content if isinstance(content, list) else [content.get(str(number)) for number in range(len(content))]
-    if not all(isinstance(name, str) for name in names):
-        raise ValueError(f"--classes {file}: expected a list of names, or an object of names by number from 0 on.")
     return names
 
 

@@ -31,7 +31,7 @@ def read_objects(stored: str, name: str, size: tuple[int, int]) -> Objects:
     """Return the objects of an image.
 
     Args:
-        stored: of the image, see `CocoImages`.
+        stored: of the image, see `ListedObjects`.
         name: of the image, for messages.
         size: `(width, height)` of the image as it was read.
 
