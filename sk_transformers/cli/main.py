@@ -12,7 +12,7 @@ from ..version import __version__
 COMMANDS = {
     "train": "train or fine-tune a classifier; without arguments, the quick start on digits",
     "train-segmentation": "train or fine-tune a semantic segmenter on images and masks",
-    "train-detection": "train or fine-tune a detector on images with COCO's JSON",
+    "train-detection": "train or fine-tune a detector on images and objects",
     "evaluate": "measure a classifier on labeled images, a segmenter on masks, or a detector on objects",
     "predict": "write a table of the classes or features of image files, or their masks or objects",
     "explain": "draw what a trained network looks at in images",

@@ -20,10 +20,13 @@ segmentation    images with masks, of whatever the options name
 decoding        image files as RGB of 8 bits, the same for all that read them
 loaders         batches of a training run, which go on exactly after a stop, and of an evaluation
 class_names     the names of classes, as --classes gives them
-listed_objects  objects as every source gives them
 coco            objects in COCO's JSON
+voc             objects in Pascal VOC's XML
+listed_objects  objects as every source gives them
+object_folders  folders of images and objects
+object_columns  objects in a column of parquet or the Hub
 objects         objects, read with their images
-detection       images with objects, of a folder
+detection       images with objects, of whatever the options name
 problems        what an image's target is, by --problem_type
 balance         weights of classes of unlike sizes
 transforms      what an image goes through, alone or with its target, and Mixup

@@ -42,6 +42,34 @@ class ListedObjects:
         self.left_out.append(LeftOut(name, reason, fault=reason not in HARMLESS))
 
 
+def add_annotations(
+    read: ListedObjects, name: str, image: dict[str, Any], annotations: list[dict[str, Any]], numbers: dict[Any, int]
+) -> None:
+    """Add the boxes of the next image, described as COCO does.
+
+    Args:
+        read: what has been read so far.
+        name: of what describes the image, for messages.
+        image: its `height` and `width`.
+        annotations: its objects, whose `category_id` is the name of a class, None if that is missing.
+        numbers: of the classes, by name.
+    """
+    objects = []
+    for number, annotation in enumerate(annotations, 1):
+        category = annotation["category_id"]
+        if category is None:
+            found = "without a class"
+        elif category not in numbers:
+            found = f"of class {category!r}, which is not among --classes, or else those of the training images"
+        else:
+            found = read_annotation(annotation, image, numbers, with_masks=False)
+        if isinstance(found, str):
+            read.leave_out(f"object {number} of {name}", found)
+        else:
+            objects.append(found)
+    read.add(image["height"], image["width"], objects)
+
+
 def is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 

@@ -1,4 +1,4 @@
-"""Objects in images: read with them from what `coco.py` keeps, to learn from or to be measured on."""
+"""Objects in images: read with them from what `ListedObjects` keeps, to learn from or to be measured on."""
 
 import json
 import logging
@@ -46,8 +46,8 @@ def read_objects(stored: str, name: str, size: tuple[int, int]) -> Objects:
     height, width = content["size"]
     if (width, height) != size:
         raise DataError(
-            f"{name} is {size[0]}x{size[1]} pixels, upright, and its JSON says {width}x{height}: correct either, or"
-            " pass --on_bad_image skip."
+            f"{name} is {size[0]}x{size[1]} pixels, upright, and its annotation says {width}x{height}: correct either,"
+            " or pass --on_bad_image skip."
         )
     objects = content["objects"]
     has_masks = bool(objects) and "mask" in objects[0]

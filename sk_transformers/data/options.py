@@ -16,7 +16,7 @@ class DataOptions:
 
     dataset: str = option(
         help="'digits', 'fashion-mnist', a folder with one folder of images a class or with a table of labels, a folder"
-        " of images and masks, parquet, or a Hub dataset"
+        " of images and masks or objects, parquet, or a Hub dataset"
     )
     dataset_config: str | None = option(None, "configuration of a Hub dataset")
     dataset_revision: str | None = option(None, "commit, branch or tag of a Hub dataset")
@@ -26,18 +26,20 @@ class DataOptions:
     )
     image_column: str | None = option(None, "column of the images in parquet or on the Hub [the first of images]")
     label_column: str | None = option(
-        None, "column of the classes [label, labels, fine_label, target, ...] or the masks [annotation, mask, ...]"
+        None,
+        "column of the classes [label, labels, fine_label, target, ...], the masks [annotation, mask, ...] or the"
+        " objects [the first with boxes]",
     )
     problem_type: Literal["single_label", "multi_label", "segmentation", "detection"] = option(
         "single_label",
         "multi_label: an image has several labels, or none; segmentation: each of its pixels has one, in a mask;"
-        " detection: it has objects, in COCO's JSON",
+        " detection: it has objects",
         choices=["single_label", "multi_label", "segmentation", "detection"],
     )
     classes: list[str] | None = option(
         None,
-        "names of the classes in the order of their numbers in masks, a file with one a line, or how many there are"
-        " [classes.txt in the folder]",
+        "names of the classes in the order of their numbers, a file with one a line, or how many there are [of masks"
+        " classes.txt in the folder; of objects those that they have, sorted]",
         nargs="+",
         metavar="NAME",
     )
@@ -46,6 +48,11 @@ class DataOptions:
     )
     reduce_labels: bool = option(False, "masks count classes from 1, and 0 is a pixel without one")
     box_only: bool = option(False, "detection: read the boxes of objects, and not their masks")
+    box_format: Literal["xywh", "xyxy"] = option(
+        "xywh",
+        "detection: what boxes in a column are, left, top, width and height, or left, top, right and bottom, in pixels",
+        choices=["xywh", "xyxy"],
+    )
     file_column: str | None = option(None, "column of a table that names the images [the one that does]")
     train_val_split: float = option(
         0.2, "fraction of the training images held out where no other split is for validation", type=proper_fraction
@@ -59,9 +66,16 @@ class DataOptions:
     num_workers: int = option(0, "processes that load images", type=non_negative_int)
 
     def __post_init__(self) -> None:
-        on_masks = {"classes": self.classes, "ignore_index": self.ignore_index, "reduce_labels": self.reduce_labels}
-        if self.box_only and self.problem_type != "detection":
-            raise ValueError(f"--box_only is for objects, and --problem_type is {self.problem_type}: leave it out.")
+        on_masks = {"ignore_index": self.ignore_index, "reduce_labels": self.reduce_labels}
+        on_objects = {"box_only": self.box_only, "box_format": self.box_format != "xywh"}
+        if self.problem_type != "detection" and any(on_objects.values()):
+            given = next(name for name, is_given in on_objects.items() if is_given)
+            raise ValueError(f"--{given} is for objects, and --problem_type is {self.problem_type}: leave it out.")
+        if self.classes is not None and self.problem_type not in ("segmentation", "detection"):
+            raise ValueError(
+                f"--classes is for masks and objects, and --problem_type is {self.problem_type}: leave it out, or pass"
+                " --problem_type segmentation or detection."
+            )
         given = next((name for name, value in on_masks.items() if value is not None and value is not False), None)
         if given is not None and self.problem_type != "segmentation":
             raise ValueError(

@@ -188,7 +188,12 @@ class ImageFolder:
 
 
 class LibraryDataset:
-    """What `datasets` loads: parquet files, by split, or a data set of the Hub."""
+    """What `datasets` loads: parquet files, by split, or a data set of the Hub.
+
+    `kept_columns` are those that stay beside the images' and the labels', where they are there.
+    """
+
+    kept_columns: tuple[str, ...] = ()
 
     def __init__(self, options: DataOptions, builder: str, files: dict[str, list[str]] | None = None) -> None:
         self.name, self.options = options.dataset, options
@@ -234,7 +239,7 @@ class LibraryDataset:
         )
 
     def _standard_columns(self, data: Data) -> Data:
-        """Return the image and the label column under these names, and no others."""
+        """Return the image and the label column under these names, and no others but `kept_columns`."""
         data, image, label = self._find_columns(data)
         features = data.features or {}
         for column, what in ((image, "image"), (label, "label")):
@@ -244,7 +249,7 @@ class LibraryDataset:
                     f"{self.name} has columns {', '.join(features)} and {missing} among them: name it with"
                     f" --{what}_column."
                 )
-        data = data.select_columns([image, label])
+        data = data.select_columns([image, label, *(name for name in self.kept_columns if name in features)])
         for column, standard in ((image, "image"), (label, "label")):
             data = data if column == standard else data.rename_column(column, standard)
         return data.cast_column("image", Image(decode=False))

@@ -52,7 +52,7 @@ TRAIN_SEGMENTATION = TrainCommand(
         "per_device_train_batch_size": 8,  # of images that are larger than a classifier's
         "per_device_eval_batch_size": 8,
     },
-    hidden=("problem_type", *NOT_FOR["segmentation"], "box_only"),
+    hidden=("problem_type", *NOT_FOR["segmentation"], "box_only", "box_format"),
 )
 TRAIN_DETECTION = TrainCommand(
     "train-detection",
@@ -63,7 +63,7 @@ TRAIN_DETECTION = TrainCommand(
         "per_device_train_batch_size": 4,  # of images that are larger than a classifier's
         "per_device_eval_batch_size": 4,
     },
-    hidden=("problem_type", *NOT_FOR["detection"], "classes", "ignore_index", "reduce_labels"),
+    hidden=("problem_type", *NOT_FOR["detection"], "ignore_index", "reduce_labels"),
 )
 
 

@@ -28,7 +28,7 @@ NOT_FOR = {  # options by --problem_type
     "single_label": ("scale_jitter",),
     "multi_label": (*ONE_LABEL_ALONE, "scale_jitter"),
     "segmentation": NOT_FOR_PIXELS,
-    "detection": (*NOT_FOR_PIXELS, "image_column", "label_column"),
+    "detection": NOT_FOR_PIXELS,
 }
 PARAMETER_KINDS = ("norms", "biases", "positions", "keys")  # of parameters that weight decay may leave alone
 

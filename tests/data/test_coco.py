@@ -199,7 +199,9 @@ def test_an_image_of_another_size(tmp_path, caplog):
     write_objects(tmp_path, counts={"train": 4, "val": 2})
     file = tmp_path / "val2017" / "0.png"
     Image.open(file).transpose(Image.Transpose.ROTATE_90).save(file)
-    with pytest.raises(DataError, match=r"0.png is 48x64 pixels, upright, and its JSON says 64x48: correct either"):
+    with pytest.raises(
+        DataError, match=r"0.png is 48x64 pixels, upright, and its annotation says 64x48: correct either"
+    ):
         read_all(options_of(tmp_path))
     with caplog.at_level(logging.WARNING):
         _, read = read_all(options_of(tmp_path, on_bad_image="skip"))
@@ -244,11 +246,18 @@ def test_what_else_is_refused(tmp_path):
     (tmp_path / "annotations" / "more_val.json").write_text(file.read_text())
     with pytest.raises(ValueError, match="two JSON files of objects for validation"):
         load_images(options_of(tmp_path))
-    with pytest.raises(ValueError, match="has no JSON of objects: expected a folder of images with COCO's JSON"):
+    (tmp_path / "annotations" / "more_val.json").unlink()
+    with pytest.raises(ValueError, match="has no objects: expected a folder of images with COCO's JSON"):
         load_images(options_of(tmp_path / "train2017"))
     with pytest.raises(ValueError, match="--label_column a: COCO's JSON has no columns"):
         load_images(options_of(tmp_path, label_column="a"))
+    with pytest.raises(ValueError, match="--classes a: COCO's JSON names its categories: leave it out"):
+        load_images(options_of(tmp_path, classes=["a"]))
+    with pytest.raises(ValueError, match="--box_format xyxy is for columns of objects, and COCO's JSON has a form"):
+        load_images(options_of(tmp_path, box_format="xyxy"))
+    with pytest.raises(ValueError, match="--classes is for masks and objects, and --problem_type is single_label"):
+        DataOptions("images", classes=["a"])
     with pytest.raises(ValueError, match="--box_only is for objects, and --problem_type is single_label"):
         DataOptions("images", box_only=True)
-    with pytest.raises(ValueError, match="is not a folder: expected a folder of images with COCO's JSON"):
+    with pytest.raises(ValueError, match="--dataset digits has no objects: expected a folder"):
         load_images(options_of("digits"))

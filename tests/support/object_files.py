@@ -1,8 +1,12 @@
-"""Images and COCO's JSON to train detectors on: bright squares and dark bars on a gray ground, no two in one place."""
+"""Images and their objects to train detectors on: bright squares and dark bars on a gray ground, no two in one place.
+
+In COCO's JSON, Pascal VOC's XML and columns of objects.
+"""
 
 import json
 
 import numpy as np
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 
 CLASSES = ["square", "bar"]
@@ -65,3 +69,50 @@ def write_objects(root, images="{split}2017", file="annotations/instances_{split
             PILImage.fromarray(array).save(folder / name)
         target.write_text(json.dumps(content))
     return root
+
+
+def xml_of(name, shape, objects, **more):
+    """Pascal VOC's XML of an image; `more` are parts of each object."""
+    parts = "".join(f"<{tag}>{text}</{tag}>" for tag, text in more.items())
+    boxes = "".join(
+        f"<object><name>{CLASSES[kind]}</name>{parts}<bndbox><xmin>{left + 1}</xmin><ymin>{top + 1}</ymin>"
+        f"<xmax>{right}</xmax><ymax>{bottom}</ymax></bndbox></object>"
+        for kind, (left, top, right, bottom) in objects
+    )
+    height, width = shape[:2]
+    size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+    return f"<annotation><filename>{name}</filename>{size}{boxes}</annotation>"
+
+
+def write_voc(root, counts=None, images="JPEGImages", annotations="Annotations", sets="ImageSets/Main"):
+    """The same in Pascal VOC's form, without lists of the splits where `sets` is None."""
+    for seed, (split, count) in enumerate((counts or {"train": 12, "val": 5}).items()):
+        names = [f"{split}_{number}" for number in range(count)]
+        folders = [root / pattern.format(split=split) for pattern in (images, annotations)]
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        for name, (image, objects) in zip(names, draw_objects(count, seed)):
+            PILImage.fromarray(image).save(folders[0] / f"{name}.jpg", quality=95)
+            (folders[1] / f"{name}.xml").write_text(xml_of(f"{name}.jpg", image.shape, objects))
+        if sets is not None:
+            (root / sets).mkdir(parents=True, exist_ok=True)
+            (root / sets / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    return root
+
+
+def objects_table(count, seed=0, box_format="xywh", category=None, in_lists=True):
+    """The same as a data set with a column of objects, lists of parts or a list of objects."""
+    category = category or ClassLabel(names=CLASSES)
+    kinds = {"bbox": List(Value("float32"), length=4), "category": category}
+    rows = {"image": [], "width": [], "height": [], "objects": []}
+    for image, objects in draw_objects(count, seed):
+        rows["image"].append(PILImage.fromarray(image))
+        rows["width"].append(image.shape[1])
+        rows["height"].append(image.shape[0])
+        boxes = [box if box_format == "xyxy" else [*box[:2], box[2] - box[0], box[3] - box[1]] for _, box in objects]
+        names = [CLASSES[kind] if category == Value("string") else kind for kind, _ in objects]
+        lists = {"bbox": boxes, "category": names}
+        rows["objects"].append(lists if in_lists else [dict(zip(lists, one)) for one in zip(boxes, names)])
+    column = {name: List(kind) for name, kind in kinds.items()} if in_lists else List(kinds)
+    sizes = {"width": Value("int64"), "height": Value("int64")}
+    return Dataset.from_dict(rows, Features({"image": Image(), **sizes, "objects": column}))

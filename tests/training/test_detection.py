@@ -18,7 +18,7 @@ from sk_transformers.training.command_line import TRAIN_DETECTION, build_parser,
 from sk_transformers.training.loop import train
 from sk_transformers.training.options import ModelOptions, TrainOptions
 
-from ..support.object_files import CLASSES, write_objects
+from ..support.object_files import CLASSES, objects_table, write_objects, write_voc
 from ..support.training import dying_at, metrics_of, reset_states
 
 SMALL = ["--config_overrides", "depths=[1, 1, 1, 1]", "detection_hidden_size=16"]
@@ -111,12 +111,37 @@ def test_each_recipe_trains(recipe, data, tmp_path):
     assert metrics_of(done)["best"]["step"] >= 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["voc", "columns"])
+def test_other_sources(source, tmp_path):
+    counts = {"train": 4, "val": 2}
+    if source == "voc":
+        data, own = write_voc(tmp_path / source, counts), {}
+    else:
+        (data := tmp_path / source).mkdir()
+        for seed, (split, count) in enumerate(counts.items()):
+            objects_table(count, seed, box_format="xyxy").to_parquet(str(data / f"{split}.parquet"))
+        own = {"box_format": "xyxy"}
+    done = detect(
+        "--model", "skaformer-nano", "--dataset", data, "--box_only", *(f"--{one}={own[one]}" for one in own), *SMALL,
+        "--image_size", 64, "--max_train_steps", 2, "--per_device_train_batch_size", 2, "--num_workers", 0,
+        "--output_dir", tmp_path / "run",
+    )  # fmt: skip
+    model, _ = load_detector(str(done / "model"))
+    assert not model.config.detection_masks and sorted(model.config.label2id) == sorted(CLASSES)
+    of_data = DataOptions(str(data), problem_type="detection", box_only=True, **own)
+    _, figures = evaluate_model(EvaluationOptions(str(done / "model"), output_dir=str(tmp_path / "out")), of_data)
+    assert figures["box_ap"] == pytest.approx(metrics_of(done)["best"]["box_ap"], abs=1e-6)
+    assert figures["images"] == 2 and {one["objects"] for one in figures["per_class"].values()} == {2}
+
+
 def test_its_options(capsys):
     data = DataOptions("images", problem_type="detection")
     with pytest.raises(ValueError, match="--mixup does not go with --problem_type detection: leave it out"):
         TrainOptions(ModelOptions("skaformer-nano"), data, augmentation=AugmentationOptions(mixup=0.2))
     text = build_parser(TRAIN_DETECTION).format_help()
-    assert "--box_only" in text and "--mixup " not in text and "--reduce_labels" not in text
+    assert all(f"--{name} " in text for name in ("classes", "label_column", "box_format")) and "--box_only" in text
+    assert "--mixup " not in text and "--reduce_labels" not in text
     with pytest.raises(ValueError, match="its family has no AutoModelForObjectDetection"):
         load_detector_to_train("skvit-nano-patch4-32", {0: "a"})
     with mock.patch("sys.argv", ["train-detection"]), pytest.raises(SystemExit, match="--model is missing"):
