@@ -36,11 +36,8 @@ def reduce_objects(
         label_map: the model's class of each of the data's.
     """
     sizes = [(1, 1) if label["objects"] is None else tuple(label["objects"]["size"]) for label in labels]
-    on_cpu = DetectorOutput(
-        logits=to_cpu(outputs.logits), pred_boxes=to_cpu(outputs.pred_boxes), pred_masks=to_cpu(outputs.pred_masks)
-    )
     kept = []
-    for label, size, found in zip(labels, sizes, find_instances(on_cpu, 0.0, sizes)):
+    for label, size, found in zip(labels, sizes, find_instances(outputs_on_cpu(outputs), 0.0, sizes)):
         if label["objects"] is None:
             kept.append(None)
             continue
@@ -51,6 +48,13 @@ def reduce_objects(
         answer = {"boxes": found["boxes"], "classes": found["labels"], "scores": found["scores"], "masks": masks}
         kept.append({"size": size, "right": right, "found": answer})
     return kept
+
+
+def outputs_on_cpu(outputs: DetectorOutput) -> DetectorOutput:
+    """Return a detector's answers in float32 on the CPU."""
+    return DetectorOutput(
+        logits=to_cpu(outputs.logits), pred_boxes=to_cpu(outputs.pred_boxes), pred_masks=to_cpu(outputs.pred_masks)
+    )
 
 
 def to_cpu(tensor: torch.Tensor | None) -> torch.Tensor | None:

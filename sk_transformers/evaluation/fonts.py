@@ -35,6 +35,14 @@ def fonts_for(texts: Iterable[str]) -> list[str]:
 
 
 @cache
+def font_file_for(texts: tuple[str, ...]) -> str:
+    """Return the file of the installed font that draws most of these texts' characters, for Pillow, which takes one."""
+    files = [font_manager.findfont(family) for family in fonts_for(texts)]
+    wanted = {ord(character) for text in texts for character in text}
+    return max(files, key=lambda file: len(wanted & characters_of(file)))
+
+
+@cache
 def characters_of(file: str) -> frozenset[int]:
     """Return the code points that a font file has; none if it cannot be read."""
     try:

@@ -13,7 +13,7 @@ from ..files import whole_file
 
 
 def mask_names(files: Sequence[str]) -> list[str]:
-    """Return the names of the masks of image files: theirs below the folder that all are in, ending in `.png`.
+    """Return the names of the masks or overlays of image files: theirs below the folder that all are in, with `.png`.
 
     Raises:
         ValueError: if two would be the same.
@@ -23,7 +23,7 @@ def mask_names(files: Sequence[str]) -> list[str]:
     for file in files:
         name = os.path.splitext(os.path.relpath(file, root))[0] + ".png"
         if name in names:
-            raise ValueError(f"{names[name]} and {file} would have the same mask, {name}: predict them apart.")
+            raise ValueError(f"{names[name]} and {file} would be written to one file, {name}: predict them apart.")
         names[name] = file
     return list(names)
 

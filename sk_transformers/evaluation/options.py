@@ -68,6 +68,11 @@ class PredictionOptions:
         metavar="FOLDER",
     )
     objects: bool = option(False, "write what a detector finds as COCO's JSON, to an output that ends in .json")
+    overlays: str | None = option(
+        None,
+        "folder for pictures of the images under their masks or objects, PNG files",
+        metavar="FOLDER",
+    )
     sliding_window: int | list[int] | None = option(None, SLIDING_WINDOW, type=image_size, metavar="SIZE")
     window_stride: int | list[int] | None = option(None, WINDOW_STRIDE, type=image_size, metavar="STRIDE")
     min_score: float = option(0.5, "objects of a lower score are left out", type=fraction)
@@ -87,6 +92,8 @@ class PredictionOptions:
         if len(both) > 1:
             raise ValueError(f"--{both[0]} and --{both[1]} are both given: leave one out.")
         check_stride_has_window(self.window_stride, self.sliding_window)
+        if self.overlays is not None and self.masks is None and not self.objects:
+            raise ValueError("--overlays are of masks or objects: give it with --masks or --objects, or leave it out.")
         if self.sliding_window is not None and self.masks is None:
             raise ValueError("--sliding_window is a segmenter's: give it with --masks, or leave it out.")
         if self.runtime == "torch":

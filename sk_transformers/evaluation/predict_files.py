@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
@@ -38,21 +39,23 @@ from ..pretrained import (
 from .mask_files import largest_classes, mask_names, predict_mask, save_mask
 from .object_files import describe_objects, write_coco
 from .options import PredictionOptions
+from .overlays import draw_classes, draw_objects, save_picture, text_size, to_picture, to_pixels, with_legend
 from .prediction_table import CHUNK, PredictionTable
-from .sliding_window import SlidingWindow, sliding_window, sliding_window_logits
+from .sliding_window import SlidingWindow, logits_of_image, sliding_window
 
 Row = dict[str, Any]
 
 
 class Opened(NamedTuple):
-    """An image as a model takes it, `(channels, height, width)`, its own `(height, width)`, its file's position, and
-    for a detector `pixel_mask`, `(height, width)`.
+    """An image as a model takes it, `(channels, height, width)`, its own `(height, width)`, its file's position, for a
+    detector `pixel_mask`, `(height, width)`, and where it is to be drawn on, itself.
     """
 
     pixel_values: torch.Tensor
     size: tuple[int, int]
     position: int
     pixel_mask: torch.Tensor | None = None
+    image: Image.Image | None = None
 
 
 Answer = Callable[[nn.Module, torch.Tensor, list[Opened]], list[Row]]  # of a batch of images
@@ -106,7 +109,11 @@ def predict_files(model: str, inputs: Sequence[str], output: str, options: Predi
     own = missing[accelerator.process_index :: accelerator.num_processes]
     batches = [batch for chunk in own for batch in batches_of(chunk, len(files), options.batch_size)]
     loader = DataLoader(
-        ImageFiles(files, detection_inputs(processor) if options.objects else eval_transform(processor)),
+        ImageFiles(
+            files,
+            detection_inputs(processor) if options.objects else eval_transform(processor),
+            keep=options.overlays is not None,
+        ),
         batch_sampler=batches,
         num_workers=options.num_workers,
         collate_fn=list,
@@ -173,10 +180,10 @@ def batches_of(chunk: int, num_files: int, batch_size: int) -> list[list[int]]:
 
 
 class ImageFiles(Dataset):
-    """Images as a model takes them, or as a text the reason why one is unreadable."""
+    """Images as a model takes them, also as they are to `keep`, or as a text the reason why one is unreadable."""
 
-    def __init__(self, files: list[Listed], transform: Callable[..., Any]) -> None:
-        self.files, self.transform = files, transform
+    def __init__(self, files: list[Listed], transform: Callable[..., Any], keep: bool = False) -> None:
+        self.files, self.transform, self.keep = files, transform, keep
 
     def __getitem__(self, index: int) -> Opened | str:
         listed = self.files[index]
@@ -189,7 +196,8 @@ class ImageFiles(Dataset):
             return first_line(error)
         made = self.transform(image)
         inputs = made if isinstance(made, dict) else {"pixel_values": made}
-        return Opened(size=(image.height, image.width), position=index, **inputs)
+        kept = image if self.keep else None
+        return Opened(size=(image.height, image.width), position=index, image=kept, **inputs)
 
 
 def answer_batch(network: nn.Module, examples: list[Opened | str], answer: Answer, device: torch.device) -> list[Row]:
@@ -215,19 +223,37 @@ def choose_loader(options: PredictionOptions) -> Callable[[str], tuple[nn.Module
 
 
 def choose_answer(files: list[Listed], options: PredictionOptions) -> Answer:
-    """Return what makes rows of batches, and with `masks` writes them; ValueError if two would be one file."""
+    """Return what makes rows of batches, and writes masks and overlays if these are asked for.
+
+    Raises:
+        ValueError: if two of them would be one file, or one an image that is read.
+    """
     if options.embeddings:
         return lambda network, pixel_values, images: features(network, pixel_values)
+    overlays = None if options.overlays is None else places("--overlays", options.overlays, files)
     if options.objects:
         coco_masks()  # or its absence would show after the first batch
-        return partial(write_objects, min_score=options.min_score)
+        return partial(write_objects, min_score=options.min_score, overlays=overlays)
     if options.masks is None:
         return lambda network, pixel_values, images: top_classes(network, pixel_values, options.top_k)
-    masks = [Path(options.masks, printable(name)) for name in mask_names([file.path for file in files])]
+    masks = places("--masks", options.masks, files)
+    both = {os.path.realpath(one) for one in masks} & {os.path.realpath(one) for one in overlays or []}
+    if both:
+        raise ValueError(f"--masks and --overlays would both be written to {min(both)}: choose another folder for one.")
     window = None
     if options.sliding_window is not None:
         window = sliding_window(options.sliding_window, options.window_stride, options.batch_size)
-    return partial(write_masks, masks=masks, top_k=options.top_k, window=window)
+    return partial(write_masks, masks=masks, top_k=options.top_k, window=window, overlays=overlays)
+
+
+def places(option: str, folder: str, files: list[Listed]) -> list[Path]:
+    """Return the file in a folder for each image file; ValueError if two are one, or one is an image."""
+    images = {os.path.realpath(file.path) for file in files}
+    found = [Path(folder, printable(name)) for name in mask_names([file.path for file in files])]
+    for file in found:
+        if os.path.realpath(file) in images:
+            raise ValueError(f"{option} {folder} would write over {file}, an image to predict: choose another folder.")
+    return found
 
 
 def top_classes(network: nn.Module, pixel_values: torch.Tensor, top_k: int) -> list[Row]:
@@ -257,6 +283,7 @@ def write_masks(
     masks: list[Path],
     top_k: int,
     window: SlidingWindow | None = None,
+    overlays: list[Path] | None = None,
 ) -> list[Row]:
     """Write the mask of each image, as large as the image, and return its file and the classes with the most pixels.
 
@@ -267,12 +294,17 @@ def write_masks(
         masks: the mask's file of each image file.
         top_k: how many classes.
         window: of which logits are averaged; the whole image at once when None.
+        overlays: the file of each image file for the image under its mask, with the names of the classes below.
     """
     config: Any = network.config
     rows = []
     for logits, image in zip(logits_of_images(network, pixel_values, images, window), images):
         mask, file = predict_mask(logits, image.size), masks[image.position]
         save_mask(mask, file)
+        if overlays is not None and image.image is not None:
+            under_mask = to_picture(draw_classes(to_pixels(image.image), mask))
+            names, size = class_names(config), text_size(*under_mask.size)
+            save_picture(with_legend(under_mask, [mask], names, size), overlays[image.position])
         rows.append({"mask": str(file), **largest_classes(mask, config.id2label, top_k)})
     return rows
 
@@ -284,10 +316,16 @@ def logits_of_images(
     if window is None:
         return network(pixel_values=pixel_values).logits.float()
     alone = (image.pixel_values.to(pixel_values.device) for image in images)  # without what fills the batch
-    return (sliding_window_logits(lambda crops: network(pixel_values=crops).logits, one, window) for one in alone)
+    return (logits_of_image(network, one, window) for one in alone)
 
 
-def write_objects(network: nn.Module, pixel_values: torch.Tensor, images: list[Opened], min_score: float) -> list[Row]:
+def write_objects(
+    network: nn.Module,
+    pixel_values: torch.Tensor,
+    images: list[Opened],
+    min_score: float,
+    overlays: list[Path] | None = None,
+) -> list[Row]:
     """Return the objects of each image, of at least this score, as JSON.
 
     Args:
@@ -295,11 +333,17 @@ def write_objects(network: nn.Module, pixel_values: torch.Tensor, images: list[O
         pixel_values: `(batch, channels, height, width)`.
         images: of the batch.
         min_score: of the objects.
+        overlays: the file of each image file for the image with its objects.
     """
+    config: Any = network.config
     masks = [image.pixel_mask for image in images if image.pixel_mask is not None]
     pixel_mask = stack_filled(masks).to(pixel_values.device) if masks else None
     sizes = [image.size for image in images]
     found = find_instances(network(pixel_values=pixel_values, pixel_mask=pixel_mask), min_score, sizes)
+    for objects, image in zip(found, images):
+        if overlays is not None and image.image is not None:
+            drawn = draw_objects(to_pixels(image.image), objects, class_names(config))
+            save_picture(to_picture(drawn), overlays[image.position])
     return [{"objects": describe_objects(one, size)} for one, size in zip(found, sizes)]
 
 
@@ -313,6 +357,7 @@ def job_of(model: str, files: list[Listed], options: PredictionOptions) -> dict[
         "embeddings": options.embeddings,
         "masks": options.masks,
         "objects": options.objects,
+        "overlays": options.overlays,
         "sliding_window": options.sliding_window,
         "window_stride": options.window_stride,
         "min_score": options.min_score,

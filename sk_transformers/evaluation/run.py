@@ -28,6 +28,7 @@ from ..pretrained import class_names, weights_sha256
 from ..provenance import provenance
 from .options import EvaluationOptions
 from .patch_attack import PatchAttack, attacked_accuracy
+from .pictures import draw_predictions
 from .plots import PLOTS, plot_robustness
 from .predictions import map_labels, predict
 from .problems import load_for
@@ -40,8 +41,9 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
 
     Returns:
         The folder, with `evaluation.json` and plots: of one label an image `reliability.png` and `confusion.png`, of
-        several `reliability.png` and `classes.png`, of masks or objects `classes.png`, and under corruptions
-        `robustness.png`; and the figures. No folder on processes that are not the main one.
+        several `reliability.png` and `classes.png`, of masks or objects `classes.png` and
+        `pictures/predictions.png`, and under corruptions `robustness.png`; and the figures. No folder on processes that
+        are not the main one.
 
     Raises:
         ValueError: if model, data or baseline cannot be loaded or do not fit each other.
@@ -79,6 +81,7 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
         raise ValueError(
             f"--patch_attack {options.patch_attack}: the patch does not fit into images of {height}x{width}."
         )
+    network = model.eval()
     if window is not None:
         model, problem = SlidingWindowSegmenter(model, window), replace(problem, answers=lambda logits: logits)
         processor = without_resizing(processor)
@@ -104,6 +107,8 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
         folder.mkdir(parents=True, exist_ok=True)
         write_json(record, folder / "evaluation.json")
         PLOTS[problem.predictions](predictions, figures, names, folder)
+        with accelerator.autocast():
+            draw_predictions(network, processor, images, data.labels, data_options, folder, window)
     if attack is not None:
         figures["patch_attack"] = record["patch_attack"] = attacked_accuracy(
             accelerator, model, loader, label_map, attack, processor

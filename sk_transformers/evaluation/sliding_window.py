@@ -87,6 +87,13 @@ def sliding_window_logits(
     return total / windows
 
 
+def logits_of_image(network: nn.Module, image: torch.Tensor, window: SlidingWindow | None) -> torch.Tensor:
+    """Return a segmenter's logits `(classes, height, width)` of an image, as a whole without a window."""
+    if window is None:
+        return network(pixel_values=image[None]).logits[0].float()
+    return sliding_window_logits(lambda crops: network(pixel_values=crops).logits, image, window)
+
+
 class SlidingWindowSegmenter(nn.Module):
     """A segmenter that is asked window by window.
 
@@ -107,10 +114,7 @@ class SlidingWindowSegmenter(nn.Module):
         """
         sizes = [(int(mask.any(1).sum()), int(mask.any(0).sum())) for mask in pixel_mask]
         images = [image[:, :height, :width] for image, (height, width) in zip(pixel_values, sizes)]
-        return [sliding_window_logits(self.logits_of, image, self.window) for image in images]
-
-    def logits_of(self, crops: torch.Tensor) -> torch.Tensor:
-        return self.segmenter(pixel_values=crops).logits
+        return [logits_of_image(self.segmenter, image, self.window) for image in images]
 
 
 class SizedPairs(EvalPairs):

@@ -38,8 +38,8 @@ def train(options: TrainOptions) -> Path:
     """Train a model as the options say.
 
     Returns:
-        The run's folder: `model/`, a repo folder with the best weights, `metrics.json`, `curves.png`, and the
-        checkpoints.
+        The run's folder: `model/`, a repo folder with the best weights, `metrics.json`, `curves.png`, the
+        checkpoints, and of a segmenter or detector `pictures/predictions.png`.
 
     Raises:
         Stopped: if a signal ended the run, after it was saved.

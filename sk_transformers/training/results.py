@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel, pipeline
 
 from ..data.drawn_digits import draw_digits
+from ..evaluation.pictures import draw_predictions
 from ..files import write_json
 from ..hub import export, push_folder
 from ..hub.cards.card import RepoFacts
@@ -24,7 +25,9 @@ from .trainable import add_lora
 
 
 def finish(setup: Setup, run: Path, state: RunState) -> None:
-    """Leave `metrics.json`, `curves.png`, and in `model` the repo folder with the weights of the best checkpoint."""
+    """Leave `metrics.json`, `curves.png`, and in `model` the repo folder with the weights of the best checkpoint; of a
+    segmenter or detector `pictures/predictions.png`, too, which is not to be pushed.
+    """
     model = best_model(setup, checkpoint_folder(run, state.best_step))
     if setup.accelerator.is_main_process:
         record = run_record(setup.options, model, setup.data, state, setup.accelerator)
@@ -35,6 +38,8 @@ def finish(setup: Setup, run: Path, state: RunState) -> None:
         pictures = {"curves.png": run / "curves.png"} | {one["file"]: one["picture"] for one in examples}
         repo = export(model, setup.processor, run / "model", card, pictures)
         say(setup.accelerator, f"Best {setup.problem.best_title} {state.best_score:.2%}. Ready to push: {repo}")
+        data = setup.data
+        draw_predictions(model, setup.processor, data.validation, data.labels, setup.options.data, run)
         options = setup.options.run
         if options.push_to_hub is not None:
             say(setup.accelerator, str(push(run, options.push_to_hub, options.hub_private)))

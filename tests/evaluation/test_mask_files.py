@@ -41,7 +41,8 @@ def photos(tmp_path):
 
 
 def test_the_pipelines_masks(repo, photos, tmp_path):
-    main([repo, str(photos), "-o", str(tmp_path / "m.csv"), "--masks", str(tmp_path / "masks"), "--top_k", "3"])
+    main([repo, str(photos), "-o", str(tmp_path / "m.csv"), "--masks", str(tmp_path / "masks"), "--top_k", "3",
+          "--overlays", str(tmp_path / "overlays")])  # fmt: skip
     rows = {row["file"]: row for row in csv.DictReader((tmp_path / "m.csv").open())}
     segment = pipeline("image-segmentation", model=repo, trust_remote_code=True)
     for name, mask_name in (("a.png", "a.png"), ("night/b.jpg", "night/b.png")):
@@ -50,6 +51,10 @@ def test_the_pipelines_masks(repo, photos, tmp_path):
         mask = Image.open(row["mask"])
         assert mask.mode == "P" and mask.size == Image.open(photos / name).size
         numbers = np.asarray(mask)
+        overlay, photo = (np.asarray(Image.open(file)) for file in (tmp_path / "overlays" / mask_name, photos / name))
+        height, width, _ = photo.shape  # below are the names of the classes
+        assert np.array_equal(overlay[:height], np.round((photo + np.array(palette()).reshape(-1, 3)[numbers]) / 2))
+        assert overlay.shape[0] > height and overlay.shape[1] == width
         for part in segment(str(photos / name)):
             number = next(index for index, label in LABELS.items() if label == part["label"])
             assert np.array_equal(np.asarray(part["mask"]) > 0, numbers == number)
@@ -58,6 +63,8 @@ def test_the_pipelines_masks(repo, photos, tmp_path):
             assert fractions[label] == pytest.approx((numbers == index).mean(), rel=1e-5)
     broken = rows[str(photos / "broken.png")]
     assert broken["error"] and not broken["mask"] and not (tmp_path / "masks" / "broken.png").exists()
+    written = {file.name for file in (tmp_path / "overlays").rglob("*") if file.is_file()}
+    assert written == {"a.png", "b.png"}
 
 
 def test_a_segmenter_is_no_classifier(repo, photos, tmp_path):
@@ -67,9 +74,19 @@ def test_a_segmenter_is_no_classifier(repo, photos, tmp_path):
         PredictionOptions(masks="masks", embeddings=True)
 
 
+def test_pictures_are_not_written_over(repo, photos, tmp_path):
+    command = [repo, str(photos), "-o", str(tmp_path / "m.csv")]
+    with pytest.raises(SystemExit, match="--overlays are of masks or objects: give it with --masks or --objects"):
+        main([*command, "--overlays", str(tmp_path / "overlays")])
+    with pytest.raises(SystemExit, match=r"--masks .*photos would write over .*a.png, an image to predict"):
+        main([*command, "--masks", str(photos)])
+    with pytest.raises(SystemExit, match=r"--masks and --overlays would both be written to .*a.png"):
+        main([*command, "--masks", str(tmp_path / "out"), "--overlays", str(tmp_path / "out")])
+
+
 def test_names_of_masks(tmp_path):
     assert mask_names(["x/a.png", "x/y/b.jpg"]) == ["a.png", "y/b.png"] and mask_names(["x/a.jpg"]) == ["a.png"]
-    with pytest.raises(ValueError, match=r"x/a.jpg and x/a.png would have the same mask, a.png"):
+    with pytest.raises(ValueError, match=r"x/a.jpg and x/a.png would be written to one file, a.png"):
         mask_names(["x/a.jpg", "x/a.png"])
 
 

@@ -1,6 +1,7 @@
 """`predict --objects` writes the pipeline's boxes, and the model's masks, as COCO's JSON."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from transformers import pipeline
 
 from sk_transformers import SKFormerForObjectDetection
 from sk_transformers.cli.predict import main
+from sk_transformers.evaluation.mask_files import palette
 from sk_transformers.evaluation.options import PredictionOptions
 from sk_transformers.hub import export
 from sk_transformers.image_processing import detection_processor, image_processor_for
@@ -39,16 +41,21 @@ def test_the_pipelines_boxes(repo, tmp_path):
         Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(tmp_path / "photos" / name)
     (tmp_path / "photos" / "broken.png").write_bytes((tmp_path / "photos" / "a.png").read_bytes()[:300])
     output = tmp_path / "objects.json"
-    main([repo, str(tmp_path / "photos"), "-o", str(output), "--objects", "--min_score", "0.3"])
+    main([repo, str(tmp_path / "photos"), "-o", str(output), "--objects", "--min_score", "0.3",
+          "--overlays", str(tmp_path / "overlays")])  # fmt: skip
     content = json.loads(output.read_text())
     assert [one["name"] for one in content["categories"]] == list(LABELS.values())
     assert [one["file_name"] for one in content["unreadable"]] == [str(tmp_path / "photos" / "broken.png")]
+    assert {file.name for file in (tmp_path / "overlays").iterdir()} == {"a.png", "b.png"}
     coco = COCO(output)
     detect = pipeline("object-detection", model=repo, trust_remote_code=True)
     for image in content["images"]:
         found = coco.loadAnns(coco.getAnnIds(image["id"]))
         expected = detect(image["file_name"], threshold=0.3)
         assert len(found) == len(expected) > 0
+        overlay = np.asarray(Image.open(tmp_path / "overlays" / Path(image["file_name"]).name))
+        assert overlay.shape == (image["height"], image["width"], 3)
+        assert (overlay == palette()[3 * found[0]["category_id"] :][:3]).all(-1).any()
         for one, other in zip(found, expected):
             left, top, width, height = one["bbox"]
             box = list(other["box"].values())

@@ -10,6 +10,7 @@ from huggingface_hub import HfApi
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from sk_transformers.evaluation.pictures import PICTURE
 from sk_transformers.hub.errors import PreflightError, PushError
 from sk_transformers.hub.gather import add_card, collect_files
 from sk_transformers.hub.preflight import repo_files
@@ -388,12 +389,16 @@ def test_a_run_brings_its_plots_and_evaluations(hub, repo_folder, unchecked, tmp
     figures = {"images": 9, "top1": 0.51234, "top5": 1.0, "loss": 0.7, "calibration_error": 0.01}
     record = {"dataset": "data/bugs", "split": "validation", "images_per_second": 12.4, "hardware": "an abacus"}
     (evaluation / "evaluation.json").write_text(json.dumps(record | figures))
+    for folder in (tmp_path / "run", evaluation):  # images of a data set, on terms that are not known
+        (folder / PICTURE).parent.mkdir()
+        Image.new("RGB", (700, 20), "blue").save(folder / PICTURE)
     options = {"evaluations": [evaluation], "tag": "v2"}
     push_folder(tmp_path / "run", "org/tiny", **options)
     repo = hub.model("org/tiny")
     files = repo.files("v2")
     card = files["README.md"].content.decode()
     assert {"curves.png", "evaluation/bugs-validation-confusion.png"} <= set(files)
+    assert not any("pictures" in file or "predictions" in file for file in files) and "predictions.png" not in card
     assert "![Curves](curves.png)" in card and "](evaluation/bugs-validation-confusion.png)" in card
     assert "| bugs, validation | 9 | 0.5123 | 1.0000 | 0.7000 | 0.0100 |" in card
     assert "value: 0.5123" in card and "12 images per second and process (an abacus)" in card

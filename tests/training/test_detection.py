@@ -79,6 +79,8 @@ def test_what_a_run_leaves(data, run, tmp_path):
     assert figures["box_ap"] == pytest.approx(best["box_ap"], abs=1e-6)
     assert figures["mask_ap"] == pytest.approx(best["mask_ap"], abs=1e-6)
     assert (folder / "classes.png").stat().st_size > 5000
+    pictures = [one / "pictures" / "predictions.png" for one in (run, folder)]
+    assert pictures[0].read_bytes() == pictures[1].read_bytes() and not [*(run / "model").rglob("predictions.png")]
     assert json.loads((folder / "evaluation.json").read_text())["per_class"]["bar"]["objects"] == 3
 
 

@@ -54,7 +54,10 @@ def run(data, tmp_path_factory):
 def test_it_learns(run):
     best = metrics_of(run)["best"]
     assert best["mean_iou"] > 0.8 and best["pixel_accuracy"] > 0.9
+    assert max(Image.open(run / "pictures" / "predictions.png").size) <= 4096
+    assert not [*(run / "model").rglob("predictions.png")]
     card = (run / "model" / "README.md").read_text()
+    assert "predictions.png" not in card
     assert (
         "pipeline_tag: image-segmentation" in card and "name: Mean IoU" in card and "type: image-segmentation" in card
     )
