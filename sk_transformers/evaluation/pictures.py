@@ -18,6 +18,7 @@ from ..data.masks import IGNORED
 from ..data.objects import decode_masks
 from ..data.options import DataOptions
 from ..data.problems import eval_images, evaluation_inputs
+from ..hub.preflight import UNPUBLISHED
 from ..models.detection import find_instances
 from ..pretrained import class_names
 from .detection import outputs_on_cpu
@@ -27,7 +28,7 @@ from .overlays import draw_classes, draw_objects, save_picture, text_size, to_pi
 from .predictions import map_labels
 from .sliding_window import SlidingWindow, logits_of_image
 
-PICTURE = Path("pictures", "predictions.png")
+PICTURE = Path(UNPUBLISHED)
 IMAGES = 4
 SIDE = 512  # pixels of an image's longer side in the picture
 GAP = 8

@@ -49,7 +49,7 @@ def find_examples(folder: Path, given: Sequence[str | Path]) -> list[Path]:
 def run_plots(folder: Path) -> dict[str, Path]:
     """Return the plots of a run, which lie beside its repo folder, by their paths in the repo.
 
-    Not what lies in `pictures`: images of a data set, which may not be anybody's to publish.
+    Pictures of the data's images lie deeper, in `preflight.UNPUBLISHED`.
     """
     return {file.name: file for file in sorted(folder.parent.glob("*.png"))} if folder.name == "model" else {}
 

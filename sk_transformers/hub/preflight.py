@@ -30,6 +30,7 @@ IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 TEXTS = (".py", ".json", ".md", ".txt", ".yaml", ".yml", ".csv", ".svg", ".bib")
 MAY_HOLD_CODE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".tar", ".h5", ".keras")
 TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}")
+UNPUBLISHED = "pictures/predictions.png"  # what evaluation draws on images of a data set, whose terms are not known
 TOLERANCE = 1e-4  # of outputs, relative to the largest: other kernels round otherwise
 LOADING_TIME = 1800  # seconds
 
@@ -58,12 +59,18 @@ def check_loading(
 
 
 def repo_files(folder: Path) -> dict[str, Path]:
-    """Return the files of a repo folder by their paths in the repo; hidden ones and caches are left out."""
+    """Return the files of a repo folder by their paths in the repo.
+
+    Hidden ones, caches and `UNPUBLISHED` pictures, as of an evaluation in the folder, are left out.
+    """
     found = {}
     for file in sorted(folder.rglob("*")):
         parts = file.relative_to(folder).parts
-        if file.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in parts):
-            found["/".join(parts)] = file
+        path = "/".join(parts)
+        is_left_out = f"/{path}".endswith(f"/{UNPUBLISHED}")
+        is_left_out |= any(part.startswith(".") or part == "__pycache__" for part in parts)
+        if file.is_file() and not is_left_out:
+            found[path] = file
     return found
 
 

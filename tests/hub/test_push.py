@@ -389,8 +389,8 @@ def test_a_run_brings_its_plots_and_evaluations(hub, repo_folder, unchecked, tmp
     figures = {"images": 9, "top1": 0.51234, "top5": 1.0, "loss": 0.7, "calibration_error": 0.01}
     record = {"dataset": "data/bugs", "split": "validation", "images_per_second": 12.4, "hardware": "an abacus"}
     (evaluation / "evaluation.json").write_text(json.dumps(record | figures))
-    for folder in (tmp_path / "run", evaluation):  # images of a data set, on terms that are not known
-        (folder / PICTURE).parent.mkdir()
+    for folder in (tmp_path / "run", evaluation, tmp_path / "run" / "model" / "own"):  # on terms that are not known
+        (folder / PICTURE).parent.mkdir(parents=True)
         Image.new("RGB", (700, 20), "blue").save(folder / PICTURE)
     options = {"evaluations": [evaluation], "tag": "v2"}
     push_folder(tmp_path / "run", "org/tiny", **options)
