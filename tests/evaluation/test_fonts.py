@@ -1,6 +1,7 @@
 """Names of classes in scripts that matplotlib's own font lacks."""
 
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 
-from sk_transformers.evaluation.fonts import fonts_for
+from sk_transformers.evaluation.fonts import font_file_for, fonts_for
 from sk_transformers.evaluation.plots import plot_confusion
 from sk_transformers.evaluation.single_label import SingleLabelPredictions
 
@@ -71,3 +72,11 @@ def test_where_there_is_none_it_is_said_which_to_install(tmp_path, monkeypatch, 
     plot(tmp_path / "confusion.png")
     assert "no font here has 4 characters of the names of classes (\u732b" in caplog.text
     assert "apt-get install fonts-noto-cjk" in caplog.text and (tmp_path / "confusion.png").is_file()
+
+
+def test_pillow_gets_the_font_that_has_most_of_them(monkeypatch, font):
+    boxes = [entry for entry in font_manager.fontManager.ttflist if entry.name == "Boxes"]
+    without_east_asian_fonts(monkeypatch)
+    font_manager.fontManager.ttflist += boxes
+    assert Path(font_file_for((CATS[0], "\uace0"))).name == "boxes.ttf"
+    assert Path(font_file_for(("chat", CATS[0]))).name == "DejaVuSans.ttf"
