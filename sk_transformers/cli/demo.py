@@ -2,6 +2,7 @@
 
 sk-transformers demo runs/skvit/model runs/cskvit/model runs/vit/model
 sk-transformers demo runs/skvit/model runs/cskvit/model runs/vit/model --save_space my-space
+sk-transformers demo runs/segmenter/model runs/detector/model         # classes of pixels, boxes and masks
 sk-transformers demo dinov2-small-work/source dinov2-small            # what was calibrated, beside its source
 """
 

@@ -4,7 +4,8 @@ The modules are found by what they have and not by their class, which in a repo 
 package's. In a Space, which has no package, lie copies of the files that this one imports.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,20 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
+    AutoModelForObjectDetection,
+    AutoModelForSemanticSegmentation,
     PreTrainedModel,
 )
 
 from ..evaluation.attention_quantities import attention_entropy, rollout_of_positions
 from ..evaluation.grad_cam import grad_cam
+from .dense import Scene, padded, scene_of
 
 MIN_SIDE = 4  # positions of a map that still shows places
+MAX_WEIGHTS = 1 << 28  # of a segmenter or detector, whose images may be large: a gigabyte in all layers
+CLASSIFIERS = {"ForImageClassification": AutoModelForImageClassification}  # by the end of their classes' names
+IN_WINDOWS = "attends within windows of this image, which have no map of the whole to show."
+DENSE = {"ForSemanticSegmentation": AutoModelForSemanticSegmentation, "ForObjectDetection": AutoModelForObjectDetection}
 MECHANISMS = {
     "static_key": "Static keys (SKA)",
     "conv_static_key": "Convolutional (CSKA)",
@@ -37,7 +45,7 @@ MECHANISMS = {
 
 @dataclass
 class Network:
-    """A classifier, or a network without one, with its image processor, and what the page calls it."""
+    """A network with its image processor, and what the page calls it: with any head of this project or without."""
 
     name: str
     mechanism: str
@@ -48,6 +56,16 @@ class Network:
     def mixers(self) -> list[Any]:
         """The modules that attend, first layer first; their class is not known, what they have is."""
         return [module for module in self.model.modules() if hasattr(module, "v_proj") and hasattr(module, "grid_size")]
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it is a segmenter or a detector, which answers at each place."""
+        return hasattr(self.model, "upernet") or hasattr(self.model, "mask_rcnn")
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether positions attend to the whole image."""
+        return bool(self.mixers) and not hasattr(self.model.config, "window_size")
 
 
 @dataclass
@@ -61,6 +79,7 @@ class Layer:
         keys: `(heads, positions of keys, channels)`.
         key_is_static: whether the keys are parameters, and not computed from the image.
         key_stride: positions between keys, along rows and columns.
+        own_grid_size: of static keys that were made for another grid than this image's, `(rows, columns)`.
     """
 
     grid_size: tuple[int, int]
@@ -69,6 +88,7 @@ class Layer:
     keys: np.ndarray
     key_is_static: bool
     key_stride: int = 1
+    own_grid_size: tuple[int, int] | None = None
 
     @property
     def key_grid_size(self) -> tuple[int, int]:
@@ -109,7 +129,7 @@ class Layer:
         head 0 the keys of all heads are concatenated.
         """
         keys = np.concatenate(self.keys, axis=1) if head == 0 else self.keys[min(head, len(self.keys)) - 1]
-        return principal_colors(keys).reshape(*self.key_grid_size, 3)
+        return principal_colors(keys).reshape(*(self.own_grid_size or self.key_grid_size), 3)
 
 
 @dataclass
@@ -128,6 +148,8 @@ class Reading:
         probabilities: of a classifier, by label.
         features: of a network without one, `(channels,)`.
         evidence: None where no method takes the network.
+        scene: what a segmenter or detector says.
+        no_maps: why there are no layers, as a sentence of what comes after the network's name; empty where there are.
     """
 
     probabilities: dict[str, float]
@@ -135,23 +157,31 @@ class Reading:
     seen: Image.Image
     layers: list[Layer]
     evidence: Evidence | None
+    scene: Scene | None = None
+    no_maps: str = ""
 
 
-def load_network(repo: str | Path, name: str | None = None, trust_remote_code: bool = False) -> Network:
-    """Return a classifier, or a network that makes features, from a repo folder or a Hub id.
+def load_network(
+    repo: str | Path, name: str | None = None, trust_remote_code: bool = False, dense: bool = True
+) -> Network:
+    """Return a classifier, segmenter or detector, or a network that makes features, from a repo folder or a Hub id.
 
     Args:
         repo: the folder or id.
         name: what the page calls it; the folder's name when None, or the run's for the folder `model` of a run.
         trust_remote_code: run the code in the repo, which is needed where this package is not installed.
+        dense: False opens a segmenter or detector without its head.
 
     Raises:
-        ValueError: if it cannot be loaded, or no layer of it attends.
+        ValueError: if it cannot be loaded, or no layer of it attends and it is no segmenter or detector.
     """
     try:
         config = AutoConfig.from_pretrained(repo, trust_remote_code=trust_remote_code)
-        is_classifier = any("ForImageClassification" in name for name in config.architectures or ())
-        auto_class = AutoModelForImageClassification if is_classifier else AutoModel
+        architecture = (config.architectures or [""])[0]
+        if not hasattr(config, "token_mixers"):
+            raise ValueError(f"it is a {architecture or config.model_type}, and no network of this project.")
+        heads = {**CLASSIFIERS, **(DENSE if dense else {})}
+        auto_class = next((heads[ending] for ending in heads if architecture.endswith(ending)), AutoModel)
         model, report = auto_class.from_pretrained(repo, trust_remote_code=trust_remote_code, output_loading_info=True)
         image_processor = AutoImageProcessor.from_pretrained(repo)
     except (OSError, ValueError, SafetensorError) as error:
@@ -162,15 +192,19 @@ def load_network(repo: str | Path, name: str | None = None, trust_remote_code: b
     names = [name for name in MECHANISMS if name in getattr(model.config, "token_mixers", ())]
     path = Path(repo)
     name = name or (path.parent.name if path.name == "model" else path.name)
-    network = Network(name, " and ".join(MECHANISMS[n] for n in names), model.float().eval(), image_processor)
-    if not network.mixers or not names:
+    mechanism = " and ".join(MECHANISMS[n] for n in names) or "Without attention"
+    network = Network(name, mechanism, model.float().eval(), image_processor)
+    if not network.mixers and not network.is_dense:
         raise ValueError(f"model {repo} has no layer that attends: there is nothing to show.")
     return network
 
 
 def check_maps(network: Network) -> None:
-    """Raise ValueError if positions attend to less than the whole image, of which there is no map to show then."""
-    if hasattr(network.model.config, "window_size"):
+    """Raise ValueError if a network has nothing to show: positions of a classifier that attend to less than the image.
+
+    A segmenter or detector of that kind has its answer to show.
+    """
+    if not network.has_maps and not network.is_dense:
         raise ValueError(
             f"model {network.name} attends within windows, which have no map of the whole image to show: choose"
             " networks whose layers attend to all positions."
@@ -180,29 +214,88 @@ def check_maps(network: Network) -> None:
 @torch.no_grad()
 def read(network: Network, image: Image.Image) -> Reading:
     """Run a network on an image and return what its layers did."""
-    pixel_values = network.image_processor(image.convert("RGB"), return_tensors="pt").pixel_values
-    computed_keys: dict[nn.Module, torch.Tensor] = {}
-
-    def keep(module: nn.Module, _: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        computed_keys[module] = output if output.dim() == 3 else output.flatten(2).mT  # a convolution makes a map
-
-    makers = [maker for mixer in network.mixers if (maker := maker_of_keys(mixer)) is not None]
-    hooks = [maker.register_forward_hook(keep) for maker in makers]
-    try:
+    image = image.convert("RGB")
+    inputs = network.image_processor(image, return_tensors="pt")
+    if network.is_dense:
+        return read_dense(network, inputs, image)
+    pixel_values = inputs.pixel_values
+    with watch(network) as (grids, keys):
         outputs = network.model(pixel_values, output_attentions=True)
-    finally:
-        for hook in hooks:
-            hook.remove()
     probabilities, features = {}, None
     if "logits" in outputs:
         probabilities = class_probabilities(outputs.logits[0].float(), network.model.config)
     else:
         features = outputs.pooler_output[0].float().numpy()
-    layers = [
-        read_layer(mixer, weights[0], computed_keys) for mixer, weights in zip(network.mixers, outputs.attentions)
-    ]
-    evidence = evidence_of(network, pixel_values, outputs)
-    return Reading(probabilities, features, as_seen(network, pixel_values[0]), layers, evidence)
+    no_maps = IN_WINDOWS if attends_in_windows(network, grids) else ""
+    layers = [] if no_maps else read_layers(network, outputs.attentions, grids, keys)
+    evidence, seen = evidence_of(network, pixel_values, outputs), as_seen(network, pixel_values[0])
+    return Reading(probabilities, features, seen, layers, evidence, no_maps=no_maps)
+
+
+def read_dense(network: Network, inputs: Any, image: Image.Image) -> Reading:
+    """Return what a segmenter or detector says of an image, and what the layers below its head did.
+
+    The weights take a second pass, of the network without its head: whether they can be held is known after the first.
+    """
+    with watch(network) as (grids, _):
+        scene = scene_of(network.model, inputs, image)
+    pixel_values = padded(network.model, inputs.pixel_values)
+    no_maps = why_no_maps(network, grids)
+    layers = []
+    if not no_maps:
+        options = {} if has_stages(network.model) else {"interpolate_pos_encoding": True}
+        with watch(network) as (grids, keys):
+            outputs = network.model.base_model(pixel_values, output_attentions=True, **options)
+        layers = read_layers(network, outputs.attentions, grids, keys)
+    return Reading({}, None, as_seen(network, pixel_values[0]), layers, None, scene, no_maps)
+
+
+def why_no_maps(network: Network, grids: dict[Any, tuple[int, int]]) -> str:
+    """Return why an image on these grids has no maps to show, as what a network does; nothing where it has."""
+    if not network.mixers:
+        return "has no layer that attends."
+    if attends_in_windows(network, grids):
+        return IN_WINDOWS
+    weights = sum(
+        mixer.options.num_heads * (rows * columns) ** 2 // key_stride_of(mixer) ** 2
+        for mixer, (rows, columns) in grids.items()
+    )
+    if weights > MAX_WEIGHTS:
+        return f"has {weights / 1e6:.0f} million attention weights for an image of this size, too many to show."
+    return ""
+
+
+def attends_in_windows(network: Network, grids: dict[Any, tuple[int, int]]) -> bool:
+    """Return whether any layer cuts an image on these grids into windows."""
+    return not network.has_maps or any(
+        getattr(mixer.options, "static_key_resolution", "") == "window" and grid != tuple(mixer.grid_size)
+        for mixer, grid in grids.items()
+        if maker_of_keys(mixer) is None
+    )
+
+
+@contextmanager
+def watch(network: Network) -> Iterator[tuple[dict[Any, tuple[int, int]], dict[nn.Module, torch.Tensor]]]:
+    """Yield what a pass of the network fills: the grid of each layer that attends, and what makes keys made."""
+    grids: dict[Any, tuple[int, int]] = {}
+    computed_keys: dict[nn.Module, torch.Tensor] = {}
+
+    def keep_grid(mixer: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        given = options.get("grid_size", inputs[1] if len(inputs) > 1 else None)
+        grids[mixer] = tuple(given if isinstance(given, Sequence) else mixer.grid_size)
+
+    def keep_keys(module: nn.Module, _: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        computed_keys[module] = output if output.dim() == 3 else output.flatten(2).mT  # a convolution makes a map
+
+    mixers = network.mixers
+    makers = [maker for mixer in mixers if (maker := maker_of_keys(mixer)) is not None]
+    hooks = [mixer.register_forward_pre_hook(keep_grid, with_kwargs=True) for mixer in mixers]
+    hooks += [maker.register_forward_hook(keep_keys) for maker in makers]
+    try:
+        yield grids, computed_keys
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def evidence_of(network: Network, pixel_values: torch.Tensor, outputs: Any) -> Evidence | None:
@@ -252,23 +345,39 @@ def class_probabilities(logits: torch.Tensor, config: Any) -> dict[str, float]:
     return {config.id2label[number]: value for number, value in enumerate(values)}
 
 
-def read_layer(mixer: Any, weights: torch.Tensor, computed_keys: dict[nn.Module, torch.Tensor]) -> Layer:
-    """Return a layer's grid, weights and keys, from its module and the `(batch, keys, channels)` that hooks kept."""
+def read_layers(
+    network: Network,
+    attentions: Sequence[torch.Tensor],
+    grids: dict[Any, tuple[int, int]],
+    computed_keys: dict[nn.Module, torch.Tensor],
+) -> list[Layer]:
+    """Return what each layer that attends did with one image, of the weights and of what `watch` yields."""
+    return [
+        read_layer(mixer, weights[0], grids[mixer], computed_keys) for mixer, weights in zip(network.mixers, attentions)
+    ]
+
+
+def read_layer(
+    mixer: Any, weights: torch.Tensor, grid_size: tuple[int, int], computed_keys: dict[nn.Module, torch.Tensor]
+) -> Layer:
+    """Return a layer's weights and keys, from its module and the `(batch, keys, channels)` that hooks kept."""
     first, maker = getattr(mixer, "num_class_tokens", 0), maker_of_keys(mixer)
+    own_grid_size = None
     if maker is not None:
         keys = computed_keys[maker][0].unflatten(-1, (len(weights), -1)).transpose(0, 1)
     elif hasattr(mixer, "key"):
-        keys = mixer.key
+        keys, own_grid_size = mixer.key, getattr(mixer, "key_grid_size", mixer.grid_size)
     else:  # of a static map: its columns, of which a query selects one entry
-        keys = mixer.attention_bias(mixer.grid_size).mT
+        keys, own_grid_size = mixer.attention_bias(mixer.grid_size).mT, mixer.grid_size
     half = np.float16  # the page's state keeps them: a large network has hundreds of maps
     return Layer(
-        tuple(mixer.grid_size),
+        grid_size,
         first,
         weights.float().numpy().astype(half),
         keys[:, first:].float().numpy().astype(half),
         key_is_static=maker is None,
         key_stride=key_stride_of(mixer),
+        own_grid_size=None if own_grid_size is None else tuple(own_grid_size),
     )
 
 

@@ -1,8 +1,9 @@
-"""The page: drop an image, see its classes, and see what each network attends to and by which keys."""
+"""The page: drop an image, see its classes or objects, and see what each network attends to and by which keys."""
 
+import html
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..data.decoding import UnreadableImage, decode
+from .dense import scene_html
 from .mechanism import Layer, Network, Reading, read
 from .pictures import attention_picture, bars, figures, key_picture, map_picture, note
 
@@ -35,6 +37,16 @@ EVIDENCE = """
 **Attention rollout** multiplies the attention of all layers: which positions reach the class token or, where there is
 none, the mean of all. In a network of stages **Grad-CAM** shows where a stage's map speaks for the likeliest class.
 """
+NO_EVIDENCE_OF_PLACES = """
+## What reaches the answer
+
+Not shown: a segmenter or detector has an answer for each place, and not one that positions reach.
+"""
+NO_MAPS = """
+## What a position attends to
+
+Not shown: these networks attend within windows or not at all, and have no map of the whole image.
+"""
 KEYS = """
 ## The keys
 
@@ -42,6 +54,7 @@ Each position's key as a color (the first three principal components): similar c
 image:** computed keys change with it, static keys do not.
 """
 CLASS_TOKEN, POSITION = "The class token", "A position"
+MIN_WIDTH = 250  # pixels of a control: two do not fit side by side on a phone, and are stacked
 FONT = ["system-ui", "sans-serif"]  # of the device: no font is fetched
 MONO = ["ui-monospace", "monospace"]
 CSS = """
@@ -53,6 +66,23 @@ CSS = """
 .sk-caption { font-size: .85rem; line-height: 1.4; color: var(--neutral-600); margin-top: .35rem; }
 .dark .sk-caption, .dark .sk-empty { color: var(--neutral-400); }
 .sk-answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(11rem, 100%), 1fr)); gap: 1.5rem; }
+.sk-wide { grid-template-columns: repeat(auto-fit, minmax(min(15rem, 100%), 1fr)); }
+.sk-scene { position: relative; }
+.sk-scene img { width: 100%; height: auto; display: block; border-radius: .5rem; }
+.sk-box { position: absolute; box-sizing: border-box; border: 2px solid; border-radius: 2px; }
+.sk-box span { position: absolute; left: -2px; padding: 0 .3rem; font-size: .8rem; line-height: 1.3; }
+.sk-box span { white-space: nowrap; }
+.sk-box .sk-above { bottom: 100%; }
+.sk-box .sk-in { top: -2px; }
+.sk-box .sk-right { left: auto; right: -2px; }
+.sk-legend { list-style: none; margin: .75rem 0 0; padding: 0; display: flex; flex-wrap: wrap; gap: .35rem 1.25rem; }
+.sk-classes .sk-legend li { margin: 0; }
+.sk-legend span { color: var(--neutral-600); font-variant-numeric: tabular-nums; }
+.dark .sk-classes .sk-legend li { margin: 0; }
+.sk-legend span { color: var(--neutral-400); }
+.sk-legend i { display: inline-block; width: .85rem; height: .85rem; margin-right: .4rem; vertical-align: -.1rem;
+  border: 1px solid var(--border-color-primary); border-radius: .2rem; }
+.sk-count { margin: .75rem 0 0; }
 .sk-classes .sk-caption { margin: -.35rem 0 .75rem; }
 .sk-classes ol { list-style: none; margin: 0; padding: 0; }
 .sk-classes li { margin: 0 0 .6rem; }
@@ -91,6 +121,10 @@ class Limits:
 
     @classmethod
     def of(cls, networks: Sequence[Network]) -> "Limits":
+        """Return the limits of networks with maps; 1 each where there are none."""
+        networks = [network for network in networks if network.has_maps]
+        if not networks:
+            return cls(1, 1, 1, 1, class_token=False)
         mixers = [mixer for network in networks for mixer in network.mixers]
         return cls(
             layers=max(len(network.mixers) for network in networks),
@@ -108,18 +142,21 @@ def build_page(networks: Sequence[Network], examples: Sequence[Path] = ()) -> gr
         networks: shown side by side, in this order.
         examples: image files to choose from.
     """
-    limits = Limits.of(networks)
+    limits, has_maps = Limits.of(networks), any(network.has_maps for network in networks)
+    has_evidence = not all(network.is_dense for network in networks)
     with gr.Blocks(title="Static keys, side by side", analytics_enabled=False) as page:
         readings = gr.State(None)
         gr.Markdown(INTRODUCTION)
         image, classes = add_image(examples)
-        gr.Markdown(ATTENTION)
-        controls = add_controls(limits)
-        attention = gr.HTML(EMPTY, elem_id="attention", padding=False, js_on_load=REPORT_PRESSES)
-        gr.Markdown(EVIDENCE)
-        evidence = gr.HTML(EMPTY, elem_id="evidence", padding=False)
-        gr.Markdown(KEYS)
-        keys = gr.HTML(EMPTY, elem_id="keys", padding=False)
+        gr.Markdown(ATTENTION if has_maps else NO_MAPS)
+        with gr.Column(visible=has_maps):
+            controls = add_controls(limits)
+            attention = gr.HTML(EMPTY, elem_id="attention", padding=False, js_on_load=REPORT_PRESSES)
+        gr.Markdown(EVIDENCE if has_evidence else NO_EVIDENCE_OF_PLACES)
+        evidence = gr.HTML(EMPTY, elem_id="evidence", padding=False, visible=has_evidence)
+        with gr.Column(visible=has_maps):
+            gr.Markdown(KEYS)
+            keys = gr.HTML(EMPTY, elem_id="keys", padding=False)
 
         def show(
             readings: list[Reading] | None, layer: int, head: int, row: int, column: int, query: str
@@ -135,6 +172,7 @@ def build_page(networks: Sequence[Network], examples: Sequence[Path] = ()) -> gr
             image = read_image(file)
             readings = [read(network, image) for network in networks]
             shown = classes_html(networks, readings), evidence_html(networks, readings)
+            readings = [replace(reading, scene=None) for reading in readings]  # whose masks are large, and are shown
             return readings, *shown, *show(readings, *controls)
 
         def choose(event: gr.EventData) -> tuple[int, int, str]:
@@ -180,18 +218,22 @@ def add_image(examples: Sequence[Path]) -> tuple[gr.Image, gr.HTML]:
 
 def add_controls(limits: Limits) -> list[Any]:
     """Add what chooses layer, head, row and column of the query, and whether it is the class token."""
-    wide: dict[str, Any] = {"min_width": 250}  # two do not fit side by side on a phone, and are stacked
-    whole: dict[str, Any] = {"step": 1, **wide}
     with gr.Row():
-        layer = gr.Slider(1, limits.layers, value=(limits.layers + 1) // 2, label="Layer", elem_id="layer", **whole)
-        head = gr.Slider(0, limits.heads, value=0, label="Head (0: mean of all)", elem_id="head", **whole)
+        layer = add_slider("Layer", "layer", 1, limits.layers, (limits.layers + 1) // 2)
+        head = add_slider("Head (0: mean of all)", "head", 0, limits.heads, 0)
     with gr.Row():
-        row = gr.Slider(1, limits.rows, value=(limits.rows + 1) // 2, label="Row", elem_id="row", **whole)
-        column = gr.Slider(
-            1, limits.columns, value=(limits.columns + 1) // 2, label="Column", elem_id="column", **whole
+        row = add_slider("Row", "row", 1, limits.rows, (limits.rows + 1) // 2)
+        column = add_slider("Column", "column", 1, limits.columns, (limits.columns + 1) // 2)
+        query = gr.Radio(
+            [POSITION, CLASS_TOKEN], value=POSITION, label="Query", visible=limits.class_token, min_width=MIN_WIDTH
         )
-        query = gr.Radio([POSITION, CLASS_TOKEN], value=POSITION, label="Query", visible=limits.class_token, **wide)
     return [layer, head, row, column, query]
+
+
+def add_slider(label: str, elem_id: str, low: int, high: int, value: int) -> gr.Slider:
+    """Add a slider of whole numbers, which is hidden where there is one only: gradio has none of one number."""
+    options: dict[str, Any] = {"label": label, "elem_id": elem_id, "step": 1, "min_width": MIN_WIDTH}
+    return gr.Slider(low, max(high, low + 1), value=value, visible=high > low, **options)
 
 
 def launch(page: gr.Blocks, **options: Any) -> Any:
@@ -201,15 +243,24 @@ def launch(page: gr.Blocks, **options: Any) -> Any:
 
 
 def classes_html(networks: Sequence[Network], readings: Sequence[Reading]) -> str:
-    """Return HTML of the most probable classes by each network, or of how alike the features are that it makes."""
+    """Return HTML of what each network makes of the image.
+
+    That is the most probable classes by a classifier, the image with classes of pixels by a segmenter or objects by a
+    detector, and of a network without a head how alike its features are to those of the first of these.
+    """
     first = next((number for number, reading in enumerate(readings) if reading.features is not None), 0)
-    columns = (
-        bars(network.mechanism, network.name, reading.probabilities)
-        if reading.features is None
-        else note(network.mechanism, network.name, likeness(reading, readings[first], networks[first].name))
-        for network, reading in zip(networks, readings)
-    )
-    return f'<div class="sk-answers">{"".join(columns)}</div>'
+    columns = []
+    for network, reading in zip(networks, readings):
+        if reading.scene is not None:
+            column = scene_html(network.mechanism, network.name, reading.scene)
+        elif reading.features is None:
+            column = bars(network.mechanism, network.name, reading.probabilities)
+        else:
+            text = likeness(reading, readings[first], networks[first].name)
+            column = note(network.mechanism, network.name, text)
+        columns.append(column)
+    is_wide = any(network.is_dense for network in networks)
+    return f'<div class="sk-answers{" sk-wide" if is_wide else ""}">{"".join(columns)}</div>'
 
 
 def likeness(reading: Reading, first: Reading, name: str) -> str:
@@ -238,7 +289,7 @@ def attention_html(
         place: how far down and across, 0 to 1, the query's position is; None for the class token.
     """
     items = []
-    for network, reading in zip(networks, readings):
+    for network, reading in with_layers(networks, readings):
         shown = layer_of(reading, layer)
         position = None
         if place is None:
@@ -253,7 +304,7 @@ def attention_html(
         widest = np.log(shown.attention.shape[-1])
         caption += f" Entropy of all queries {shown.entropy(head):.2f} nats, of at most {widest:.2f}."
         items.append((attention_picture(reading.seen, weights, position), figure_title(network, networks), caption))
-    return figures(items)
+    return figures(items) + notes_html(networks, readings)
 
 
 def evidence_html(networks: Sequence[Network], readings: Sequence[Reading]) -> str:
@@ -269,12 +320,26 @@ def evidence_html(networks: Sequence[Network], readings: Sequence[Reading]) -> s
 def keys_html(networks: Sequence[Network], readings: Sequence[Reading], layer: int, head: int) -> str:
     """Return HTML of the keys of each network as images."""
     items = []
-    for network, reading in zip(networks, readings):
+    for network, reading in with_layers(networks, readings):
         shown = layer_of(reading, layer)
         origin = "Trained, the same for every image" if shown.key_is_static else "Computed from this image"
         caption = f"{origin}. {shown.keys.shape[-1]} channels per position and head."
         items.append((key_picture(shown.key_colors(head)), figure_title(network, networks), caption))
-    return figures(items)
+    return figures(items) + notes_html(networks, readings)
+
+
+def with_layers(networks: Sequence[Network], readings: Sequence[Reading]) -> list[tuple[Network, Reading]]:
+    """Return the networks that have maps of the image, with their readings."""
+    return [(network, reading) for network, reading in zip(networks, readings) if reading.layers]
+
+
+def notes_html(networks: Sequence[Network], readings: Sequence[Reading]) -> str:
+    """Return HTML of a sentence on each network that has no maps of the image."""
+    return "".join(
+        f'<p class="sk-empty">{html.escape(network.name)} {reading.no_maps}</p>'
+        for network, reading in zip(networks, readings)
+        if reading.no_maps
+    )
 
 
 def figure_title(network: Network, networks: Sequence[Network]) -> str:

@@ -68,14 +68,18 @@ def figures(items: Iterable[tuple[Image.Image, str, str]]) -> str:
 
 def figure(picture: Image.Image, title: str, caption: str) -> str:
     """Return HTML of one image, the image itself in it."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    title, caption = html.escape(title), html.escape(caption)
+    source, title, caption = image_source(picture), html.escape(title), html.escape(caption)
     return (
         f'<figure><figcaption class="sk-title">{title}</figcaption><img src="{source}" alt="{title}: {caption}">'
         f'<figcaption class="sk-caption">{caption}</figcaption></figure>'
     )
+
+
+def image_source(picture: Image.Image) -> str:
+    """Return the address of an image that holds the image itself."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def note(title: str, subtitle: str, text: str) -> str:

@@ -16,12 +16,15 @@ from ..hub.cards.merge import sign
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"}
 PACKAGE = "static_key_page"  # what a Space calls its copy of these files, which import each other alone
 PAGE_FILES = (
+    "demo/dense.py",
     "demo/mechanism.py",
     "demo/page.py",
     "demo/pictures.py",
     "data/decoding.py",
     "evaluation/attention_quantities.py",
     "evaluation/grad_cam.py",
+    "evaluation/mask_files.py",
+    "files.py",
 )
 HERE = Path(__file__).parent
 LIBRARY = "@huggingface/transformers@4.3.1"

@@ -96,7 +96,7 @@ def explain(model: str, files: Sequence[str], output_dir: str, fusion: str = "me
     transformers_logging.disable_progress_bar()
     pictures = read_images(files)
     with whole_folder(output_dir) as partial:
-        network = load_network(source_of(model))
+        network = load_network(source_of(model), dense=False)
         explanation = look_into(network, pictures, fusion, discard)
         draw_explanation(explanation, [Path(file).stem for file in files], partial)
         write_json(to_json(explanation, network.name, files), partial / "explanation.json")

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import gradio as gr
@@ -31,7 +32,13 @@ def space(repos, digits, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(space, tmp_path_factory):
-    work = tmp_path_factory.mktemp("home")
+    with served(space, tmp_path_factory.mktemp("home")) as address:
+        yield address
+
+
+@contextmanager
+def served(space, work):
+    """The address of a Space that runs where this package cannot be imported."""
     environment = {
         **os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(work), "HF_MODULES_CACHE": str(work / "modules"),
         "GRADIO_TEMP_DIR": str(work / "gradio"), "PYTHONUNBUFFERED": "1",
