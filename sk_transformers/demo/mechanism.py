@@ -31,9 +31,12 @@ from .dense import Scene, padded, scene_of
 
 MIN_SIDE = 4  # positions of a map that still shows places
 MAX_WEIGHTS = 1 << 28  # of a segmenter or detector, whose images may be large: a gigabyte in all layers
-CLASSIFIERS = {"ForImageClassification": AutoModelForImageClassification}  # by the end of their classes' names
 IN_WINDOWS = "attends within windows of this image, which have no map of the whole to show."
-DENSE = {"ForSemanticSegmentation": AutoModelForSemanticSegmentation, "ForObjectDetection": AutoModelForObjectDetection}
+HEADS = {  # what opens a network, by the end of its class's name
+    "ForImageClassification": AutoModelForImageClassification,
+    "ForSemanticSegmentation": AutoModelForSemanticSegmentation,
+    "ForObjectDetection": AutoModelForObjectDetection,
+}
 MECHANISMS = {
     "static_key": "Static keys (SKA)",
     "conv_static_key": "Convolutional (CSKA)",
@@ -161,16 +164,13 @@ class Reading:
     no_maps: str = ""
 
 
-def load_network(
-    repo: str | Path, name: str | None = None, trust_remote_code: bool = False, dense: bool = True
-) -> Network:
+def load_network(repo: str | Path, name: str | None = None, trust_remote_code: bool = False) -> Network:
     """Return a classifier, segmenter or detector, or a network that makes features, from a repo folder or a Hub id.
 
     Args:
         repo: the folder or id.
         name: what the page calls it; the folder's name when None, or the run's for the folder `model` of a run.
         trust_remote_code: run the code in the repo, which is needed where this package is not installed.
-        dense: False opens a segmenter or detector without its head.
 
     Raises:
         ValueError: if it cannot be loaded, or no layer of it attends and it is no segmenter or detector.
@@ -180,8 +180,7 @@ def load_network(
         architecture = (config.architectures or [""])[0]
         if not hasattr(config, "token_mixers"):
             raise ValueError(f"it is a {architecture or config.model_type}, and no network of this project.")
-        heads = {**CLASSIFIERS, **(DENSE if dense else {})}
-        auto_class = next((heads[ending] for ending in heads if architecture.endswith(ending)), AutoModel)
+        auto_class = next((HEADS[ending] for ending in HEADS if architecture.endswith(ending)), AutoModel)
         model, report = auto_class.from_pretrained(repo, trust_remote_code=trust_remote_code, output_loading_info=True)
         image_processor = AutoImageProcessor.from_pretrained(repo)
     except (OSError, ValueError, SafetensorError) as error:
@@ -243,11 +242,16 @@ def read_dense(network: Network, inputs: Any, image: Image.Image) -> Reading:
     no_maps = why_no_maps(network, grids)
     layers = []
     if not no_maps:
-        options = {} if has_stages(network.model) else {"interpolate_pos_encoding": True}
         with watch(network) as (grids, keys):
-            outputs = network.model.base_model(pixel_values, output_attentions=True, **options)
+            outputs = run_below_head(network, pixel_values)
         layers = read_layers(network, outputs.attentions, grids, keys)
     return Reading({}, None, as_seen(network, pixel_values[0]), layers, None, scene, no_maps)
+
+
+def run_below_head(network: Network, pixel_values: torch.Tensor) -> Any:
+    """Return what a segmenter or detector does without its head, with attention weights, of images that are padded."""
+    options = {} if has_stages(network.model) else {"interpolate_pos_encoding": True}
+    return network.model.base_model(pixel_values, output_attentions=True, **options)
 
 
 def why_no_maps(network: Network, grids: dict[Any, tuple[int, int]]) -> str:
@@ -267,11 +271,14 @@ def why_no_maps(network: Network, grids: dict[Any, tuple[int, int]]) -> str:
 
 def attends_in_windows(network: Network, grids: dict[Any, tuple[int, int]]) -> bool:
     """Return whether any layer cuts an image on these grids into windows."""
-    return not network.has_maps or any(
-        getattr(mixer.options, "static_key_resolution", "") == "window" and grid != tuple(mixer.grid_size)
-        for mixer, grid in grids.items()
-        if maker_of_keys(mixer) is None
-    )
+    return not network.has_maps or any(cuts_windows(mixer, grid) for mixer, grid in grids.items())
+
+
+def cuts_windows(mixer: Any, grid_size: tuple[int, int]) -> bool:
+    """Return whether a layer cuts a map of this size into windows of its own grid's, as static keys can be told to."""
+    is_static = maker_of_keys(mixer) is None
+    in_windows = getattr(mixer.options, "static_key_resolution", "") == "window"
+    return is_static and in_windows and grid_size != tuple(mixer.grid_size)
 
 
 @contextmanager

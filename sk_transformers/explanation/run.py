@@ -10,7 +10,18 @@ from PIL import Image
 from transformers.utils import logging as transformers_logging
 
 from ..data.decoding import UnreadableImage, decode
-from ..demo.mechanism import Network, as_seen, has_stages, key_stride_of, load_network, rollout_of
+from ..demo.dense import padded
+from ..demo.mechanism import (
+    Network,
+    as_seen,
+    cuts_windows,
+    has_stages,
+    key_stride_of,
+    load_network,
+    rollout_of,
+    run_below_head,
+    watch,
+)
 from ..errors import first_line
 from ..evaluation.attention_quantities import Interactions, attention_entropy, interactions
 from ..evaluation.grad_cam import grad_cam
@@ -25,17 +36,13 @@ MAX_IMAGES = 64  # whose weights are held at once
 class AttendingLayer:
     """A layer that attends, and its weights for the images, `(images, heads, queries, keys)`.
 
-    Where it cuts maps into windows, they are those of the mean window.
+    Where it cuts maps into windows, they are those of the mean window. `grid_size` is `(rows, columns)` of positions.
     """
 
     name: str
     mixer: Any
     weights: torch.Tensor
-
-    @property
-    def grid_size(self) -> tuple[int, int]:
-        """`(rows, columns)` of the positions."""
-        return tuple(self.mixer.grid_size)
+    grid_size: tuple[int, int]
 
     @property
     def key_stride(self) -> int:
@@ -62,7 +69,7 @@ class Explanation:
         layers: those that attend, first layer first.
         answers: the label and the probability of the likeliest class of each image; empty without a classifier.
         rollout: `(images, rows, columns)` of the class token or, where there is none, the mean position; None where
-            layers attend among different tokens.
+            layers attend among different tokens, and of a segmenter or detector.
         class_maps: of a classifier with stages, Grad-CAM of the stem and of each stage whose map reaches the answer,
             `(images, height, width)`.
     """
@@ -96,7 +103,7 @@ def explain(model: str, files: Sequence[str], output_dir: str, fusion: str = "me
     transformers_logging.disable_progress_bar()
     pictures = read_images(files)
     with whole_folder(output_dir) as partial:
-        network = load_network(source_of(model), dense=False)
+        network = load_network(source_of(model))
         explanation = look_into(network, pictures, fusion, discard)
         draw_explanation(explanation, [Path(file).stem for file in files], partial)
         write_json(to_json(explanation, network.name, files), partial / "explanation.json")
@@ -120,18 +127,32 @@ def read_images(files: Sequence[str]) -> list[Image.Image]:
 def look_into(
     network: Network, images: Sequence[Image.Image], fusion: str = "mean", discard: float = 0.0
 ) -> Explanation:
-    """Return what a network attends to in images, at the size that its image processor makes them."""
+    """Return what a network attends to in images, at the size that its image processor makes them.
+
+    A segmenter or detector runs without its head.
+    """
+    if not network.mixers:
+        raise ValueError(f"model {network.name} has no layer that attends: there is nothing to explain.")
     processed = network.image_processor([image.convert("RGB") for image in images], return_tensors="pt")
-    pixel_values = processed.pixel_values
-    with torch.inference_mode():
-        outputs = network.model(pixel_values, output_attentions=True)
+    pixel_values = padded(network.model, processed.pixel_values) if network.is_dense else processed.pixel_values
+    with torch.inference_mode(), watch(network) as (grids, _):
+        if network.is_dense:
+            outputs = run_below_head(network, pixel_values)
+        else:
+            outputs = network.model(pixel_values, output_attentions=True)
     names = {module: name for name, module in network.model.named_modules()}
     layers = [
-        AttendingLayer(layer_name(names[mixer]), mixer, weights.float().unflatten(0, (len(images), -1)).mean(dim=1))
+        AttendingLayer(
+            layer_name(names[mixer]),
+            mixer,
+            weights.float().unflatten(0, (len(images), -1)).mean(dim=1),
+            tuple(mixer.grid_size) if cuts_windows(mixer, grids[mixer]) else grids[mixer],
+        )
         for mixer, weights in zip(network.mixers, outputs.attentions)
     ]
     explanation = Explanation([as_seen(network, pixels) for pixels in pixel_values], layers)
-    explanation.rollout = rollout_of(network, outputs.attentions, fusion, discard)
+    if not network.is_dense:  # whose places have answers of their own
+        explanation.rollout = rollout_of(network, outputs.attentions, fusion, discard)
     if "logits" in outputs:
         config = network.model.config
         confidence, classes = class_probabilities(outputs.logits.float(), config).max(dim=-1)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoModelForSemanticSegmentation, SegformerImageProcessor
 
 from sk_transformers.cli.explain import main
 from sk_transformers.demo.mechanism import load_network
@@ -89,6 +90,24 @@ def test_features_have_no_classes(tmp_path, photos):
     found = json.loads((tmp_path / "out" / "explanation.json").read_text())
     assert found["images"] == [{"file": "photo0.png"}]
     assert found["layers"][0]["spread_over_images"] is None  # of one image
+
+
+@pytest.mark.parametrize(
+    ("name", "grids"),
+    [("skvit", [[12, 20]] * 2), ("window-former", [[8, 8], [8, 8], [4, 4]]), ("skswin", [[4, 4]] * 4)],
+)
+def test_a_segmenter_is_explained_below_its_head(name, grids, tmp_path, photos):
+    model = AutoModelForSemanticSegmentation.from_config(small_config(name, segmentation_hidden_size=8)).eval()
+    processor = SegformerImageProcessor(size={"height": 48, "width": 80})
+    images = [Image.open(file) for file in photos]
+    found = look_into(load_network(export(model, processor, tmp_path / "segmenter")), images)
+    with torch.no_grad():
+        expected = model(processor(images, return_tensors="pt").pixel_values, output_attentions=True).attentions
+    assert found.rollout is None and found.answers == []
+    for layer, weights, grid in zip(found.layers, expected, grids, strict=True):
+        torch.testing.assert_close(layer.weights, weights.unflatten(0, (2, -1)).mean(dim=1))
+        assert list(layer.grid_size) == grid
+        assert layer.weights.shape[-1] == layer.num_class_tokens + grid[0] * grid[1]
 
 
 def test_grad_cam_of_the_last_stage_is_what_the_logit_is_made_of():
