@@ -15,6 +15,7 @@ from transformers import initialization as init
 
 from .attention_options import AttentionOptions
 from .conv_key import ConvKeyAttention
+from .fast_depthwise_cpu import depthwise_convolution
 from .fast_mlp import linear_act
 from .grids import maps_to_tokens, resize_grid, tokens_to_maps
 from .layers import StarReLU
@@ -35,7 +36,7 @@ class SeparableConvolution(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, grid_size: tuple[int, int], **_) -> tuple[torch.Tensor, None]:
         hidden_states = linear_act(self.fc1, self.activation, hidden_states)
-        hidden_states = maps_to_tokens(self.depthwise(tokens_to_maps(hidden_states, grid_size)))
+        hidden_states = maps_to_tokens(depthwise_convolution(self.depthwise, tokens_to_maps(hidden_states, grid_size)))
         return self.fc2(hidden_states), None
 
 

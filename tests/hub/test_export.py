@@ -82,7 +82,7 @@ def test_repo_is_complete(tmp_path):
     assert files == {
         "LICENSE", "README.md", "attention.py", "attention_bias.py", "attention_options.py", "config.json",
         "configuration_checks.py", "configuration_skformer.py", "conv_key.py", "conv_projection.py", "decoding.py",
-        "fast_attention_cpu.py", "fast_mlp.py", "fast_paths.py", "grids.py", "handler.py",
+        "fast_attention_cpu.py", "fast_depthwise_cpu.py", "fast_mlp.py", "fast_paths.py", "grids.py", "handler.py",
         "layers.py", "model.safetensors", "modeling_common.py",
         "modeling_skformer.py", "modeling_stages.py", "normalizations.py", "preprocessor_config.json",
         "reference.py", "rotary.py", "static_key.py", "static_map.py", "talking_heads.py",
