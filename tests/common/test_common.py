@@ -19,6 +19,7 @@ from sk_transformers import (
     SKCvTModel,
     SKFormerBackbone,
     SKFormerForImageClassification,
+    SKFormerForSemanticSegmentation,
     SKFormerModel,
     SKSwinBackbone,
     SKSwinForImageClassification,
@@ -179,6 +180,23 @@ class FamilyTests(suite["test_modeling_common"].ModelTesterMixin, suite["test_pi
             model_class(config).save_pretrained(repo)
             ViTImageProcessor(size=config.image_size).save_pretrained(repo)
             super().run_task_tests(task, dtype)
+
+
+class SmallSegmenter(SmallModel):
+    def get_config(self) -> PretrainedConfig:
+        return small_config(self.name, segmentation_hidden_size=8)
+
+
+class SegmenterTests(FamilyTests, unittest.TestCase):
+    name = "cskaformer"
+    has_attentions = True
+    all_model_classes = (SKFormerForSemanticSegmentation,)
+    pipeline_model_mapping = {}  # what its pipeline does is in tests/hub/test_segmenters.py
+
+    def setUp(self):
+        self.model_tester = SmallSegmenter(self.name)
+        names = {SKFormerForSemanticSegmentation.config_class.model_type: SKFormerForSemanticSegmentation.__name__}
+        self.enterContext(mock.patch.dict(modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES, names))
 
 
 class BackboneTests(suite["test_backbone_common"].BackboneTesterMixin):
