@@ -82,9 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--latency_rounds", type=positive_int, default=50, help="rounds at batch 1, for its 99th percentile")
     add("--cpu_time", action="store_true", help="time of the CPU: with one thread, where others use the machine")
     add("--dataset", help="measure trained networks' accuracy on it, as sk-transformers train takes it")
-    add("--append", action="store_true", help="keep the runs that the file of the figures has")
     add_rounds(add)
     add_output(add)
+    add_append(add)
     add = command("calibration", calibration, "the figures of calibrations in one file, of which the page is made")
     add("calibrations", nargs="+", metavar="NAME=FOLDER", help="what sk-transformers calibrate wrote, and its name")
     add("--runtimes", nargs="+", default=[], metavar="NAME=FILE", help="what runtimes wrote")
@@ -98,6 +98,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--test_images", type=positive_int, default=2000, help="that it is tried on, at most")
     add("--image_size", type=positive_int, help="pixels a side; the networks' own without it")
     add_output(add)
+    add = command("displacement", displacement, "trained classifiers on images that are shifted, enlarged or corrupted")
+    add("networks", nargs="*", metavar="NETWORK", help="names of the zoo, repo folders or Hub ids; all trained ones")
+    add("--dataset", required=True, help="labelled images, as sk-transformers train takes them")
+    add("--images", type=positive_int, default=2000, help="that are tried, at most, drawn at random")
+    add("--severities", nargs="*", type=positive_int, default=[1, 3, 5], help="of the 15 common corruptions")
+    add_output(add)
+    add_append(add)
     add_rounds(command("startup", startup, "the import, and loading from a file"))
     add_training(command("training", training, "training loops beside those of transformers and timm"))
     return parser
@@ -116,6 +123,11 @@ def add_rounds(add: Add) -> None:
 def add_output(add: Add) -> None:
     """Add the file of the figures."""
     add("--output", type=writable, metavar="FILE", help="where to write the figures, as JSON")
+
+
+def add_append(add: Add) -> None:
+    """Add whether figures are added to those of a file."""
+    add("--append", action="store_true", help="keep the runs that the file of the figures has")
 
 
 def add_comparisons(add: Add) -> None:
@@ -260,10 +272,7 @@ def runtimes(args: argparse.Namespace) -> None:
     from ..data.options import DataOptions
     from . import runtimes
 
-    output: Path | None = args.output
-    figures: dict[str, Any] = {"runs": []}
-    if args.append and output is not None and output.is_file():
-        figures = json.loads(output.read_text(encoding="utf-8"))
+    figures = runs_before(args)
     data = None if args.dataset is None else DataOptions(args.dataset)
     for names in [args.networks] if args.networks else runtimes.GROUPS.values():
         timings: list[dict[str, Any]] = []
@@ -285,6 +294,13 @@ def runtimes(args: argparse.Namespace) -> None:
         if args.output:
             write_json(figures, args.output)
         print(f"\n{runtimes.to_text({'runs': [run]})}", flush=True)
+
+
+def runs_before(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures with the runs that `--append` keeps, none without it."""
+    if args.append and args.output is not None and args.output.is_file():
+        return json.loads(args.output.read_text(encoding="utf-8"))
+    return {"runs": []}
 
 
 def calibration(args: argparse.Namespace) -> None:
@@ -315,6 +331,27 @@ def probe(args: argparse.Namespace) -> None:
     if args.output:
         write_json({"provenance": provenance(), "probes": [vars(one) for one in probes]}, args.output)
     print(f"\n{probe.to_table(probes)}")
+
+
+def displacement(args: argparse.Namespace) -> None:
+    """Print what networks lose under each condition, then the table."""
+    from ..data.options import DataOptions
+    from ..zoo import TRAINED
+    from . import displacement
+
+    names, conditions = args.networks or list(TRAINED), displacement.conditions_of(args.severities)
+    answered: dict[str, dict[displacement.Condition, displacement.Answers]] = {name: {} for name in names}
+    data = DataOptions(args.dataset)
+    for condition, answers in displacement.measure_displacements(names, data, args.images, conditions):
+        for name, there in zip(names, answers):
+            answered[name][condition] = there
+        print(*condition, *(f"{there.correct.mean():.1%}" for there in answers), flush=True)
+    networks = [displacement.summarize(name, there) for name, there in answered.items()]
+    figures = runs_before(args)
+    figures["runs"].append({"provenance": provenance(), "dataset": Path(args.dataset).name, "networks": networks})
+    if args.output:
+        write_json(figures, args.output)
+    print(f"\n{displacement.to_text(figures)}")
 
 
 def startup(args: argparse.Namespace) -> None:
