@@ -11,6 +11,7 @@ resolution      resized static keys beside windows of them
 runtimes        networks in turns where they are deployed: latency, throughput, size, accuracy
 doors           how a network gets into each runtime
 probe           a linear classifier on what networks make of images
+displacement    what trained classifiers lose on shifted, enlarged and corrupted images
 calibration_report  tables of calibrations of a pretrained network
 trained_report  the trained networks as a table
 startup         the import, and loading from a file

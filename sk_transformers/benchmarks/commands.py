@@ -102,7 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("networks", nargs="*", metavar="NETWORK", help="names of the zoo, repo folders or Hub ids; all trained ones")
     add("--dataset", required=True, help="labelled images, as sk-transformers train takes them")
     add("--images", type=positive_int, default=2000, help="that are tried, at most, drawn at random")
-    add("--severities", nargs="*", type=positive_int, default=[1, 3, 5], help="of the 15 common corruptions")
+    add("--severities", nargs="*", type=int, choices=range(1, 6), default=[1, 3, 5], help="of the 15 corruptions")
     add_output(add)
     add_append(add)
     add_rounds(command("startup", startup, "the import, and loading from a file"))

@@ -10,14 +10,12 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from ..evaluation.mask_files import palette, predict_mask
+from ..evaluation.mask_files import predict_mask
+from ..evaluation.overlay_style import MIN_SCORE, OPACITY, Color, class_colors, fitted, object_color, text_color
 from .pictures import image_source
 
 SIDE = 768  # pixels of a picture's longer side
-MIN_SCORE = 0.5  # of the objects that are shown, as `predict --objects` has it
 MAX_NAMED_CLASSES = 12  # in a legend: the largest
-OPACITY = 0.5
-COLORS = np.array(palette(), dtype=np.uint8).reshape(256, 3)  # those of mask files
 
 
 @dataclass
@@ -69,7 +67,7 @@ def scene_of(model: Any, inputs: Mapping[str, torch.Tensor], image: Image.Image)
         inputs: what its image processor makes of the image.
         image: in RGB.
     """
-    shown = fitted(image)
+    shown = fitted(image, SIDE)
     outputs, size, id2label = model(**inputs), (shown.height, shown.width), model.config.id2label
     if hasattr(model, "upernet"):
         return Mask(shown, predict_mask(outputs.logits[0].float(), size).numpy(), id2label)
@@ -93,13 +91,6 @@ def padded(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
     return F.pad(pixel_values, (0, -width % columns, 0, -height % rows))
 
 
-def fitted(image: Image.Image) -> Image.Image:
-    """Return an image with a longer side of `SIDE`; pixels of a smaller one stay squares."""
-    scale = SIDE / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
-
-
 def scene_html(title: str, subtitle: str, scene: Scene) -> str:
     """Return HTML of an image under the colors of its classes with a legend, or with the objects that were found."""
     body = mask_html(scene) if isinstance(scene, Mask) else objects_html(scene)
@@ -110,12 +101,12 @@ def scene_html(title: str, subtitle: str, scene: Scene) -> str:
 
 
 def mask_html(mask: Mask) -> str:
-    pixels = np.asarray(mask.image, dtype=np.float32)
-    blended = (1 - OPACITY) * pixels + OPACITY * COLORS[mask.classes]
+    pixels, colors = np.asarray(mask.image, dtype=np.float32), class_colors().numpy()
+    blended = (1 - OPACITY) * pixels + OPACITY * colors[mask.classes]
     shares = np.bincount(mask.classes.ravel(), minlength=256) / mask.classes.size
     ranked = [int(number) for number in np.argsort(-shares, kind="stable") if shares[number]]
     entries = [
-        f'<li><i style="background: {css_color(number)}"></i>{html.escape(mask.id2label[number])}'
+        f'<li><i style="background: {css_color(colors[number].tolist())}"></i>{html.escape(mask.id2label[number])}'
         f" <span>{100 * shares[number]:.1f} %</span></li>"
         for number in ranked[:MAX_NAMED_CLASSES]
     ]
@@ -128,7 +119,7 @@ def mask_html(mask: Mask) -> str:
 def objects_html(objects: Objects) -> str:
     pixels = np.asarray(objects.image, dtype=np.float32).copy()
     for number, mask in reversed([*zip(objects.labels, () if objects.masks is None else objects.masks)]):
-        pixels[mask] = (1 - OPACITY) * pixels[mask] + OPACITY * COLORS[color_of(number)]
+        pixels[mask] = (1 - OPACITY) * pixels[mask] + OPACITY * np.array(object_color(number))
     count = len(objects.labels)
     if count:
         said = f"{count} {'object' if count == 1 else 'objects'} with a score of at least {MIN_SCORE:.0%}."
@@ -143,25 +134,19 @@ def box_html(objects: Objects, index: int) -> str:
     sides = np.array([objects.image.width, objects.image.height] * 2)
     left, top, right, bottom = (100 * objects.boxes[index] / sides).tolist()
     number = objects.labels[index]
-    color = COLORS[color_of(number)]
-    is_bright = color @ (0.299, 0.587, 0.114) > 127
+    color = object_color(number)
     text = f"{html.escape(objects.id2label[number])} {100 * objects.scores[index]:.0f} %"
     place = ("sk-in" if top < 8 else "sk-above") + (" sk-right" if left > 60 else "")
     return (
         f'<div class="sk-box" style="left: {left:.2f}%; top: {top:.2f}%; width: {right - left:.2f}%;'
-        f' height: {bottom - top:.2f}%; border-color: {css_color(color_of(number))}">'
-        f'<span class="{place}" style="background: {css_color(color_of(number))};'
-        f' color: {"black" if is_bright else "white"}">{text}</span></div>'
+        f' height: {bottom - top:.2f}%; border-color: {css_color(color)}">'
+        f'<span class="{place}" style="background: {css_color(color)};'
+        f' color: {text_color(color)}">{text}</span></div>'
     )
 
 
-def color_of(label: int) -> int:
-    """Return the row of `COLORS` of an object's class: the first is black, which is a mask's background."""
-    return label % 255 + 1
-
-
-def css_color(row: int) -> str:
-    red, green, blue = COLORS[row].tolist()
+def css_color(color: Color) -> str:
+    red, green, blue = color
     return f"rgb({red} {green} {blue})"
 
 

@@ -78,8 +78,7 @@ CSS = """
 .sk-legend { list-style: none; margin: .75rem 0 0; padding: 0; display: flex; flex-wrap: wrap; gap: .35rem 1.25rem; }
 .sk-classes .sk-legend li { margin: 0; }
 .sk-legend span { color: var(--neutral-600); font-variant-numeric: tabular-nums; }
-.dark .sk-classes .sk-legend li { margin: 0; }
-.sk-legend span { color: var(--neutral-400); }
+.dark .sk-legend span { color: var(--neutral-400); }
 .sk-legend i { display: inline-block; width: .85rem; height: .85rem; margin-right: .4rem; vertical-align: -.1rem;
   border: 1px solid var(--border-color-primary); border-radius: .2rem; }
 .sk-count { margin: .75rem 0 0; }

@@ -24,6 +24,7 @@ PAGE_FILES = (
     "evaluation/attention_quantities.py",
     "evaluation/grad_cam.py",
     "evaluation/mask_files.py",
+    "evaluation/overlay_style.py",
     "files.py",
 )
 HERE = Path(__file__).parent

@@ -19,5 +19,8 @@ onnx                  the same for exports to ONNX
 predict_files         classes or features of image files that have no labels
 mask_files            masks of image files, as PNG
 object_files          objects of image files, as COCO's JSON
+overlay_style         colors of classes, and sizes of pictures, in files as on the demo's page
+overlays              predictions drawn over their images
+pictures              held-out images with what is right beside what is predicted
 prediction_table      their table, written so that a stopped run can go on
 """

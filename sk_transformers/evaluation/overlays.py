@@ -1,7 +1,6 @@
 """Predictions drawn over their images: classes of pixels as colors with a legend, objects as boxes and masks."""
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 from ..data.masks import IGNORED
 from ..files import whole_file
 from .fonts import font_file_for
-from .mask_files import palette
+from .overlay_style import OPACITY, Color, class_colors, object_color, text_color
 
-OPACITY = 0.5
 MAX_NAMED_CLASSES = 24  # in a legend: the largest
 MIN_TEXT = 12  # pixels
 
@@ -33,12 +31,6 @@ def draw_classes(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.where(numbers == IGNORED, image, blended)
 
 
-@cache
-def class_colors() -> torch.Tensor:
-    """Return `(256, 3)` of uint8, the colors that classes have in mask files."""
-    return torch.tensor(palette(), dtype=torch.uint8).view(256, 3)
-
-
 def draw_objects(image: torch.Tensor, objects: dict[str, Any], class_names: list[str]) -> torch.Tensor:
     """Return an image `(3, height, width)` of uint8 with objects on it, the best on top, each named.
 
@@ -51,7 +43,7 @@ def draw_objects(image: torch.Tensor, objects: dict[str, Any], class_names: list
     if not len(objects["boxes"]):
         return image
     labels = objects["labels"].tolist()
-    colors: list[Any] = [tuple(class_colors()[label % 255 + 1].tolist()) for label in labels]  # black is class 0's
+    colors: list[Any] = [object_color(label) for label in labels]
     texts = [class_names[label] for label in labels]
     if "scores" in objects:
         texts = [f"{text} {score:.2f}" for text, score in zip(texts, objects["scores"].tolist())]
@@ -66,7 +58,7 @@ def draw_objects(image: torch.Tensor, objects: dict[str, Any], class_names: list
 
 
 def write_caption(
-    picture: Image.Image, text: str, color: tuple[int, int, int], font: ImageFont.FreeTypeFont, box: list[float]
+    picture: Image.Image, text: str, color: Color, font: ImageFont.FreeTypeFont, box: list[float]
 ) -> None:
     """Write on a picture what is in a box `(left, top, right, bottom)`: above it, or in it where there is no room."""
     draw = ImageDraw.Draw(picture)
@@ -74,9 +66,7 @@ def write_caption(
     left = max(0, min(int(box[0]), picture.width - width))
     top = int(box[1]) - height if box[1] >= height else int(box[1])
     draw.rectangle((left, top, left + width, top + height - 1), color)
-    red, green, blue = color
-    is_bright = 0.299 * red + 0.587 * green + 0.114 * blue > 127
-    draw.text((left + 2, top), text, "black" if is_bright else "white", font)
+    draw.text((left + 2, top), text, text_color(color), font)
 
 
 def text_size(width: int, height: int) -> int:

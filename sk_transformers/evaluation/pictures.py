@@ -24,6 +24,7 @@ from ..pretrained import class_names
 from .detection import outputs_on_cpu
 from .fonts import font_file_for
 from .mask_files import predict_mask
+from .overlay_style import MIN_SCORE, fitted
 from .overlays import draw_classes, draw_objects, save_picture, text_size, to_picture, to_pixels, with_legend
 from .predictions import map_labels
 from .sliding_window import SlidingWindow, logits_of_image
@@ -32,7 +33,6 @@ PICTURE = Path(UNPUBLISHED)
 IMAGES = 4
 SIDE = 512  # pixels of an image's longer side in the picture
 GAP = 8
-MIN_SCORE = 0.5  # of the objects that are drawn, as `predict --objects` has it
 TITLES = ("right", "predicted")
 
 
@@ -100,7 +100,7 @@ def picture_of_masks(
     numbers[: len(label_map)] = label_map
     rows, masks = [], []
     for image, target, inputs in examples:
-        shown = fitted(image)
+        shown = fitted(image, SIDE)
         size = (shown.height, shown.width)
         right = numbers[F.interpolate(target[None, None].float(), size)[0, 0].long()]
         said = predict_mask(logits_of_image(network, inputs["pixel_values"], window), size)
@@ -113,7 +113,7 @@ def picture_of_objects(network: Any, examples: list[Example], label_map: torch.T
     """Return images with their objects, those that were found with their scores; crowds are left out."""
     rows = []
     for image, target, inputs in examples:
-        shown = fitted(image)
+        shown = fitted(image, SIDE)
         size = (shown.height, shown.width)
         outputs = network(**{name: tensor[None] for name, tensor in inputs.items()})
         (said,) = find_instances(outputs_on_cpu(outputs), MIN_SCORE, [size])
@@ -125,13 +125,6 @@ def picture_of_objects(network: Any, examples: list[Example], label_map: torch.T
             right["masks"] = F.interpolate(masks[None].float(), size)[0] > 0
         rows.append([to_picture(draw_objects(to_pixels(shown), objects, names)) for objects in (right, said)])
     return table(rows)
-
-
-def fitted(image: Image.Image) -> Image.Image:
-    """Return an image with a longer side of `SIDE`; pixels of a smaller one stay squares."""
-    scale = SIDE / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
 
 
 def table(rows: list[list[Image.Image]]) -> Image.Image:

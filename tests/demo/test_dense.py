@@ -15,10 +15,11 @@ from transformers import (
 )
 
 from sk_transformers.cli.demo import main
-from sk_transformers.demo.dense import COLORS, SIDE
+from sk_transformers.demo.dense import SIDE
 from sk_transformers.demo.mechanism import check_maps, load_network, read
 from sk_transformers.demo.page import attention_html, build_page, classes_html, evidence_html, keys_html
 from sk_transformers.demo.space import save_space
+from sk_transformers.evaluation.mask_files import palette
 from sk_transformers.hub import export
 
 from ..hub.test_detectors import PROCESSOR as DETECTION_PROCESSOR
@@ -73,7 +74,7 @@ def test_classes_are_those_of_the_pipeline(networks, readings, photograph):
         assert np.array_equal(shown, expected)
         page = classes_html([network], [reading])
         for number in expected.unique().tolist():
-            share, color = (expected == number).float().mean(), " ".join(map(str, COLORS[number]))
+            share, color = (expected == number).float().mean(), " ".join(map(str, palette()[3 * number :][:3]))
             assert f'rgb({color})"></i>{LABELS[number]} <span>{100 * share:.1f} %' in page
 
 
