@@ -32,10 +32,20 @@ def count_macs(
     image_size: int | tuple[int, int] | None = None,
     auto_class: Any = AutoModelForImageClassification,
 ) -> int:
-    """Return the multiply-adds of the network with this configuration, for one image.
+    """Return the multiply-adds of the network with this configuration, for one image; see `macs_by_operator`."""
+    return sum(macs_by_operator(config, image_size, auto_class).values())
 
-    Attention runs in its plain formulation, which computes what fused kernels compute. Resizing static keys or
-    positions to another image size is not counted: in evaluation it happens once and not for each image.
+
+def macs_by_operator(
+    config: PretrainedConfig,
+    image_size: int | tuple[int, int] | None = None,
+    auto_class: Any = AutoModelForImageClassification,
+) -> dict[str, int]:
+    """Return the multiply-adds of the network with this configuration, for one image, by torch's names of operators.
+
+    Layers are `addmm`, `mm` and `convolution`; `bmm` is the products in attention, with static keys too, which runs in
+    its plain formulation and computes there what fused kernels compute. Resizing static keys or positions to another
+    image size is not counted: in evaluation it happens once and not for each image.
 
     Args:
         config: of one of this package's networks.
@@ -53,7 +63,8 @@ def count_macs(
             model.run_each_part(pixel_values)
         else:
             model(pixel_values, **options)
-    return counter.get_total_flops() // 2
+    flops: dict[Any, int] = counter.get_flop_counts()["Global"]
+    return {operator.__name__: count // 2 for operator, count in flops.items()}
 
 
 def _on_meta(config: PretrainedConfig, auto_class: Any = AutoModelForImageClassification) -> Any:

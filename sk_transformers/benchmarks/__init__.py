@@ -7,6 +7,7 @@ counts          parameters and multiply-adds of the zoo
 speed           networks and mixers beside their baselines; speed_report, the tables
 operators       what a pass spends its time on
 scaling         time and memory against image size, batch and depth
+dense           backbones for dense prediction beside their peers
 resolution      resized static keys beside windows of them
 runtimes        networks in turns where they are deployed: latency, throughput, size, accuracy
 doors           how a network gets into each runtime

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..files import write_json
-from ..options import non_negative_int, positive_int
+from ..models.configuration_checks import size_pair
+from ..options import image_size, non_negative_int, positive_int
 from ..provenance import provenance
 from ..zoo import get_variant, list_models
 from .measure import DTYPES, MODES, TASKS
@@ -41,7 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
         subparser.set_defaults(run=run)
         return subparser.add_argument
 
-    add_models(command("count", count, "parameters and multiply-adds, beside published ones"))
+    add = command("count", count, "parameters and multiply-adds, beside published ones")
+    add_models(add)
+    add("--mask_rcnn", type=height_width, metavar="HEIGHTxWIDTH", help="count Mask R-CNN over them on such images")
     add = command("speed", speed, "networks and mixers beside timm, transformers and plain static keys")
     add_comparisons(add)
     add("--modes", nargs="+", choices=MODES, default=["eager"], help="as they are, or by torch.compile")
@@ -67,6 +70,27 @@ def build_parser() -> argparse.ArgumentParser:
     add = command("resolution", resolution, "resized static keys beside windows of them, on images of several sizes")
     add_models(add)
     add_rounds(add)
+    add = command("dense", dense, "backbones beside their peers in turns: the maps of four stages of large images")
+    add(
+        "networks",
+        nargs="*",
+        metavar="NETWORK",
+        help="names of the zoo, timm:NAME or transformers:KIND, the baseline first; without one, those of the page",
+    )
+    add(
+        "--sizes",
+        nargs="+",
+        type=height_width,
+        default=[(512, 512), (800, 1333)],
+        metavar="HEIGHTxWIDTH",
+        help="of images, in pixels; all are padded to multiples of 32",
+    )
+    add("--dtypes", nargs="+", choices=DTYPES, default=["float32"], help="of weights and images")
+    add("--profile", action="store_true", help="tell what they spend their time on, too")
+    add_cpu_time(add)
+    add_rounds(add)
+    add_output(add)
+    add_append(add)
     add = command(
         "runtimes", runtimes, "networks in turns where they are deployed: AOTInductor, ONNX Runtime, OpenVINO"
     )
@@ -80,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--batch_sizes", nargs="+", type=positive_int, default=[1, 8], help="images in a batch")
     add("--image_size", type=positive_int, help="pixels a side of ours; the networks' own without it")
     add("--latency_rounds", type=positive_int, default=50, help="rounds at batch 1, for its 99th percentile")
-    add("--cpu_time", action="store_true", help="time of the CPU: with one thread, where others use the machine")
+    add_cpu_time(add)
     add("--dataset", help="measure trained networks' accuracy on it, as sk-transformers train takes it")
     add_rounds(add)
     add_output(add)
@@ -125,6 +149,11 @@ def add_output(add: Add) -> None:
     add("--output", type=writable, metavar="FILE", help="where to write the figures, as JSON")
 
 
+def add_cpu_time(add: Add) -> None:
+    """Add the choice of the clock."""
+    add("--cpu_time", action="store_true", help="time of the CPU: with one thread, where others use the machine")
+
+
 def add_append(add: Add) -> None:
     """Add whether figures are added to those of a file."""
     add("--append", action="store_true", help="keep the runs that the file of the figures has")
@@ -150,6 +179,11 @@ def add_training(add: Add) -> None:
     add_output(add)
 
 
+def height_width(text: str) -> tuple[int, int]:
+    """Return the pixels of images, `"512"` or `"800x1333"`, as height and width."""
+    return size_pair("size", image_size(text))
+
+
 def usable_device(name: str) -> torch.device:
     """Return the device of the name, if this machine has it and torch can tell its memory."""
     here = torch.accelerator.current_accelerator()
@@ -169,10 +203,11 @@ def writable(name: str) -> Path:
 
 
 def count(args: argparse.Namespace) -> None:
-    """Print parameters and multiply-adds."""
+    """Print parameters and multiply-adds, or those of Mask R-CNN."""
     from . import counts
 
-    print(counts.to_table(named(args.models)))
+    names = named(args.models)
+    print(counts.to_table(names) if args.mask_rcnn is None else counts.to_detector_table(names, args.mask_rcnn))
 
 
 def speed(args: argparse.Namespace) -> None:
@@ -265,6 +300,26 @@ def resolution(args: argparse.Namespace) -> None:
         print(f"{name}, {torch.get_num_threads()} threads\n", *HEADER, sep="\n")
         for costs in measure_resolutions(name, args.rounds):
             print(to_row(costs), flush=True)
+
+
+def dense(args: argparse.Namespace) -> None:
+    """Print costs as they come, then the tables; write them after each."""
+    from . import dense
+    from .measure import describe_machine
+
+    figures, costs = runs_before(args), []
+    run = {"machine": describe_machine(), "provenance": provenance(), "cpu_time": args.cpu_time, "rounds": args.rounds}
+    figures["runs"].append(run)
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    for cost in dense.measure_backbones(
+        args.networks or dense.NETWORKS, args.sizes, args.dtypes, args.rounds, clock, args.profile
+    ):
+        costs.append(cost)
+        print(cost, flush=True)
+        run["costs"] = dense.to_json(costs)
+        if args.output:
+            write_json(figures, args.output)
+    print(f"\n{dense.to_text({'runs': [run]})}")
 
 
 def runtimes(args: argparse.Namespace) -> None:

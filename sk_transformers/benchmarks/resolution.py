@@ -3,8 +3,10 @@
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from transformers import PretrainedConfig
 
 from ..complexity import count_macs
 from ..zoo import create_config, create_model
@@ -27,6 +29,19 @@ class Cost:
     macs: int
     seconds: float  # median over the rounds
     mib: float  # allocated over the weights at the peak
+
+
+def configs_by_mode(name: str, **overrides: Any) -> dict[str, PretrainedConfig]:
+    """Return a network's configuration in all `RESOLUTION_MODES`, by its name with the mode.
+
+    Without static keys that can do either, as where they are in windows anyhow, there is one, by the name alone.
+    """
+    config = create_config(name, **overrides)
+    if config.model_type != "skformer" or not {"static_key", "conv_static_key"} & set(config.token_mixers):
+        return {name: config}
+    return {
+        f"{name}, {mode}": create_config(name, **overrides, static_key_resolution=mode) for mode in RESOLUTION_MODES
+    }
 
 
 def measure_resolutions(name: str, rounds: int) -> Iterator[tuple[Cost, ...]]:
