@@ -1,7 +1,7 @@
 import pytest
 
 from sk_transformers import create_config, create_model
-from sk_transformers.complexity import count_macs, count_parameters
+from sk_transformers.complexity import count_macs, count_parameters, macs_by_operator
 
 STEM, DOWNSAMPLING, DEPTHWISE = 7 * 7 * 3, 3 * 3, 7 * 7  # multiply-adds for each output number
 
@@ -33,6 +33,18 @@ def test_macs_of_a_former_equal_a_hand_calculation(name, image_size):
     config = create_config(name)
     by_hand = former_macs_by_hand(create_config(name, image_size=image_size))
     assert count_macs(config, image_size) == by_hand
+
+
+def test_products_in_attention_are_an_operator_of_their_own():
+    config = create_config("skaformer-nano")
+    macs = macs_by_operator(config)
+    stages = zip(config.token_mixers, config.hidden_sizes, config.depths, config.grid_sizes)
+    assert macs["bmm"] == sum(
+        depth * 2 * (grid[0] * grid[1]) ** 2 * width
+        for mixer, width, depth, grid in stages
+        if mixer in ("static_key", "attention")
+    )
+    assert sum(macs.values()) == count_macs(config)
 
 
 def test_macs_of_convolved_keys_equal_a_hand_calculation():

@@ -86,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="of images, in pixels; all are padded to multiples of 32",
     )
     add("--dtypes", nargs="+", choices=DTYPES, default=["float32"], help="of weights and images")
-    add("--profile", action="store_true", help="tell what they spend their time on, too")
+    add("--profile", action="store_true", help="tell what they spend their time on at the last size, too")
     add_cpu_time(add)
     add_rounds(add)
     add_output(add)

@@ -113,7 +113,7 @@ def measure_backbones(
         dtypes: of weights and images, some of `DTYPES`.
         rounds: that are timed, after one that resizes static keys.
         clock: seconds.
-        with_operators: whether to profile them, too.
+        with_operators: whether to profile them, too, at the last size.
     """
     builds: dict[str, Build] = {}
     for name in names:
@@ -135,7 +135,7 @@ def measure_backbones(
                     ratio=median_ratio(times[0], seconds),
                     mib=peak_memory(work) / 2**20,
                     kept_mib=kept_bytes(network) / 2**20,
-                    operators=time_by_operator(work, 1) if with_operators else None,
+                    operators=time_by_operator(work, 1) if with_operators and size == sizes[-1] else None,
                 )
                 clear(network)
 

@@ -4,10 +4,10 @@ import json
 import re
 from pathlib import Path
 
-from . import calibration_report, displacement, runtimes, scaling, speed, speed_report, trained_report
+from . import calibration_report, dense, displacement, runtimes, scaling, speed, speed_report, trained_report
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/mixers.md", "docs/performance.md", "docs/pretrained.md")
+PAGES = ("README.md", "docs/dense.md", "docs/mixers.md", "docs/performance.md", "docs/pretrained.md")
 
 
 def render_tables() -> dict[str, str]:
@@ -20,7 +20,9 @@ def render_tables() -> dict[str, str]:
         tables |= calibration_report.to_tables(json.loads(file.read_text(encoding="utf-8")))
     deployed = json.loads((ROOT / "docs" / "runtimes.json").read_text(encoding="utf-8"))
     displaced = json.loads((ROOT / "docs" / "displacement.json").read_text(encoding="utf-8"))
+    backbones = json.loads((ROOT / "docs" / "dense.json").read_text(encoding="utf-8"))
     return tables | {
+        "dense": dense.to_text(backbones),
         "displacement": displacement.to_text(displaced),
         "trained": trained_report.to_table(),
         "machine": speed_report.to_sentence(measured["machine"]),

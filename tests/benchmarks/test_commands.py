@@ -30,6 +30,17 @@ def test_counts_are_a_markdown_table(capsys):
     assert note.startswith("- `cskaformer-s18`: the published MACs leave out the grouped convolution")
 
 
+def test_multiply_adds_of_a_detector_are_told_by_parts(capsys):
+    main(["count", "--mask_rcnn", "64x96", "--models", "skaformer-nano"])
+    _, _, resized, windows = rows(capsys.readouterr().out)[-4:]
+    assert (resized[0], windows[0]) == ("skaformer-nano, interpolate", "skaformer-nano, window")
+    boxes = 1000 * (256 * 49 * 1024 + 1024**2 + 1024 * 81 * 5) / 1e9  # two layers, classes and boxes
+    masks = 100 * (196 * 4 * 9 * 256**2 + 784 * (256**2 + 256 * 81)) / 1e9
+    assert float(windows[2]) == float(resized[2]) == pytest.approx(boxes + masks, abs=1)  # and a small pyramid
+    with pytest.raises(ValueError, match="--mask_rcnn: there is no detector over skvit-nano"):
+        main(["count", "--mask_rcnn", "64", "--models", "skvit-nano*"])
+
+
 def test_resolutions_are_a_markdown_table(capsys, monkeypatch):
     monkeypatch.setattr(resolution, "SIZES", ((64, 64), (128, 96)))
     main(["resolution", "--rounds", "1", "--models", "cskaformer-nano"])
@@ -102,6 +113,7 @@ def test_the_import_is_measured_in_a_process_of_its_own():
         (["speed", "--rounds", "0"], "argument --rounds: 0 is not a whole number of at least 1"),
         (["speed", "--dtypes", "int8"], "invalid choice: 'int8'"),
         (["scaling", "--output", "nowhere/a.json"], "nowhere/a.json cannot be written: there is no folder nowhere"),
+        (["dense", "--sizes", "800x"], "argument --sizes:  is not a whole number of at least 1"),
         (["training", "--workers", "-1"], "argument --workers: -1 is not a whole number of at least 0"),
     ],
 )
