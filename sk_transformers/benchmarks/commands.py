@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -131,6 +132,15 @@ def build_parser() -> argparse.ArgumentParser:
     add_append(add)
     add_rounds(command("startup", startup, "the import, and loading from a file"))
     add_training(command("training", training, "training loops beside those of transformers and timm"))
+    add = command("loading", loading, "loaders of training images beside timm's and torchvision's, without a network")
+    add("--dataset", type=folder_of_images, metavar="FOLDER", help="with `train` in it; example images without one")
+    add("--image_size", type=positive_int, default=224, help="pixels a side")
+    add("--batch_size", type=positive_int, default=32, help="images in a batch")
+    add("--batches", type=positive_int, default=8, help="of each loader in a round; five more are not timed")
+    add("--workers", nargs="+", type=int, choices=(0, 1), default=[0, 1], help="processes that load images")
+    add("--model", default="skaformer-s18", help="a name of the zoo, whose training step loading is a share of")
+    add_rounds(add)
+    add_output(add)
     return parser
 
 
@@ -199,6 +209,13 @@ def writable(name: str) -> Path:
     """Return the path of a file to write, if its folder exists."""
     if not Path(name).parent.is_dir():
         raise argparse.ArgumentTypeError(f"{name} cannot be written: there is no folder {Path(name).parent}")
+    return Path(name)
+
+
+def folder_of_images(name: str) -> Path:
+    """Return the path of a folder that has the folder `train`."""
+    if not (Path(name) / "train").is_dir():
+        raise argparse.ArgumentTypeError(f"{name}: there is no folder {Path(name) / 'train'}, expected one of images")
     return Path(name)
 
 
@@ -425,6 +442,30 @@ def training(args: argparse.Namespace) -> None:
     print(to_table(figures))
     if args.output:
         write_json(figures, args.output)
+
+
+def loading(args: argparse.Namespace) -> None:
+    """Print the rounds of loaders as they come, then the table."""
+    from . import loading
+    from .example_images import write_images
+
+    step = loading.measure_step(args.model, args.image_size)
+    print(f"{args.model}: {step:.1f} ms an image", flush=True)
+    with TemporaryDirectory() as temporary:
+        folder = args.dataset or Path(temporary)
+        if args.dataset is None:
+            batches = args.batches + loading.FIRST_BATCHES + loading.LAST_BATCHES
+            write_images(folder, "photos", args.batch_size * batches)
+        measured: list[loading.Loading] = []
+        for one in loading.measure_loading(
+            folder, args.image_size, args.batch_size, args.batches, args.workers, args.rounds
+        ):
+            measured.append(one)
+            print(one, flush=True)
+    figures = {"provenance": provenance(), **loading.to_json(measured, args.model, step)}
+    if args.output:
+        write_json(figures, args.output)
+    print(f"\n{loading.to_text(figures)}")
 
 
 def named(pattern: str | None) -> list[str]:

@@ -16,10 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import datasets
-import numpy as np
 import torch
-from PIL import Image
-from sklearn.datasets import load_digits, load_sample_images
 from timm.data import create_dataset, create_loader
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
@@ -37,10 +34,10 @@ from ..training.loop import train_epoch
 from ..training.setup import Setup, set_up
 from ..training.signals import StopRequest
 from ..zoo import create_model
+from .example_images import write_images
 
 LEARNING_RATE, WEIGHT_DECAY = 1e-4, 0.05
 CROP_SCALE, CROP_RATIO = (0.35, 1.0), (3 / 4, 4 / 3)
-PHOTO_SIZE = (500, 375)  # pixels, as most of ImageNet
 # Steps of a round that are not timed: two at its start, in which loader processes start and memory is allocated, and
 # the last one, in which loops that read a batch ahead have none to read.
 FIRST_STEPS, LAST_STEPS = 2, 1
@@ -54,8 +51,7 @@ Loop = Callable[[Tick], None]  # trains for an epoch
 class Task:
     """What is trained: a network of the zoo, on `batch_size * steps` images in each round.
 
-    `images` is `"photos"`, JPEG files of `PHOTO_SIZE`, or `"digits"`, PNG files of 8x8 pixels. `workers` are processes
-    that load images, none if 0.
+    `images` is a kind of `example_images.write_images`. `workers` are processes that load images, none if 0.
     """
 
     model: str
@@ -81,7 +77,7 @@ def compare_loops(task: Task, rounds: int) -> dict[str, Any]:
         raise ValueError(f"--steps is {task.steps}, expected more than the {untimed} of a round that are not timed.")
     datasets.disable_progress_bars()
     with TemporaryDirectory() as folder:
-        write_images(Path(folder), task)
+        write_images(Path(folder), task.images, task.batch_size * task.steps)
         # Ours comes last: transformers' TrainingArguments discards the accelerators made before.
         loops = {"transformers": trainer_loop, "timm": timm_loop, "sk_transformers": our_loop}
         loops = {name: make(task, Path(folder)) for name, make in loops.items()}
@@ -131,38 +127,6 @@ def images_per_second(task: Task, loop: Loop) -> float:
         raise RuntimeError(f"a loop took {len(ends)} steps of {task.steps}: its figures would not compare.")
     timed = task.steps - FIRST_STEPS - LAST_STEPS
     return timed * task.batch_size / (ends[-1 - LAST_STEPS] - ends[FIRST_STEPS - 1])
-
-
-def write_images(folder: Path, task: Task) -> None:
-    """Write `train` and `validation`, each with a folder of images for every class; `train` holds one epoch's."""
-    examples = {"photos": photos, "digits": digits}[task.images]
-    for split, count in (("train", task.batch_size * task.steps), ("validation", 20)):
-        for index, (image, label) in enumerate(examples(count)):
-            (folder / split / label).mkdir(parents=True, exist_ok=True)
-            suffix = "jpg" if task.images == "photos" else "png"
-            image.save(folder / split / label / f"{index}.{suffix}", quality=90)
-
-
-def photos(count: int) -> list[tuple[Image.Image, str]]:
-    """Return random parts of scikit-learn's two photographs."""
-    rng = np.random.default_rng(0)
-    sources = [Image.fromarray(image) for image in load_sample_images().images]
-    parts = []
-    for index in range(count):
-        source = sources[index % 2]
-        left, top = (int(rng.integers(whole - part)) for whole, part in zip(source.size, PHOTO_SIZE))
-        box = (left, top, left + PHOTO_SIZE[0], top + PHOTO_SIZE[1])
-        parts.append((source.crop(box), ("china", "flower")[index % 2]))
-    return parts
-
-
-def digits(count: int) -> list[tuple[Image.Image, str]]:
-    """Return scikit-learn's handwritten digits, some of them more than once if there are too few."""
-    data: Any = load_digits()
-    images = (data.images * (255 / 16)).astype(np.uint8)
-    return [
-        (Image.fromarray(images[index % len(images)]), str(data.target[index % len(images)])) for index in range(count)
-    ]
 
 
 def fresh_model(task: Task, folder: Path) -> PreTrainedModel:

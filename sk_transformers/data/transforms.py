@@ -9,6 +9,8 @@ import torch
 from PIL import Image as PILImage
 from timm.data import Mixup, create_transform
 from timm.data.random_erasing import RandomErasing
+from timm.data.transforms import RandomResizedCropAndInterpolation
+from torch import nn
 from torchvision import transforms, tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from transformers.image_processing_utils import BaseImageProcessor
@@ -51,6 +53,24 @@ class Scaling:
         return pixels.to(torch.float32, memory_format=torch.contiguous_format).sub_(self.mean).mul_(self.factor)
 
 
+class TorchResizedCrop:
+    """timm's random resized crop of an RGB image, resized by torch.
+
+    That takes a third of Pillow's time, and is what image processors do in evaluation. A few values of a thousand
+    differ from Pillow's by one of 255, seldom by two.
+    """
+
+    def __init__(self, crop: RandomResizedCropAndInterpolation, interpolation: str) -> None:
+        self.crop, self.interpolation = crop, interpolation
+
+    def __call__(self, image: PILImage.Image) -> PILImage.Image:
+        top, left, height, width = self.crop.get_params(image, self.crop.scale, self.crop.ratio)
+        part = torch.from_numpy(np.array(image.crop((left, top, left + width, top + height))))
+        maps = part.permute(2, 0, 1).unsqueeze(0)
+        resized = nn.functional.interpolate(maps, self.crop.size, mode=self.interpolation, antialias=True)
+        return PILImage.fromarray(resized[0].permute(1, 2, 0).numpy())
+
+
 def train_transform(processor: BaseImageProcessor, options: AugmentationOptions) -> Transform:
     """Random changes, then the image processor's own scaling of values; `(channels, height, width)`.
 
@@ -84,6 +104,8 @@ def train_transform(processor: BaseImageProcessor, options: AugmentationOptions)
     except (AssertionError, KeyError) as error:
         raise ValueError(describe_bad_policy(str(options.auto_augment))) from error
     crop, colors, _ = timms
+    if interpolation in ("bilinear", "bicubic"):  # which torch has for bytes
+        crop.transforms[0] = TorchResizedCrop(crop.transforms[0], interpolation)
     steps = [crop, colors, Scaling(mean, std)]
     if options.random_erasing:
         steps.append(RandomErasing(options.random_erasing, mode="pixel", device="cpu"))
