@@ -9,6 +9,7 @@ python scripts/benchmark.py scaling --output scaling.json --plot scaling.png   #
 python scripts/benchmark.py resolution --models cskaformer-s18         # resized keys beside windows of them
 python scripts/benchmark.py startup                                    # the import, and loading from a file
 python scripts/benchmark.py training --images digits --model skvit-nano-patch4-32 --image_size 32   # training loops
+taskset -c 1 python scripts/benchmark.py loading                       # images a second of the loader alone
 """
 
 from sk_transformers.cli.errors import exit_on_user_error

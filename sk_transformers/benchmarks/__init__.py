@@ -17,6 +17,8 @@ calibration_report  tables of calibrations of a pretrained network
 trained_report  the trained networks as a table
 startup         the import, and loading from a file
 training_speed  training loops beside those of transformers and timm
+loading         loaders of training images beside timm's and torchvision's
+example_images  image files for benchmarks, the same on every machine
 mixers          networks that differ in their token mixer, trained under one recipe; mixers_report, table and plot
 damaged_images  what the decoder makes of damaged files
 pages           the tables of the documentation, from the measured figures

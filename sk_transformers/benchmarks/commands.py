@@ -462,7 +462,7 @@ def loading(args: argparse.Namespace) -> None:
         ):
             measured.append(one)
             print(one, flush=True)
-    figures = {"provenance": provenance(), **loading.to_json(measured, args.model, step)}
+    figures = loading.to_json(measured, args.model, step)
     if args.output:
         write_json(figures, args.output)
     print(f"\n{loading.to_text(figures)}")

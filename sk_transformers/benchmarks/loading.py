@@ -27,7 +27,9 @@ from ..data.loaders import TrainLoader, end_workers
 from ..data.options import AugmentationOptions, DataOptions
 from ..data.transforms import train_transform
 from ..image_processing import image_processor_for
+from ..provenance import provenance
 from ..zoo import create_model
+from . import speed_report
 from .measure import describe_machine, time_interleaved, training_work
 
 CROP_SCALE, CROP_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -194,6 +196,7 @@ def measure_step(name: str, image_size: int) -> float:
 def to_json(figures: list[Loading], model: str, step: float) -> dict[str, Any]:
     """Return all figures as JSON has them; `step` is a training step's of the model, milliseconds an image."""
     return {
+        "provenance": provenance(),
         "machine": describe_machine(LIBRARIES),
         "loading": [asdict(figure) for figure in figures],
         "step": {"model": model, "milliseconds": step},
@@ -211,7 +214,8 @@ def to_text(figures: dict[str, Any]) -> str:
         for workers in (0, 1):
             cells += speed_cells(times.get(workers), by_row[augmentation, "sk_transformers"].get(workers))
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", to_sentence(figures)])
+    source = f"`{figures['provenance']['command']}`: {speed_report.to_sentence(figures['machine'])} Time of the CPU."
+    return "\n".join([*lines, "", to_sentence(figures), "", source])
 
 
 def speed_cells(theirs: list[float] | None, ours: list[float] | None) -> list[str]:

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from . import calibration_report, dense, displacement, runtimes, scaling, speed, speed_report, trained_report
+from . import calibration_report, dense, displacement, loading, runtimes, scaling, speed, speed_report, trained_report
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/dense.md", "docs/mixers.md", "docs/performance.md", "docs/pretrained.md")
@@ -21,8 +21,10 @@ def render_tables() -> dict[str, str]:
     deployed = json.loads((ROOT / "docs" / "runtimes.json").read_text(encoding="utf-8"))
     displaced = json.loads((ROOT / "docs" / "displacement.json").read_text(encoding="utf-8"))
     backbones = json.loads((ROOT / "docs" / "dense.json").read_text(encoding="utf-8"))
+    loaded = json.loads((ROOT / "docs" / "loading.json").read_text(encoding="utf-8"))
     return tables | {
         "dense": dense.to_text(backbones),
+        "loading": loading.to_text(loaded),
         "displacement": displacement.to_text(displaced),
         "trained": trained_report.to_table(),
         "machine": speed_report.to_sentence(measured["machine"]),

@@ -8,7 +8,8 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from sk_transformers.benchmarks import training_speed
 from sk_transformers.benchmarks.commands import main
-from sk_transformers.benchmarks.training_speed import Task, fresh_model, our_setup, write_images
+from sk_transformers.benchmarks.example_images import write_images
+from sk_transformers.benchmarks.training_speed import Task, fresh_model, our_setup
 
 TASK = Task("skvit-nano-patch4-32", batch_size=4, image_size=32, steps=4, images="digits")
 
@@ -36,7 +37,7 @@ def test_each_loop_trains_the_same_network_on_every_image(tmp_path, monkeypatch)
         return model
 
     monkeypatch.setattr(training_speed, "fresh_model", count)
-    write_images(tmp_path, TASK)
+    write_images(tmp_path, TASK.images, TASK.batch_size * TASK.steps)
     for make in (training_speed.trainer_loop, training_speed.timm_loop):
         make(TASK, tmp_path)(lambda: None)
     assert seen["batches"] == [(4, 3, 32, 32)] * 8

@@ -11,11 +11,13 @@ import pytest
 import torch
 from datasets import Dataset, load_dataset
 from PIL import Image
+from timm.data import create_transform
 from torchvision import transforms
 from transformers import ViTImageProcessor
 
 from sk_transformers.data.loaders import DataError, TrainLoader, close_loader, eval_loader, read_image
 from sk_transformers.data.options import AugmentationOptions
+from sk_transformers.data.seeds import seed_sample
 from sk_transformers.data.transforms import Scaling, eval_transform, make_mixup, train_transform
 from sk_transformers.image_processing import output_size
 
@@ -121,6 +123,24 @@ def test_evaluation_is_the_processor_and_training_scales_values_as_it_does():
     assert abs(trained.mean() - evaluated.mean()) < 0.05
     flipped = transform(crop_scale=[1, 1], hflip=1)(image)
     assert abs(flipped - trained.flip(-1)).mean() < abs(flipped - trained).mean()
+
+
+@pytest.mark.parametrize("resample", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
+@pytest.mark.parametrize("size", [(90, 70), (20, 12)])  # crops are made smaller, and larger
+def test_random_crops_are_timms_to_a_level_of_256(resample, size):
+    processor = ViTImageProcessor(
+        size={"height": 32, "width": 24}, resample=resample, image_mean=[0] * 3, image_std=[1] * 3
+    )
+    name = resample.name.lower()
+    timms = create_transform((3, 32, 24), is_training=True, scale=(0.2, 1), color_jitter=None, interpolation=name)
+    image = Image.effect_noise(size, 90).convert("RGB")
+    levels = []
+    for change in (transform(processor, crop_scale=[0.2, 1.0]), transforms.Compose(timms.transforms[:3])):
+        seed_sample(3)
+        levels.append((change(image) * 255).round().int())
+    assert levels[0].float().std() > 20
+    difference = (levels[0] - levels[1]).abs()
+    assert difference.max() <= 2 and (difference > 0).float().mean() < 0.02
 
 
 def test_padded_crops_move_the_image():
