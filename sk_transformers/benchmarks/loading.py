@@ -125,7 +125,7 @@ def our_epoch(task: LoadingTask) -> Epoch:
     data = load_data(DataOptions(str(task.folder)), hold_out=False)
     options = AugmentationOptions(list(CROP_SCALE), list(CROP_RATIO), auto_augment=task.policy)
     transform = train_transform(image_processor_for(task.image_size), options)
-    num_batches = len(data.train) // task.batch_size
+    num_batches = (data.train_images or 0) // task.batch_size
     loader = TrainLoader(data, transform, task.batch_size, num_batches, seed=0, num_workers=task.workers)
 
     def epoch() -> Iterator[Any]:
