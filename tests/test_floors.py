@@ -14,7 +14,10 @@ import sk_transformers
 ROOT = Path(sk_transformers.__file__).parent
 FLOORS = [
     {"version", "models", "errors", "files", "options", "recipes"},
-    {"zoo", "complexity", "registration", "registration_hook", "image_processing", "provenance", "devices"},
+    {
+        *("zoo", "complexity", "registration", "registration_hook", "image_processing", "provenance", "devices"),
+        "triton_kernel",
+    },
     {"pretrained"},
     {"hub", "conversion", "data"},
     {"evaluation"},

@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = command("device", device, "all of it on an accelerator: numerics, kernels, and speed; a file to send back")
     add_comparisons(add)
     add("--device", type=usable_device, default="cpu", help="cuda, xpu, mps, or the CPU itself")
+    add("--triton", action="store_true", help="CSKA, where it is not compiled, by its Triton kernel; on cuda")
     add("--modes", nargs="+", choices=MODES, default=list(MODES), help="as they are, or by torch.compile")
     add("--batch_sizes", nargs="+", type=positive_int, default=[1, 8, 32], help="those that a comparison has")
     add_output(add)
@@ -236,6 +237,12 @@ def device(args: argparse.Namespace) -> None:
     """Check the mixers' numbers on a device, and print the kernels that they took; then do as `speed` does there."""
     from . import numerics
 
+    if args.triton:
+        if args.device.type != "cuda":
+            raise ValueError(f"--triton: that kernel is for CUDA devices, and --device is {args.device}.")
+        from ..triton_kernel import use_triton
+
+        use_triton()
     checks = []
     for check in numerics.check_mixers(args.device):
         checks.append(check)

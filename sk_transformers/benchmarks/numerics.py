@@ -26,7 +26,11 @@ MIXERS: dict[str, tuple[str, dict[str, Any]]] = {
     "static map": ("static_map", {}),
     "convolved key": ("conv_key", {}),
 }
-KERNELS = ("tiled_attention", "_scaled_dot_product_")  # in the names of the operators that are kernels
+KERNELS = (
+    "TritonConvStaticKey",
+    "tiled_attention",
+    "_scaled_dot_product_",
+)  # in the names of the operators that are kernels
 
 
 @dataclass(frozen=True)

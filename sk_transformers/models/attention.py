@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .fast_attention_cpu import tiled_conv_static_key_attention
-from .fast_paths import use_fast_paths
+from .fast_paths import neighborhood_kernel, use_fast_paths
 from .grids import neighborhoods, window_padding_mask, window_partition, window_reverse
 from .reference import softmax_attention, static_key_logits
 from .talking_heads import TalkingHeads
@@ -186,6 +186,26 @@ def attend_from_neighborhoods(
 
     The key is `(heads, keys, 9 e)`, the bias `(heads, keys)`; the other arguments are those of `attend`.
     """
+
+    def by_torch(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return attend_by_torch(mixer, query, key, bias, value, grid_size, scaling, mask)
+
+    kernel = neighborhood_kernel() if mask is None else None
+    output = None if kernel is None else kernel(query, key, bias, value, grid_size, scaling, by_torch)
+    return by_torch(query, key, bias, value) if output is None else output
+
+
+def attend_by_torch(
+    mixer: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    bias: torch.Tensor,
+    value: torch.Tensor,
+    grid_size: tuple[int, int],
+    scaling: float,
+    mask: torch.Tensor | None,
+) -> torch.Tensor:
+    """Do as `attend_from_neighborhoods` does, by what is here."""
     if value.device.type == "cpu" and not torch.compiler.is_exporting():
         return tiled_conv_static_key_attention(query * scaling, key, value, bias * scaling, mask, grid_size)
     query = neighborhoods(query, grid_size)
