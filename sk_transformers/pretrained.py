@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,9 @@ def load_segmenter_to_train(
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """Return the segmenter called `name`, with a head for these classes of pixels, and its image processor.
 
-    A classifier's repo folder or Hub id gives the network below the head; see `_load_to_train`.
+    A classifier's repo folder or Hub id gives the network below the head; see `_load_dense_to_train`.
     """
-    model, processor = _load_to_train(AutoModelForSemanticSegmentation, name, id2label, **overrides)
-    return model, segmentation_processor(processor, model.config.image_size)
+    return _load_dense_to_train(AutoModelForSemanticSegmentation, segmentation_processor, name, id2label, **overrides)
 
 
 def load_detector_to_train(
@@ -60,13 +60,26 @@ def load_detector_to_train(
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """Return the detector called `name`, with heads for these classes of objects, and its image processor.
 
-    A classifier's repo folder or Hub id gives the network below the heads; see `_load_to_train`. With
-    `static_key_resolution="window"` the static keys stay as they are, and `image_size` is that of the images alone:
-    keys of a whole large image would attend to all of it.
+    A classifier's repo folder or Hub id gives the network below the heads; see `_load_dense_to_train`.
+    """
+    return _load_dense_to_train(AutoModelForObjectDetection, detection_processor, name, id2label, **overrides)
+
+
+def _load_dense_to_train(
+    auto_class: Any,
+    processor_for: Callable[[BaseImageProcessor, Any], BaseImageProcessor],
+    name: str,
+    id2label: dict[int, str],
+    **overrides: Any,
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """Return `_load_to_train`'s network, and the image processor of its task.
+
+    With `static_key_resolution="window"` the static keys stay as they are, and `image_size` is that of the images
+    alone: keys of a whole large image would attend to all of it.
     """
     images = overrides.pop("image_size", None) if overrides.get("static_key_resolution") == "window" else None
-    model, processor = _load_to_train(AutoModelForObjectDetection, name, id2label, **overrides)
-    processor = detection_processor(processor, model.config.image_size)
+    model, processor = _load_to_train(auto_class, name, id2label, **overrides)
+    processor = processor_for(processor, model.config.image_size)
     return model, processor if images is None else with_output_size(processor, images)
 
 
@@ -268,6 +281,27 @@ def check_only_the_head_is_fresh(name: str, model: PreTrainedModel, report: dict
             f"--model {name}: its weights do not fit the configuration asked for ({backbone[0]} and"
             f" {len(backbone) - 1} more): leave such fields out, or start afresh from a name of the zoo."
         )
+
+
+def show_at(
+    model: PreTrainedModel, processor: BaseImageProcessor, image_size: int | list[int]
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """Return a network and an image processor for images of another size, as its static keys are meant to take them.
+
+    With `static_key_resolution="window"` the network stays as it is, and cuts its maps into windows; else it is
+    `resize`'s.
+
+    Raises:
+        ValueError: if the network is none of this package's, or cannot be resized.
+    """
+    if not is_ours(model):
+        raise ValueError(
+            f"--image_size {image_size}: a {type(model).__name__} is none of this package's networks, whose positions"
+            " and static keys can be resized: leave it out."
+        )
+    if getattr(model.config, "static_key_resolution", "interpolate") == "window":
+        return model, with_output_size(processor, image_size)
+    return resize(model, processor, image_size)
 
 
 def resize(

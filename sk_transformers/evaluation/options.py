@@ -44,11 +44,19 @@ class EvaluationOptions:
     baseline: str | None = option(None, "another model's evaluation.json to compare corruption errors with")
     sliding_window: int | list[int] | None = option(None, SLIDING_WINDOW, type=image_size, metavar="SIZE")
     window_stride: int | list[int] | None = option(None, WINDOW_STRIDE, type=image_size, metavar="STRIDE")
+    image_size: int | list[int] | None = option(  # below those whose type is the function of its name
+        None,
+        "pixels a side, or height and width, in place of the model's own; positions and static keys are resized",
+        type=image_size,
+        metavar="N|HEIGHTxWIDTH",
+    )
 
     def __post_init__(self) -> None:
         if self.corruptions is None and (self.severities or self.baseline):
             raise ValueError("--severities and --baseline go with --corruptions: give it, or leave them out.")
         check_stride_has_window(self.window_stride, self.sliding_window)
+        if self.image_size is not None and self.sliding_window is not None:
+            raise ValueError("--image_size resizes images that --sliding_window takes at their own size: give one.")
         self.severities = sorted(set(self.severities)) or SEVERITIES
 
 

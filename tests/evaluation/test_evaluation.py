@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -32,6 +33,7 @@ from sk_transformers.evaluation.single_label import (
 )
 from sk_transformers.hub import export
 from sk_transformers.image_processing import image_processor_for
+from sk_transformers.pretrained import load_model
 
 from ..support.image_files import load_images, write_images
 
@@ -147,6 +149,21 @@ def evaluate(*options, processes=1):
         [sys.executable, *launcher, SCRIPT, *map(str, options)],
         capture_output=True, text=True, timeout=600, env={**os.environ, "ACCELERATE_USE_CPU": "true"},
     )  # fmt: skip
+
+
+def test_another_image_size_measures_the_resized_network(repo, tmp_path):
+    images = write_images(tmp_path / "images", classes=("cat", "dog"), images=8)
+    data = DataOptions(dataset=str(images))
+    resized = export(*load_model(str(repo), {0: "dog", 1: "bird", 2: "cat"}, image_size=48), tmp_path / "resized")
+    records = []
+    for options in ({"model": str(repo), "image_size": 48}, {"model": str(resized)}):
+        folder, _ = evaluate_model(EvaluationOptions(**options, split="all", output_dir=str(tmp_path / "e")), data)
+        records.append(json.loads((folder / "evaluation.json").read_text()))
+        shutil.rmtree(folder)
+    assert records[0]["image_size"] == [48, 48] and "image_size" not in records[1]
+    assert records[0]["loss"] == pytest.approx(records[1]["loss"], rel=1e-5)
+    with pytest.raises(ValueError, match="--image_size resizes images that --sliding_window takes at their own size"):
+        EvaluationOptions(model=str(repo), image_size=48, sliding_window=32)
 
 
 @pytest.mark.slow

@@ -116,6 +116,13 @@ def test_what_a_segmenter_starts_from(run, tmp_path):
     assert processor.size == {"height": 32, "width": 32} and resized.config.image_size == [32, 32]
 
 
+def test_windows_keep_the_size_of_the_keys():
+    """The image size is that of the images alone, as a detector has it."""
+    windows = {"static_key_resolution": "window", "segmentation_hidden_size": 8}
+    model, processor = load_segmenter_to_train("skaformer-nano", {0: "a", 1: "b"}, image_size=[96, 128], **windows)
+    assert processor.size == {"height": 96, "width": 128} and model.config.image_size == 64
+
+
 def test_a_family_without_a_segmenter_is_named():
     with pytest.raises(ValueError, match="--model skcait.*: its family has no AutoModelForSemanticSegmentation"):
         load_segmenter_to_train(list_models("skcait*")[0], {0: "a", 1: "b"})
