@@ -193,7 +193,13 @@ VARIANTS: dict[str, Variant] = {
     **_cvt_variants(),
 }
 # The networks of which there are trained weights.
-TRAINED = ("skaformer-micro-32", "caformer-micro-32", "vit-micro-patch4-32", "skvit-micro-patch4-32")
+TRAINED = (
+    "skaformer-micro-32",
+    "cskaformer-micro-32",
+    "caformer-micro-32",
+    "vit-micro-patch4-32",
+    "skvit-micro-patch4-32",
+)
 TRAINED_FOLDER = Path(__file__).parents[1] / "model_cards"  # of a checkout: a folder for each of them
 ORGANIZATION = "sk-transformers"  # on the Hub: a repo for each of them
 
