@@ -100,9 +100,12 @@ def number(kind: type[int] | type[float], name: str, fits: Callable[[float], boo
 
 def image_size(text: str) -> int | list[int]:
     """Return the pixels of images: `"224"` as one number, `"352x480"` as height and width."""
-    sides = [positive_int(side) for side in text.split("x")]
-    if len(sides) > 2:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of pixels, nor HEIGHTxWIDTH")
+    try:
+        sides = [int(side) for side in text.split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2) or min(sides) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of pixels, at least 1, nor HEIGHTxWIDTH")
     return sides[0] if len(sides) == 1 else sides
 
 

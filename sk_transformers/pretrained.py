@@ -283,7 +283,7 @@ def check_only_the_head_is_fresh(name: str, model: PreTrainedModel, report: dict
         )
 
 
-def show_at(
+def at_image_size(
     model: PreTrainedModel, processor: BaseImageProcessor, image_size: int | list[int]
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """Return a network and an image processor for images of another size, as its static keys are meant to take them.

@@ -8,6 +8,7 @@ import pytest
 from sk_transformers.options import (
     add_options,
     fraction,
+    image_size,
     non_negative,
     non_negative_int,
     option,
@@ -74,3 +75,10 @@ def test_rules(rule, right, wrong, name):
 def test_a_value_against_its_rule_is_named_with_its_option():
     with pytest.raises(argparse.ArgumentError, match="argument --rate: 2 is not a fraction between 0 and 1"):
         parse("--name", "x", "--rate", "2")
+
+
+def test_sizes_of_images():
+    assert image_size("224") == 224 and image_size("352x480") == [352, 480]
+    for wrong in ("abc", "0", "8x0", "1x2x3", "800x"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"^{wrong} is not a number of pixels, at least 1, nor"):
+            image_size(wrong)

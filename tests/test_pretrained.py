@@ -6,7 +6,7 @@ import torch
 from sk_transformers import create_model
 from sk_transformers.hub import export
 from sk_transformers.image_processing import image_processor_for
-from sk_transformers.pretrained import load_base_model, load_classifier, load_model, show_at
+from sk_transformers.pretrained import at_image_size, load_base_model, load_classifier, load_model
 from sk_transformers.training.options import parse_overrides
 
 LABELS = dict(enumerate("abc"))
@@ -32,15 +32,15 @@ def test_another_image_size_resizes_positions_and_keys(repo):
         torch.testing.assert_close(resized.eval()(images).logits, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_network_of_windows_is_shown_other_images_as_it_is(repo):
-    folder, model = repo
-    if model.config.model_type == "skvit":
-        with pytest.raises(ValueError, match="--image_size 64: a Linear is none of this package's networks"):
-            show_at(torch.nn.Linear(1, 1), image_processor_for(32), 64)
-        return
-    model, processor = load_model(str(folder), LABELS, static_key_resolution="window")
-    shown, larger = show_at(model, processor, [64, 96])
-    assert shown is model and larger.size == {"height": 64, "width": 96}
+def test_a_network_of_windows_takes_other_images_as_it_is():
+    model = create_model("skaformer-nano", id2label=LABELS, static_key_resolution="window")
+    same, processor = at_image_size(model, image_processor_for(64), [64, 96])
+    assert same is model and processor.size == {"height": 64, "width": 96}
+
+
+def test_other_networks_stay_at_their_size():
+    with pytest.raises(ValueError, match="--image_size 64: a Linear is none of this package's networks"):
+        at_image_size(torch.nn.Linear(1, 1), image_processor_for(32), 64)
 
 
 def test_weights_in_16_bits_are_loaded_in_32(tmp_path):

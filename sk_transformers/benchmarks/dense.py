@@ -25,7 +25,7 @@ from .operators import time_by_operator
 from .operators import to_table as to_operator_table
 from .resolution import configs_by_mode
 from .speed import count_weights
-from .speed_report import to_sentence
+from .speed_report import to_source
 
 NETWORKS = ("timm:caformer_s18", "caformer-s18", "skaformer-s18", "cskaformer-s18", "transformers:swin")
 STAGES = 4
@@ -175,12 +175,7 @@ def to_json(costs: Sequence[Cost]) -> list[dict[str, Any]]:
 
 def to_text(figures: dict[str, Any]) -> str:
     """Return the tables of each run, with its command and its machine below."""
-    texts = []
-    for run in figures["runs"]:
-        clock = " Time of the CPU: others used the machine." if run["cpu_time"] else ""
-        source = f"`{run['provenance']['command']}`: {to_sentence(run['machine'])}{clock}"
-        texts.append(f"{to_tables(from_json(run))}\n\n{source}")
-    return "\n\n".join(texts)
+    return "\n\n".join(f"{to_tables(from_json(run))}\n\n{to_source(run)}" for run in figures["runs"])
 
 
 def to_tables(costs: Sequence[Cost]) -> str:

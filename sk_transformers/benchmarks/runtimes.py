@@ -27,7 +27,7 @@ from ..pretrained import class_names, load_classifier, load_model, resize
 from ..zoo import create_model
 from .doors import DOORS, Network
 from .measure import count_module_macs, describe_machine, median_ratio, time_interleaved
-from .speed_report import to_sentence
+from .speed_report import to_source
 
 LABELS = {0: "no", 1: "yes"}  # of the classifier that networks without one get, whose cost does not show
 GROUPS = {  # what the page shows: the baseline first
@@ -194,12 +194,7 @@ def from_json(run: dict[str, Any]) -> list[Timing]:
 
 def to_text(figures: dict[str, Any]) -> str:
     """Return the table of each run, with its command and its machine below."""
-    texts = []
-    for run in figures["runs"]:
-        clock = " Time of the CPU: others used the machine." if run["cpu_time"] else ""
-        source = f"`{run['provenance']['command']}`: {to_sentence(run['machine'])}{clock}"
-        texts.append(f"{to_table(from_json(run))}\n\n{source}")
-    return "\n\n".join(texts)
+    return "\n\n".join(f"{to_table(from_json(run))}\n\n{to_source(run)}" for run in figures["runs"])
 
 
 def to_table(timings: Sequence[Timing]) -> str:

@@ -57,6 +57,12 @@ def to_summary(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
+def to_source(run: dict[str, Any]) -> str:
+    """Return a run's command, machine and clock, as the line below its table."""
+    clock = " Time of the CPU: others used the machine." if run["cpu_time"] else ""
+    return f"`{run['provenance']['command']}`: {to_sentence(run['machine'])}{clock}"
+
+
 def to_sentence(machine: dict[str, Any]) -> str:
     """Return the machine and the versions, as the line below a table."""
     amx = " with AMX" if machine["amx"] else ""

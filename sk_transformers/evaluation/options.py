@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..options import fraction, image_size, non_negative_int, option, positive_int
+from ..options import fraction, non_negative_int, option, positive_int
+from ..options import image_size as pixels
 
 SEVERITIES = [1, 2, 3, 4, 5]
 SLIDING_WINDOW = (
@@ -42,12 +43,12 @@ class EvaluationOptions:
         metavar="SIZE,STEPS",
     )
     baseline: str | None = option(None, "another model's evaluation.json to compare corruption errors with")
-    sliding_window: int | list[int] | None = option(None, SLIDING_WINDOW, type=image_size, metavar="SIZE")
-    window_stride: int | list[int] | None = option(None, WINDOW_STRIDE, type=image_size, metavar="STRIDE")
-    image_size: int | list[int] | None = option(  # below those whose type is the function of its name
+    sliding_window: int | list[int] | None = option(None, SLIDING_WINDOW, type=pixels, metavar="SIZE")
+    window_stride: int | list[int] | None = option(None, WINDOW_STRIDE, type=pixels, metavar="STRIDE")
+    image_size: int | list[int] | None = option(
         None,
         "pixels a side, or height and width, in place of the model's own; positions and static keys are resized",
-        type=image_size,
+        type=pixels,
         metavar="N|HEIGHTxWIDTH",
     )
 
@@ -81,8 +82,8 @@ class PredictionOptions:
         "folder for pictures of the images under their masks or objects, PNG files",
         metavar="FOLDER",
     )
-    sliding_window: int | list[int] | None = option(None, SLIDING_WINDOW, type=image_size, metavar="SIZE")
-    window_stride: int | list[int] | None = option(None, WINDOW_STRIDE, type=image_size, metavar="STRIDE")
+    sliding_window: int | list[int] | None = option(None, SLIDING_WINDOW, type=pixels, metavar="SIZE")
+    window_stride: int | list[int] | None = option(None, WINDOW_STRIDE, type=pixels, metavar="STRIDE")
     min_score: float = option(0.5, "objects of a lower score are left out", type=fraction)
     batch_size: int = option(16, "images that go through the model at once", type=positive_int)
     num_workers: int = option(0, "processes that load images", type=non_negative_int)

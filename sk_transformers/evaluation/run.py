@@ -24,7 +24,7 @@ from ..data.transforms import Transform
 from ..devices import use_all_cores
 from ..files import check_free, write_json
 from ..image_processing import without_resizing
-from ..pretrained import class_names, show_at, weights_sha256
+from ..pretrained import at_image_size, class_names, weights_sha256
 from ..provenance import provenance
 from .options import EvaluationOptions
 from .patch_attack import PatchAttack, attacked_accuracy
@@ -71,7 +71,7 @@ def evaluate_model(options: EvaluationOptions, data_options: DataOptions) -> tup
     images = data.split("train" if options.split == "all" else options.split)
     model, processor, problem = load_for(data.problem_type, options.model)
     if options.image_size is not None:
-        model, processor = show_at(model, processor, options.image_size)
+        model, processor = at_image_size(model, processor, options.image_size)
     names = class_names(model.config)
     label_map = map_labels(data.labels, names)
     baseline = None

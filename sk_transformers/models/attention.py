@@ -4,6 +4,7 @@ The reference runs where it is asked for and where the weights are, which exist 
 fits.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -186,10 +187,7 @@ def attend_from_neighborhoods(
 
     The key is `(heads, keys, 9 e)`, the bias `(heads, keys)`; the other arguments are those of `attend`.
     """
-
-    def by_torch(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        return attend_by_torch(mixer, query, key, bias, value, grid_size, scaling, mask)
-
+    by_torch = partial(attend_by_torch, mixer, grid_size=grid_size, scaling=scaling, mask=mask)
     kernel = neighborhood_kernel() if mask is None else None
     output = None if kernel is None else kernel(query, key, bias, value, grid_size, scaling, by_torch)
     return by_torch(query, key, bias, value) if output is None else output

@@ -113,7 +113,10 @@ def test_the_import_is_measured_in_a_process_of_its_own():
         (["speed", "--rounds", "0"], "argument --rounds: 0 is not a whole number of at least 1"),
         (["speed", "--dtypes", "int8"], "invalid choice: 'int8'"),
         (["scaling", "--output", "nowhere/a.json"], "nowhere/a.json cannot be written: there is no folder nowhere"),
-        (["dense", "--sizes", "800x"], "argument --sizes:  is not a whole number of at least 1"),
+        (
+            ["dense", "--sizes", "800x"],
+            "argument --sizes: 800x is not a number of pixels, at least 1, nor HEIGHTxWIDTH",
+        ),
         (["training", "--workers", "-1"], "argument --workers: -1 is not a whole number of at least 0"),
     ],
 )
