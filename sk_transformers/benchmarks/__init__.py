@@ -11,6 +11,7 @@ dense           backbones for dense prediction beside their peers
 resolution      resized static keys beside windows of them
 runtimes        networks in turns where they are deployed: latency, throughput, size, accuracy
 doors           how a network gets into each runtime
+resident        the memory that it takes there
 probe           a linear classifier on what networks make of images
 displacement    what trained classifiers lose on shifted, enlarged and corrupted images
 calibration_report  tables of calibrations of a pretrained network

@@ -107,6 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--image_size", type=positive_int, help="pixels a side of ours; the networks' own without it")
     add("--latency_rounds", type=positive_int, default=50, help="rounds at batch 1, for its 99th percentile")
     add_cpu_time(add)
+    add("--memory", action="store_true", help="measure it, too, each time in a fresh process (Linux)")
     add("--dataset", help="measure trained networks' accuracy on it, as sk-transformers train takes it")
     add_rounds(add)
     add_output(add)
@@ -353,7 +354,7 @@ def runtimes(args: argparse.Namespace) -> None:
 
     figures = runs_before(args)
     data = None if args.dataset is None else DataOptions(args.dataset)
-    for names in [args.networks] if args.networks else runtimes.GROUPS.values():
+    for group, names in {"named": args.networks}.items() if args.networks else runtimes.GROUPS.items():
         timings: list[dict[str, Any]] = []
         machine = runtimes.describe()
         run = {"machine": machine, "provenance": provenance(), "cpu_time": args.cpu_time, "timings": timings}
@@ -364,8 +365,9 @@ def runtimes(args: argparse.Namespace) -> None:
             args.rounds,
             args.image_size,
             args.latency_rounds,
-            data,
+            data if group in ("named", "trained") else None,
             time.process_time if args.cpu_time else time.perf_counter,
+            args.memory,
         ):
             timings.append(vars(timing))
             print(timing, flush=True)

@@ -1,4 +1,4 @@
-"""The runtimes that a network is deployed in, each as a function of a module that gives a function of images.
+"""The runtimes that a network is deployed in: each writes it to a file, and loads that as a function of images.
 
 A network of this package is exported as `export-onnx` does, folded; any other as its exporter makes it. Eager, compiled
 and AOTInductor take the network as it is.
@@ -50,70 +50,107 @@ class Door(NamedTuple):
     Args:
         title: in the tables.
         float32: the name of the same in float32.
-        open: from a network to a function of images, and the bytes of its weights or file.
+        write: from a network to the file that it is loaded from.
+        load: from the file to a function of images.
+        package: that loads it.
     """
 
     title: str
     float32: str
-    open: Callable[[Network], tuple[Graph, int]]
+    write: Callable[[Network], Path]
+    load: Callable[[Path], Graph]
+    package: str = "torch"
 
 
-def open_torch(network: Network, dtype: torch.dtype = torch.float32, compiled: bool = False) -> tuple[Graph, int]:
-    """Return a network in torch itself."""
-    module = copy.deepcopy(network.module).to(dtype)
-    size = sum(parameter.nbytes for parameter in module.parameters())
+def write_module(network: Network, dtype: torch.dtype = torch.float32) -> Path:
+    """Write a network's module as it is, its weights in `dtype`."""
+    file = network.folder / f"module_{str(dtype).removeprefix('torch.')}.pt"
+    if not file.is_file():
+        torch.save(copy.deepcopy(network.module).to(dtype), file)
+    return file
+
+
+def load_module(file: Path, compiled: bool = False) -> Graph:
+    """Return a network in torch itself, from what `write_module` has just written."""
+    module = torch.load(file, weights_only=False)
+    if compiled:  # counted for all networks of a class together, and beyond it they would run in eager mode
+        torch._dynamo.config.recompile_limit = 64
     function = torch.compile(module, dynamic=False) if compiled else module
+    dtype = next(module.parameters()).dtype
 
     def run(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return function(torch.from_numpy(images).to(dtype)).float().numpy()
 
-    return run, size
+    return run
 
 
-def open_aot_inductor(network: Network) -> tuple[Graph, int]:
-    """Return a network that `torch.export` has exported and AOTInductor compiled."""
+def write_aot_inductor(network: Network) -> Path:
+    """Export a network by `torch.export`, and compile it by AOTInductor."""
     import torch._inductor
 
-    file = str(network.folder / "model.pt2")
+    file = network.folder / "model.pt2"
     example = torch.zeros(2, 3, *network.image_size)
     with torch.no_grad():
         program = torch.export.export(network.module, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-        torch._inductor.aoti_compile_and_package(program, package_path=file)
-    compiled: Any = torch._inductor.aoti_load_package(file)
+        torch._inductor.aoti_compile_and_package(program, package_path=str(file))
+    return file
+
+
+def load_aot_inductor(file: Path) -> Graph:
+    """Return what `write_aot_inductor` has compiled."""
+    import torch._inductor
+
+    compiled: Any = torch._inductor.aoti_load_package(str(file))
 
     def run(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return compiled(torch.from_numpy(images)).numpy()
 
-    return run, Path(file).stat().st_size
+    return run
 
 
-def open_graph(network: Network, load: Callable[[Path], Graph], in_8_bits: bool = False) -> tuple[Graph, int]:
-    """Return a network by its graph for ONNX."""
-    file, quantized = network.folder / "model.onnx", network.folder / "model_quantized.onnx"
+def write_onnx(network: Network) -> Path:
+    """Export a network for ONNX, folded where it is of this package."""
+    file = network.folder / "model.onnx"
+    if file.is_file():
+        return file
+    if network.model is not None:
+        write_graph(network.model, None, file)
+    else:
+        example = torch.zeros(2, 3, *network.image_size)
+        export_module(network.module, example, {0: torch.export.Dim("batch")}, file)
+    return file
+
+
+def write_onnx_in_8_bits(network: Network) -> Path:
+    """Export a network for ONNX with matrix products in 8 bits."""
+    file = network.folder / "model_quantized.onnx"
     if not file.is_file():
-        if network.model is not None:
-            write_graph(network.model, None, file)
-        else:
-            example = torch.zeros(2, 3, *network.image_size)
-            export_module(network.module, example, {0: torch.export.Dim("batch")}, file)
-    if in_8_bits and not quantized.is_file():
-        quantize(file, quantized)
-    chosen = quantized if in_8_bits else file
-    return load(chosen), chosen.stat().st_size
+        quantize(write_onnx(network), file)
+    return file
+
+
+def in_torch(title: str, float32: str, dtype: torch.dtype = torch.float32, compiled: bool = False) -> Door:
+    return Door(title, float32, partial(write_module, dtype=dtype), partial(load_module, compiled=compiled))
+
+
+def in_onnxruntime(title: str, write: Callable[[Network], Path]) -> Door:
+    return Door(title, "onnx", write, load_onnxruntime, "onnxruntime")
+
+
+def in_openvino(title: str, write: Callable[[Network], Path], precision: str = "f32") -> Door:
+    return Door(title, "openvino", write, partial(load_openvino, precision=precision), "openvino")
 
 
 DOORS = {
-    "eager": Door("eager", "eager", open_torch),
-    "eager-bfloat16": Door("eager, bfloat16", "eager", partial(open_torch, dtype=torch.bfloat16)),
-    "compiled": Door("`torch.compile`", "compiled", partial(open_torch, compiled=True)),
-    "aot": Door("AOTInductor", "aot", open_aot_inductor),
-    "onnx": Door("ONNX Runtime", "onnx", partial(open_graph, load=load_onnxruntime)),
-    "onnx-int8": Door("ONNX Runtime, 8 bits", "onnx", partial(open_graph, load=load_onnxruntime, in_8_bits=True)),
-    "openvino": Door("OpenVINO", "openvino", partial(open_graph, load=load_openvino)),
-    "openvino-int8": Door("OpenVINO, 8 bits", "openvino", partial(open_graph, load=load_openvino, in_8_bits=True)),
-    "openvino-bfloat16": Door(
-        "OpenVINO, bfloat16", "openvino", partial(open_graph, load=partial(load_openvino, precision="bf16"))
-    ),
+    "eager": in_torch("eager", "eager"),
+    "eager-bfloat16": in_torch("eager, bfloat16", "eager", torch.bfloat16),
+    "compiled": in_torch("`torch.compile`", "compiled", compiled=True),
+    "aot": Door("AOTInductor", "aot", write_aot_inductor, load_aot_inductor),
+    "onnx": in_onnxruntime("ONNX Runtime", write_onnx),
+    "onnx-int8": in_onnxruntime("ONNX Runtime, 8 bits", write_onnx_in_8_bits),
+    "openvino": in_openvino("OpenVINO", write_onnx),
+    "openvino-int8": in_openvino("OpenVINO, 8 bits", write_onnx_in_8_bits),
+    "openvino-bfloat16": in_openvino("OpenVINO, bfloat16", write_onnx, "bf16"),
 }

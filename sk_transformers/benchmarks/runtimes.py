@@ -27,13 +27,20 @@ from ..pretrained import class_names, load_classifier, load_model, resize
 from ..zoo import create_model
 from .doors import DOORS, Network
 from .measure import count_module_macs, describe_machine, median_ratio, time_interleaved
+from .resident import resident_memory
 from .speed_report import to_source
 
 LABELS = {0: "no", 1: "yes"}  # of the classifier that networks without one get, whose cost does not show
 GROUPS = {  # what the page shows: the baseline first
     "hybrids": ["timm:caformer_s18", "caformer-s18", "skaformer-s18", "cskaformer-s18"],
-    "vits": ["timm:vit_small_patch16_224", "skvit-small-patch16-224"],
-    "trained": ["model_cards/vit-micro-patch4-32", "model_cards/skaformer-micro-32"],
+    "vits": ["timm:vit_base_patch16_224", "skvit-base-patch16-224"],
+    "trained": [
+        "model_cards/vit-micro-patch4-32",
+        "model_cards/skvit-micro-patch4-32",
+        "model_cards/caformer-micro-32",
+        "model_cards/skaformer-micro-32",
+        "model_cards/cskaformer-micro-32",
+    ],
 }
 Key = tuple[Network, str]  # with a runtime
 
@@ -49,8 +56,9 @@ class Timing:
         milliseconds, milliseconds_99: of a batch, the median and the 99th percentile.
         ratio: how many times as fast it is as the first network in the same runtime, the median over rounds.
         gain: how many times as fast it is as itself in float32, or None where that was not measured.
-        bytes: of the file, or in torch of the weights.
+        bytes: of the file.
         top1: the fraction of a data set's images that it classifies right, where it was measured.
+        memory: bytes, see `resident_memory`, where it was measured.
     """
 
     network: str
@@ -63,6 +71,7 @@ class Timing:
     gain: float | None
     bytes: int
     top1: float | None = None
+    memory: int | None = None
 
 
 class Logits(nn.Module):
@@ -113,6 +122,7 @@ def measure_runtimes(
     latency_rounds: int = 0,
     data: DataOptions | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    memory: bool = False,
 ) -> Iterator[Timing]:
     """Yield the timings of networks, the first of which is what the others are compared with.
 
@@ -125,20 +135,21 @@ def measure_runtimes(
         latency_rounds: rounds at batch 1, if they are more.
         data: images whose classes the networks know, to measure accuracies on.
         clock: seconds.
+        memory: whether to measure it, in a process for each network, runtime and batch size.
     """
     with tempfile.TemporaryDirectory() as folder:
         networks = []
         for number, name in enumerate(names):
             Path(folder, str(number)).mkdir()
             networks.append(load_network(name, Path(folder, str(number)), image_size))
-        opened = {(network, runtime): DOORS[runtime].open(network) for runtime in runtimes for network in networks}
-        graphs = {key: graph for key, (graph, _) in opened.items()}
+        files = {(network, runtime): DOORS[runtime].write(network) for runtime in runtimes for network in networks}
+        graphs = {(network, runtime): DOORS[runtime].load(file) for (network, runtime), file in files.items()}
         accuracies = {} if data is None else measure_accuracies(networks, graphs, data)
         for batch in batch_sizes:
             count = max(rounds, latency_rounds) if batch == 1 else rounds
             taken = time_graphs(graphs, batch, count, clock)
             for (network, runtime), seconds in taken.items():
-                float32 = taken.get((network, DOORS[runtime].float32))
+                float32, file = taken.get((network, DOORS[runtime].float32)), files[network, runtime]
                 yield Timing(
                     network.name,
                     network.macs,
@@ -148,8 +159,9 @@ def measure_runtimes(
                     milliseconds_99=round(1e3 * float(np.percentile(seconds, 99)), 3),
                     ratio=round(median_ratio(taken[networks[0], runtime], seconds), 3),
                     gain=None if float32 is None else round(median_ratio(float32, seconds), 3),
-                    bytes=opened[network, runtime][1],
+                    bytes=file.stat().st_size,
                     top1=accuracies.get((network, runtime)),
+                    memory=resident_memory(runtime, file, (batch, 3, *network.image_size)) if memory else None,
                 )
 
 
@@ -200,9 +212,11 @@ def to_text(figures: dict[str, Any]) -> str:
 def to_table(timings: Sequence[Timing]) -> str:
     """Return a row for each runtime and network: at batch 1 latencies, at other batches images a second."""
     batches = list(dict.fromkeys(timing.batch for timing in timings))
-    has_accuracy = any(timing.top1 is not None for timing in timings)
+    optional = [  # the heads of columns that only some runs have, and their cells
+        (head, cell) for head, cell in OPTIONAL_CELLS.items() if any(cell(timing) for timing in timings)
+    ]
     heads = ["runtime", "network", *(head for batch in batches for head in heads_of(batch)), "of float32", "MiB"]
-    heads += ["top-1, %"] if has_accuracy else []
+    heads += [head for head, _ in optional]
     rows: dict[tuple[str, str], list[Timing]] = {}
     for timing in timings:
         rows.setdefault((timing.runtime, timing.network), []).append(timing)
@@ -211,8 +225,8 @@ def to_table(timings: Sequence[Timing]) -> str:
         last = of_batches[-1]
         cells = [cell for timing in of_batches for cell in cells_of(timing)]
         gain = "" if last.gain is None or DOORS[runtime].float32 == runtime else f"{last.gain:.2f}"
-        accuracy = [] if not has_accuracy else ["" if last.top1 is None else f"{100 * last.top1:.2f}"]
-        lines.append(line([DOORS[runtime].title, network, *cells, gain, f"{last.bytes / 2**20:.1f}", *accuracy]))
+        more = [cell(last) for _, cell in optional]
+        lines.append(line([DOORS[runtime].title, network, *cells, gain, f"{last.bytes / 2**20:.1f}", *more]))
     return "\n".join(lines)
 
 
@@ -233,6 +247,12 @@ def to_summary(figures: dict[str, Any]) -> str:
             cells = [ratios.get((network, door), "") for door in doors]
             lines.append(line([f"{network}, batch {largest}", baseline, *cells]))
     return "\n".join(lines)
+
+
+OPTIONAL_CELLS: dict[str, Callable[[Timing], str]] = {
+    "memory, MiB": lambda timing: "" if timing.memory is None else f"{timing.memory / 2**20:.0f}",
+    "top-1, %": lambda timing: "" if timing.top1 is None else f"{100 * timing.top1:.2f}",
+}
 
 
 def line(cells: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Networks in turns in several runtimes, and linear probes of what they make of images."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 
 from sk_transformers.benchmarks.commands import RUNTIME_NAMES, main
-from sk_transformers.benchmarks.doors import DOORS, Network, open_aot_inductor
+from sk_transformers.benchmarks.doors import DOORS, Network, load_aot_inductor, write_aot_inductor, write_module
 from sk_transformers.benchmarks.probe import accuracy_of_probe
+from sk_transformers.benchmarks.resident import resident_memory
 from sk_transformers.benchmarks.runtimes import Timing, from_json, load_network, to_summary, to_table, to_text
 from sk_transformers.complexity import count_macs
 from sk_transformers.data.loaders import read_image
@@ -65,7 +67,7 @@ def test_networks_and_runtimes_take_turns(tmp_path, capsys):
     assert all(t.gain == 1 for t in timings if "bfloat16" not in t.runtime)
     assert all(0 < t.milliseconds <= t.milliseconds_99 for t in timings)
     weights = {t.runtime: t.bytes for t in timings if t.network == "static_map"}
-    assert weights["eager"] == 2 * weights["eager-bfloat16"] and weights["onnx"] == weights["openvino"] > 0
+    assert weights["eager"] > weights["eager-bfloat16"] and weights["onnx"] == weights["openvino"] > 0
     assert {t.macs for t in timings if t.network == "static_map"} == {
         count_macs(small_config("vit", token_mixer="static_map", num_hidden_layers=1))
     }
@@ -90,6 +92,16 @@ def test_accuracies_and_runs_in_one_file(tmp_path):
         main(["runtimes", "vit-nano-patch4-32", *command[2:], "--dataset", images])
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="read from /proc")
+@pytest.mark.slow
+def test_memory_is_that_of_weights_and_activations(tmp_path):
+    weights, activations = 2**26, 2**27  # bytes: of 4096 x 4096 numbers, and of what 8192 rows of them become
+    module = torch.nn.Linear(4096, 4096, bias=False)
+    file = write_module(Network("linear", module, (1, 1), 0, tmp_path))
+    memory = resident_memory("eager", file, (8192, 4096))
+    assert weights + activations < memory < 1.5 * (weights + 2 * activations)
+
+
 def test_a_network_of_timm_is_a_baseline(tmp_path):
     network = load_network("timm:vit_tiny_patch16_224", tmp_path)
     assert network.name == "timm vit_tiny_patch16_224" and network.image_size == (224, 224)
@@ -100,12 +112,13 @@ def test_a_network_of_timm_is_a_baseline(tmp_path):
 @pytest.mark.slow
 def test_aot_inductor_computes_the_module(tmp_path):
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)).eval()
-    graph, size = open_aot_inductor(Network("linear", module, (2, 2), 36, tmp_path))
+    file = write_aot_inductor(Network("linear", module, (2, 2), 36, tmp_path))
+    graph = load_aot_inductor(file)
     for batch in (1, 3):
         images = torch.randn(batch, 3, 2, 2)
         with torch.no_grad():
             torch.testing.assert_close(torch.from_numpy(graph(images.numpy())), module(images))
-    assert size > 0
+    assert file.stat().st_size > 0
 
 
 def test_a_probe_finds_classes_that_a_line_divides():
