@@ -254,7 +254,12 @@ def weights_sha256(name: str) -> str | None:
 
 def source_of(name: str) -> str:
     """Return the folder or Hub id of a trained network that the zoo has a name for, and any other as it is."""
-    return trained_source(name) if name in TRAINED and not Path(name).is_dir() else name
+    return trained_source(name) if is_trained_name(name) else name
+
+
+def is_trained_name(name: str) -> bool:
+    """Return whether a name is a trained network's, and not that of a model's folder here; a run's has none itself."""
+    return name in TRAINED and not Path(name, "config.json").is_file()
 
 
 def class_names(config: PretrainedConfig) -> list[str]:

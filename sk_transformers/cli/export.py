@@ -29,9 +29,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         from ..hub.heads import export_saved_head
         from ..hub.trained import export_trained
+        from ..pretrained import is_trained_name
 
         logging.disable_progress_bar()
-        print((export_saved_head if Path(args.name).is_dir() else export_trained)(args.name, args.folder))
+        is_saved = Path(args.name).is_dir() and not is_trained_name(args.name)
+        print((export_saved_head if is_saved else export_trained)(args.name, args.folder))
 
 
 if __name__ == "__main__":

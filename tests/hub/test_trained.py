@@ -93,6 +93,16 @@ def test_create_model_loads_the_weights():
         torch.testing.assert_close(tensor, stored[key].to(tensor.dtype), rtol=0, atol=0)
 
 
+def test_the_folder_of_a_run_hides_no_trained_network(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(TRAINED[0], "checkpoint-0000010").mkdir(parents=True)
+    assert load_classifier(TRAINED[0])[0].config.id2label[3] == "cat"
+    main([TRAINED[0], "exported"])
+    assert weights_sha256("exported") == weights_sha256(str(TRAINED_FOLDER / TRAINED[0]))
+    Path("exported").replace(TRAINED[1])  # which a folder with a model does
+    assert weights_sha256(TRAINED[1]) == weights_sha256(str(TRAINED_FOLDER / TRAINED[0]))
+
+
 def test_another_head_starts_afresh_on_the_same_features():
     name = TRAINED[0]
     model, trained = create_model(name, pretrained=True, num_labels=3), create_model(name, pretrained=True)
