@@ -48,7 +48,9 @@ def draw_objects(image: torch.Tensor, objects: dict[str, Any], class_names: list
     if "scores" in objects:
         texts = [f"{text} {score:.2f}" for text, score in zip(texts, objects["scores"].tolist())]
     if "masks" in objects:
-        image = draw_segmentation_masks(image, objects["masks"].cpu().flip(0), OPACITY, colors[::-1])
+        masks = objects["masks"].cpu()
+        on_top = masks & (masks.cumsum(dim=0) == 1)  # torchvision blackens what is in two masks
+        image = draw_segmentation_masks(image, on_top, OPACITY, colors)
     boxes, size = objects["boxes"].cpu(), text_size(image.shape[2], image.shape[1])
     picture = to_picture(draw_bounding_boxes(image, boxes.flip(0), colors=colors[::-1], width=max(1, size // 6)))
     font = ImageFont.truetype(font_file_for(tuple(class_names)), size)

@@ -33,7 +33,7 @@ def test_objects_by_hand():
     """A box has its class's color, a mask half of it, and the best object is on top."""
     image = torch.full((3, 100, 120), 100, dtype=torch.uint8)
     masks = torch.zeros(2, 100, 120, dtype=torch.bool)
-    masks[1, 60:70, 20:40] = True
+    masks[0, 60:70, 30:50] = masks[1, 60:70, 20:40] = True  # the half of each is in both
     objects = {
         "boxes": torch.tensor([[10.0, 30, 110, 90], [10, 50, 110, 90]]),
         "labels": torch.tensor([1, 0]),
@@ -42,7 +42,8 @@ def test_objects_by_hand():
     }
     drawn = draw_objects(image, objects, ["car", "person"]).permute(1, 2, 0)
     assert drawn[40, 110].tolist() == drawn[90, 30].tolist() == GREEN and drawn[50, 100].tolist() == RED
-    assert drawn[65, 30].tolist() == [114, 50, 50] and drawn[95, 100].tolist() == [100] * 3
+    assert drawn[65, 25].tolist() == [114, 50, 50] and drawn[95, 100].tolist() == [100] * 3
+    assert drawn[65, 35].tolist() == drawn[65, 45].tolist() == [50, 114, 50]
     caption = drawn[16:30, 10:80].flatten(0, 1)
     assert (caption == torch.tensor(GREEN)).all(1).sum() > 300 and (caption == 255).all(1).any()
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
