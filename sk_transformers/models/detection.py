@@ -17,9 +17,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 
-from .modeling_common import StaticKeyPreTrainedModel, check_pixel_values, output_options
+from .modeling_common import StaticKeyPreTrainedModel, check_pixel_values
 from .modeling_stages import StagedBackbone
 
 ASPECT_RATIOS = (0.5, 1.0, 2.0)  # of anchors
@@ -350,15 +351,14 @@ class Detector(StaticKeyPreTrainedModel):
         init.normal_(layer.weight, std=std)
         init.zeros_(layer.bias)
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: torch.Tensor,
         pixel_mask: torch.Tensor | None = None,
         labels: list[dict[str, torch.Tensor]] | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> DetectorOutput | tuple:
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> DetectorOutput:
         """Find the objects in images of any size; that of the model without a head says what the rest is.
 
         Images are padded with zeros to whole strides of the coarsest map. No object reaches into padding.
@@ -375,9 +375,6 @@ class Detector(StaticKeyPreTrainedModel):
         Raises:
             ValueError: if images have another channel count or dtype than the network takes, or labels do not fit.
         """
-        output_attentions, output_hidden_states, return_dict = output_options(
-            self.config, output_attentions, output_hidden_states, return_dict
-        )
         check_pixel_values(pixel_values, next(self.base_model.parameters()), self.config.num_channels)
         sizes = sizes_without_padding(pixel_values, pixel_mask)
         targets = None
@@ -385,7 +382,7 @@ class Detector(StaticKeyPreTrainedModel):
             targets = to_targets(labels, pixel_values, self.num_labels, self.config.detection_masks)
         padded = self.pad(pixel_values)
         backbone: Any = super()
-        features = backbone.forward(padded, output_hidden_states, output_attentions, return_dict=True)
+        features = backbone.forward(padded, **kwargs, return_dict=True)
         losses, detections = self.mask_rcnn(self.to_heads(features.feature_maps), padded, sizes, targets)
         outputs = DetectorOutput(hidden_states=features.hidden_states, attentions=features.attentions)
         if losses is not None:
@@ -394,7 +391,7 @@ class Detector(StaticKeyPreTrainedModel):
             outputs.logits, outputs.pred_boxes, outputs.pred_masks = to_queries(
                 detections, sizes, self.num_labels, self.config.detection_max_objects
             )
-        return outputs if return_dict else outputs.to_tuple()
+        return outputs
 
     def pad(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return images with zeros, the mean of normalized ones, at right and bottom, to whole strides."""

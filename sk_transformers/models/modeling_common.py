@@ -1,16 +1,32 @@
 """What all model families share: their base class, and the ends of a forward pass."""
 
+from collections import OrderedDict
 from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers import initialization as init
+from transformers.backbone_utils import BackboneMixin
 from transformers.configuration_utils import PretrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import output_capturing
+
+OUTPUT_OPTIONS = ("output_attentions", "output_hidden_states", "return_dict")
 
 
-class StaticKeyPreTrainedModel(PreTrainedModel):
+class Recorded(nn.Module):
+    """A module that transformers records outputs with. Its hooks are closures, so pickles and copies leave them out."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        state.pop("_output_capturing_hooks_installed", None)
+        hooks = state["_forward_hooks"].items()
+        others = ((key, hook) for key, hook in hooks if hook.__module__ != output_capturing.__name__)
+        return {**state, "_forward_hooks": OrderedDict(others)}
+
+
+class StaticKeyPreTrainedModel(Recorded, PreTrainedModel):
     """What transformers needs to know of a network with static keys."""
 
     main_input_name = "pixel_values"
@@ -20,6 +36,15 @@ class StaticKeyPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run `forward`; outputs that None is said of are the configuration's, where transformers takes them as off."""
+        return super().__call__(*args, **{k: v for k, v in kwargs.items() if v is not None or k not in OUTPUT_OPTIONS})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if isinstance(self, BackboneMixin):  # which has hooks from the start, since torch.compile cannot install them
+            output_capturing.maybe_install_capturing_hooks(cast(Any, self))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -78,15 +103,13 @@ def classify(
     outputs: BaseModelOutputWithPooling,
     logits: torch.Tensor,
     labels: torch.Tensor | None,
-    return_dict: bool,
-) -> ImageClassifierOutput | tuple:
+) -> ImageClassifierOutput:
     """Return what a classifier does, `logits` `(batch, num_labels)` with their loss if there are labels.
 
     Args:
         model: the classifier; its configuration says which loss.
         outputs: those of the network without a head.
         labels: what `forward` got, or None for no loss.
-        return_dict: False returns a plain tuple.
 
     Raises:
         ValueError: if a label is not a class.
@@ -95,21 +118,11 @@ def classify(
     if labels is not None:
         check_labels(labels, logits, model.config.problem_type)
         loss = model.loss_function(labels, logits, model.config)
-    classified = ImageClassifierOutput(
+    return ImageClassifierOutput(
         loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
     )
-    return classified if return_dict else classified.to_tuple()
 
 
-def output_options(
-    config: PretrainedConfig,
-    output_attentions: bool | None,
-    output_hidden_states: bool | None,
-    return_dict: bool | None,
-) -> tuple[bool, bool, bool]:
-    """Return the three switches of every forward pass, with the configuration's values where the caller gave none."""
-    return (
-        bool(config.output_attentions if output_attentions is None else output_attentions),
-        bool(config.output_hidden_states if output_hidden_states is None else output_hidden_states),
-        bool(config.return_dict if return_dict is None else return_dict),
-    )
+def wants_attentions(config: PretrainedConfig, output_attentions: bool | None) -> bool:
+    """Return whether layers have to compute attention weights, by the configuration where the caller says nothing."""
+    return bool(config.output_attentions if output_attentions is None else output_attentions)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 from transformers import initialization as init
+from transformers.utils.output_capturing import OutputRecorder
 
 from .configuration_skcait import SKCaiTConfig
 from .modeling_skvit import (
@@ -52,22 +53,23 @@ class SKCaiTPooler(nn.Module):
     def reset_parameters(self) -> None:
         init.trunc_normal_(self.cls_token, std=self.initializer_range)
 
-    def forward(
-        self, patches: torch.Tensor, output_attentions: bool = False
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Return the class token `(batch, hidden_size)` and the weights of each layer that has them."""
+    def forward(self, patches: torch.Tensor, output_attentions: bool = False) -> torch.Tensor:
+        """Return the class token `(batch, hidden_size)`."""
         class_token = self.cls_token.repeat(patches.shape[0], 1, 1).to(patches.dtype)  # a view is a leaf to hooks
-        all_attentions: tuple[torch.Tensor, ...] = ()
         for layer in self.class_layers:
-            class_token, weights = layer(class_token, patches, output_attentions)
-            all_attentions += () if weights is None else (weights,)
-        return class_token[:, 0], all_attentions
+            class_token, _ = layer(class_token, patches, output_attentions)
+        return class_token[:, 0]
 
 
 class SKCaiTPreTrainedModel(SKViTPreTrainedModel):
     config_class = SKCaiTConfig
     base_model_prefix = "skcait"
     _no_split_modules = ["SKViTEmbeddings", "SKViTLayer", "SKCaiTClassLayer"]
+    # A layer of the class token is an SKViTLayer, too, whose weights are recorded and whose token is not.
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(SKViTLayer, layer_name="layers"),
+        "attentions": SKViTLayer,
+    }
 
 
 class SKCaiTModel(SKCaiTPreTrainedModel, SKViTModel):
@@ -81,9 +83,7 @@ class SKCaiTModel(SKCaiTPreTrainedModel, SKViTModel):
         self.pooler = SKCaiTPooler(config)
         self.post_init()
 
-    def pool(
-        self, tokens: torch.Tensor, output_attentions: bool = False
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    def pool(self, tokens: torch.Tensor, output_attentions: bool = False) -> torch.Tensor:
         return self.pooler(tokens, output_attentions)
 
 

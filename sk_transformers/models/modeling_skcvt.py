@@ -14,7 +14,7 @@ from .attention_options import AttentionOptions
 from .configuration_skcvt import SKCvTConfig
 from .grids import map_size, maps_to_tokens, tokens_to_maps
 from .layers import MLP, DropPath, drop_path_rates
-from .modeling_common import StaticKeyPreTrainedModel, check_pixel_values
+from .modeling_common import Recorded, StaticKeyPreTrainedModel, check_pixel_values
 from .modeling_stages import Stage, StagedBackbone, StagedClassifier, StagedModel
 from .token_mixers import build_token_mixer
 
@@ -75,7 +75,7 @@ class SKCvTClassToken(nn.Module):
         return torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1).to(tokens.dtype), tokens], dim=1)
 
 
-class SKCvTLayer(GradientCheckpointingLayer):
+class SKCvTLayer(Recorded, GradientCheckpointingLayer):
     """A CvT block: `x + mixer(norm(x))`, then `x + mlp(norm(x))`."""
 
     def __init__(self, config: SKCvTConfig, stage: int, drop_path_rate: float):
@@ -119,6 +119,7 @@ class SKCvTPreTrainedModel(StaticKeyPreTrainedModel):
     config: SKCvTConfig
     base_model_prefix = "skcvt"
     _no_split_modules = ["SKCvTStem", "SKCvTPatches", "SKCvTLayer"]
+    _can_record_outputs = {"hidden_states": Stage, "attentions": SKCvTLayer}
 
 
 class SKCvTModel(StagedModel, SKCvTPreTrainedModel):

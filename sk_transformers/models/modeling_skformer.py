@@ -13,7 +13,7 @@ from .attention_options import AttentionOptions
 from .configuration_skformer import NUM_STAGES, SKFormerConfig
 from .grids import map_size, maps_to_tokens, tokens_to_maps
 from .layers import MLP, DropPath, GroupNorm1, ResidualScale, StarReLU, drop_path_rates
-from .modeling_common import StaticKeyPreTrainedModel, check_pixel_values
+from .modeling_common import Recorded, StaticKeyPreTrainedModel, check_pixel_values
 from .modeling_stages import Stage, StagedBackbone, StagedClassifier, StagedModel
 from .token_mixers import build_token_mixer
 
@@ -66,7 +66,7 @@ def build_norm(config: SKFormerConfig, width: int) -> nn.Module:
     return nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False)
 
 
-class SKFormerLayer(GradientCheckpointingLayer):
+class SKFormerLayer(Recorded, GradientCheckpointingLayer):
     """A MetaFormer block: `scale(x) + mixer(norm(x))`, then `scale(x) + mlp(norm(x))`."""
 
     def __init__(self, config: SKFormerConfig, stage: int, drop_path_rate: float):
@@ -113,6 +113,7 @@ class SKFormerPreTrainedModel(StaticKeyPreTrainedModel):
     config: SKFormerConfig
     base_model_prefix = "skformer"
     _no_split_modules = ["SKFormerStem", "SKFormerDownsampling", "SKFormerLayer"]
+    _can_record_outputs = {"hidden_states": Stage, "attentions": SKFormerLayer}
 
 
 class SKFormerModel(StagedModel, SKFormerPreTrainedModel):

@@ -13,7 +13,7 @@ from .attention_options import AttentionOptions
 from .configuration_skswin import SKSwinConfig
 from .grids import map_size, maps_to_tokens, tokens_to_maps, window_partition, window_reverse
 from .layers import MLP, DropPath, drop_path_rates
-from .modeling_common import StaticKeyPreTrainedModel, check_pixel_values
+from .modeling_common import Recorded, StaticKeyPreTrainedModel, check_pixel_values
 from .modeling_stages import Stage, StagedBackbone, StagedClassifier, StagedModel
 from .token_mixers import build_token_mixer
 
@@ -73,7 +73,7 @@ def shift_mask(grid_size: tuple[int, int], window: tuple[int, int], shift: int, 
     return ((regions != regions.mT).to(like.dtype) * torch.finfo(like.dtype).min).unsqueeze(1)
 
 
-class SKSwinLayer(GradientCheckpointingLayer):
+class SKSwinLayer(Recorded, GradientCheckpointingLayer):
     """A Swin block: `x + mixer(norm(x))` in windows, then `x + mlp(norm(x))`."""
 
     def __init__(self, config: SKSwinConfig, stage: int, layer: int, drop_path_rate: float):
@@ -148,6 +148,7 @@ class SKSwinPreTrainedModel(StaticKeyPreTrainedModel):
     config: SKSwinConfig
     base_model_prefix = "skswin"
     _no_split_modules = ["SKSwinStem", "SKSwinPatches", "SKSwinLayer"]
+    _can_record_outputs = {"hidden_states": Stage, "attentions": SKSwinLayer}
 
 
 class SKSwinModel(StagedModel, SKSwinPreTrainedModel):

@@ -11,21 +11,19 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.backbone_utils import BackboneMixin
+from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
 
 from .attention_options import AttentionOptions
 from .configuration_checks import size_pair
 from .configuration_skvit import SKViTConfig
 from .grids import resize_grid, tokens_to_maps
 from .layers import MLP, DropPath, GatedMLP, LayerScale, drop_path_rates
-from .modeling_common import (
-    StaticKeyPreTrainedModel,
-    check_pixel_values,
-    classify,
-    output_options,
-)
+from .modeling_common import Recorded, StaticKeyPreTrainedModel, check_pixel_values, classify, wants_attentions
 from .pooling import AttentionPooling, pool
 from .token_mixers import build_token_mixer
 
@@ -183,7 +181,7 @@ def build_layer_scale(config: SKViTConfig) -> nn.Module:
     return LayerScale(config.hidden_size, config.layer_scale_init_value)
 
 
-class SKViTLayer(GradientCheckpointingLayer):
+class SKViTLayer(Recorded, GradientCheckpointingLayer):
     """A pre-norm layer: `x + mixer(norm(x))`, then `x + mlp(norm(x))`."""
 
     def __init__(self, config: SKViTConfig, mixer: nn.Module, drop_path_rate: float):
@@ -221,6 +219,7 @@ class SKViTPreTrainedModel(StaticKeyPreTrainedModel):
     config: SKViTConfig
     base_model_prefix = "skvit"
     _no_split_modules = ["SKViTEmbeddings", "SKViTLayer"]
+    _can_record_outputs = {"hidden_states": SKViTLayer, "attentions": SKViTLayer}
 
 
 class SKViTModel(SKViTPreTrainedModel):
@@ -241,20 +240,19 @@ class SKViTModel(SKViTPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.embeddings
 
-    def pool(
-        self, tokens: torch.Tensor, output_attentions: bool = False
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Return what is read of the tokens, `(batch, pooled_size)`, and the attention weights of layers for that."""
-        return pool(tokens, self.config, self.pooler), ()
+    def pool(self, tokens: torch.Tensor, output_attentions: bool = False) -> torch.Tensor:
+        """Return what is read of the tokens, `(batch, pooled_size)`."""
+        return pool(tokens, self.config, self.pooler)
 
+    @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
         pixel_values: torch.Tensor,
         interpolate_pos_encoding: bool | None = None,
+        *,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> BaseModelOutputWithPooling | tuple:
+        output_hidden_states: bool | list[int] | None = None,
+    ) -> BaseModelOutputWithPooling:
         """Run the network.
 
         Args:
@@ -263,40 +261,29 @@ class SKViTModel(SKViTPreTrainedModel):
                 by resizing positions and static keys; None as `strict_image_size` says.
             output_attentions: return the weights of every layer that attends, `(batch, heads, tokens, tokens)`. They
                 exist in the plain formulation only, which then runs whatever the attention implementation.
-            output_hidden_states: return the tokens before the first layer and after each.
-            return_dict: False returns a plain tuple.
+            output_hidden_states: return the tokens before the first layer and after each; of a list of their indices,
+                those alone, and None for each of the others (transformers 5.10 returns all).
 
         Returns:
             `last_hidden_state`, `(batch, tokens, hidden_size)`, normalized if `final_norm` is `"tokens"`, class tokens
-            and registers first if there are any; `pooler_output`, `(batch, pooled_size)`: what `pooling` says.
+            and registers first if there are any; `pooler_output`, `(batch, pooled_size)`: what `pooling` says. With
+            `return_dict=False` it is a plain tuple.
 
         Raises:
             ValueError: if the images have another size, channel count or dtype than the network takes.
         """
-        output_attentions, output_hidden_states, return_dict = output_options(
-            self.config, output_attentions, output_hidden_states, return_dict
-        )
+        output_attentions = wants_attentions(self.config, output_attentions)
         hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding)
         grid_size = patch_grid(pixel_values, self.embeddings.patch_size)
-        all_hidden_states = (hidden_states,) if output_hidden_states else None
-        all_attentions: tuple[torch.Tensor, ...] = ()
         for layer in self.layers:
-            hidden_states, weights = layer(hidden_states, grid_size, output_attentions)
-            if all_hidden_states is not None:
-                all_hidden_states += (hidden_states,)
-            all_attentions += () if weights is None else (weights,)
+            hidden_states, _ = layer(hidden_states, grid_size, output_attentions)
 
         norm_first = self.config.final_norm == "tokens"
         hidden_states = self.layernorm(hidden_states) if norm_first else hidden_states
-        pooled, attentions = self.pool(hidden_states, output_attentions)
-        all_attentions += attentions
-        outputs = BaseModelOutputWithPooling(
-            last_hidden_state=hidden_states,
-            pooler_output=pooled if norm_first else self.layernorm(pooled),
-            hidden_states=all_hidden_states,
-            attentions=all_attentions if output_attentions else None,
+        pooled = self.pool(hidden_states, output_attentions)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden_states, pooler_output=pooled if norm_first else self.layernorm(pooled)
         )
-        return outputs if return_dict else outputs.to_tuple()
 
 
 def build_classifier(config: SKViTConfig) -> nn.Module:
@@ -316,15 +303,14 @@ class SKViTForImageClassification(SKViTPreTrainedModel):
         self.distillation_classifier = build_classifier(config) if config.distillation_head else None
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         interpolate_pos_encoding: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> ImageClassifierOutput | tuple:
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ImageClassifierOutput:
         """Classify images; `SKViTModel.forward` says what the other arguments are.
 
         Args:
@@ -334,15 +320,12 @@ class SKViTForImageClassification(SKViTPreTrainedModel):
         Returns:
             `logits`, `(batch, num_labels)`, and `loss` if there are labels.
         """
-        *_, return_dict = output_options(self.config, output_attentions, output_hidden_states, return_dict)
-        outputs = self.base_model(
-            pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states, return_dict=True
-        )
+        outputs = self.base_model(pixel_values, interpolate_pos_encoding, **kwargs, return_dict=True)
         logits = self.classifier(outputs.pooler_output)
         if self.distillation_classifier is not None:
             distillation_token = outputs.last_hidden_state[:, 1]
             logits = (logits + self.distillation_classifier(distillation_token)) / 2
-        return classify(self, outputs, logits, labels, return_dict)
+        return classify(self, outputs, logits, labels)
 
 
 class SKViTBackbone(BackboneMixin, SKViTPreTrainedModel):
@@ -354,14 +337,14 @@ class SKViTBackbone(BackboneMixin, SKViTPreTrainedModel):
         self.num_features = [config.hidden_size] * (config.num_hidden_layers + 1)
         self.post_init()
 
-    def forward(
+    @can_return_tuple
+    @filter_output_hidden_states
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] (BackboneMixin names the switches)
         self,
         pixel_values: torch.Tensor,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        return_dict: bool | None = None,
         interpolate_pos_encoding: bool = True,
-    ) -> BackboneOutput | tuple:
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BackboneOutput:
         """Return feature maps `(batch, hidden_size, rows, columns)` of the stages in `out_features`, normalized.
 
         With `apply_layernorm=False` in the configuration they are not normalized. With `reshape_hidden_states=False`
@@ -371,24 +354,17 @@ class SKViTBackbone(BackboneMixin, SKViTPreTrainedModel):
         Detectors feed images of all sizes, so positions and static keys are resized unless
         `interpolate_pos_encoding` is False. `SKViTModel.forward` says what the other arguments are.
         """
-        *_, output_hidden_states, return_dict = output_options(
-            self.config, output_attentions, output_hidden_states, return_dict
-        )
-        outputs = self.skvit(
-            pixel_values, interpolate_pos_encoding, output_attentions, output_hidden_states=True, return_dict=True
-        )
+        kwargs["output_hidden_states"] = True  # the decorator of transformers 5.10 only removes them
+        outputs = self.skvit(pixel_values, interpolate_pos_encoding, **kwargs, return_dict=True)
         grid_size = patch_grid(pixel_values, self.skvit.embeddings.patch_size)
         feature_maps: Any = tuple(  # BackboneOutput says a tuple of one
             self._feature_map(tokens, grid_size)
-            for stage, tokens in zip(self.stage_names, outputs.hidden_states)
+            for stage, tokens in zip(self.stage_names, outputs.hidden_states, strict=True)
             if stage in self.out_features
         )
-        outputs = BackboneOutput(
-            feature_maps=feature_maps,
-            hidden_states=outputs.hidden_states if output_hidden_states else None,
-            attentions=outputs.attentions,
+        return BackboneOutput(
+            feature_maps=feature_maps, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
-        return outputs if return_dict else outputs.to_tuple()
 
     def _feature_map(self, tokens: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
         if self.config.apply_layernorm:

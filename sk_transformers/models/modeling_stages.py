@@ -5,14 +5,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.backbone_utils import BackboneMixin
+from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
 from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
 
 from .grids import map_size, maps_to_tokens, tokens_to_maps
-from .modeling_common import StaticKeyPreTrainedModel, classify, output_options
+from .modeling_common import Recorded, StaticKeyPreTrainedModel, classify, wants_attentions
 
 
-class Stage(nn.Module):
+class Stage(Recorded):
     """Downsampling, from the second stage on, then layers; a class token may join the positions before those."""
 
     def __init__(
@@ -23,10 +26,8 @@ class Stage(nn.Module):
         self.class_token = class_token
         self.layers = nn.ModuleList(layers)
 
-    def forward(
-        self, maps: torch.Tensor, output_attentions: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Return the map after the stage, its class tokens, `(batch, 0 or 1, channels)`, and the weights that exist."""
+    def forward(self, maps: torch.Tensor, output_attentions: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the map after the stage, and its class tokens, `(batch, 0 or 1, channels)`."""
         if self.downsampling is not None:
             maps = self.downsampling(maps)
         grid_size = map_size(maps)
@@ -35,11 +36,9 @@ class Stage(nn.Module):
         if self.class_token is not None:
             hidden_states = self.class_token(hidden_states)
         first = hidden_states.shape[1] - num_positions
-        all_attentions: tuple[torch.Tensor, ...] = ()
         for layer in self.layers:
-            hidden_states, weights = layer(hidden_states, grid_size, output_attentions)
-            all_attentions += () if weights is None else (weights,)
-        return tokens_to_maps(hidden_states[:, first:], grid_size), hidden_states[:, :first], all_attentions
+            hidden_states, _ = layer(hidden_states, grid_size, output_attentions)
+        return tokens_to_maps(hidden_states[:, first:], grid_size), hidden_states[:, :first]
 
 
 class StagedModel(StaticKeyPreTrainedModel):
@@ -55,13 +54,14 @@ class StagedModel(StaticKeyPreTrainedModel):
         """Return `last_hidden_state` and `pooler_output`, None in a backbone, of the last map and its class tokens."""
         raise NotImplementedError
 
+    @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
         pixel_values: torch.Tensor,
+        *,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> BaseModelOutputWithPooling | tuple:
+        output_hidden_states: bool | list[int] | None = None,
+    ) -> BaseModelOutputWithPooling:
         """Run the network on images of any height and width that the class takes.
 
         Args:
@@ -69,38 +69,23 @@ class StagedModel(StaticKeyPreTrainedModel):
             output_attentions: return the weights of every layer that attends, `(batch, heads, positions, positions)`,
                 of a window each, `(batch * windows, ...)`, where the map is cut into windows. They exist in the plain
                 formulation only, which then runs whatever the attention implementation.
-            output_hidden_states: return the maps after the stem and after each stage.
-            return_dict: False returns a plain tuple.
+            output_hidden_states: return the maps after the stem and after each stage; of a list of their indices,
+                those alone, and None for each of the others (transformers 5.10 returns all).
 
         Returns:
             `last_hidden_state`, `(batch, channels, height, width)`, and `pooler_output`, `(batch, channels)`: the mean
-            over the positions, normalized.
+            over the positions, normalized. With `return_dict=False` it is a plain tuple.
 
         Raises:
             ValueError: if the images have a smaller size, or another channel count or dtype, than the network takes.
         """
-        output_attentions, output_hidden_states, return_dict = output_options(
-            self.config, output_attentions, output_hidden_states, return_dict
-        )
-        # What is returned is what the next stage is computed from, so that gradients reach it (Grad-CAM).
+        output_attentions = wants_attentions(self.config, output_attentions)
         maps = self.stem(pixel_values)
-        all_hidden_states = (maps,) if output_hidden_states else None
-        all_attentions: tuple[torch.Tensor, ...] = ()
         class_tokens = maps.new_empty(0)
         for stage in self.stages:
-            maps, class_tokens, attentions = stage(maps, output_attentions)
-            if all_hidden_states is not None:
-                all_hidden_states += (maps,)
-            all_attentions += attentions
-
+            maps, class_tokens = stage(maps, output_attentions)
         last_hidden_state, pooled = self.pool(maps, class_tokens)
-        outputs = BaseModelOutputWithPooling(
-            last_hidden_state=last_hidden_state,
-            pooler_output=pooled,
-            hidden_states=all_hidden_states,
-            attentions=all_attentions if output_attentions else None,
-        )
-        return outputs if return_dict else outputs.to_tuple()
+        return BaseModelOutputWithPooling(last_hidden_state=last_hidden_state, pooler_output=pooled)
 
 
 class StagedClassifier(StaticKeyPreTrainedModel):
@@ -108,14 +93,13 @@ class StagedClassifier(StaticKeyPreTrainedModel):
 
     classifier: nn.Module
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> ImageClassifierOutput | tuple:
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ImageClassifierOutput:
         """Classify images; `StagedModel.forward` says what the other arguments are.
 
         Args:
@@ -125,9 +109,8 @@ class StagedClassifier(StaticKeyPreTrainedModel):
         Returns:
             `logits`, `(batch, num_labels)`, and `loss` if there are labels.
         """
-        *_, return_dict = output_options(self.config, output_attentions, output_hidden_states, return_dict)
-        outputs = self.base_model(pixel_values, output_attentions, output_hidden_states, return_dict=True)
-        return classify(self, outputs, self.classifier(outputs.pooler_output), labels, return_dict)
+        outputs = self.base_model(pixel_values, **kwargs, return_dict=True)
+        return classify(self, outputs, self.classifier(outputs.pooler_output), labels)
 
 
 class StagedBackbone(BackboneMixin, StaticKeyPreTrainedModel):
@@ -149,28 +132,21 @@ class StagedBackbone(BackboneMixin, StaticKeyPreTrainedModel):
             }
         )
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> BackboneOutput | tuple:
+    @can_return_tuple
+    @filter_output_hidden_states
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] (BackboneMixin names the switches)
+        self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> BackboneOutput:
         """Return feature maps `(batch, channels, height, width)` of the stages in `out_features`, normalized.
 
         `StagedModel.forward` says what the arguments are.
         """
-        *_, output_hidden_states, return_dict = output_options(
-            self.config, output_attentions, output_hidden_states, return_dict
-        )
-        outputs = self.base_model(pixel_values, output_attentions, output_hidden_states=True, return_dict=True)
-        maps = dict(zip(self.stage_names, outputs.hidden_states))
+        kwargs["output_hidden_states"] = True  # the decorator of transformers 5.10 only removes them
+        outputs = self.base_model(pixel_values, **kwargs, return_dict=True)
+        maps = dict(zip(self.stage_names, outputs.hidden_states, strict=True))
         feature_maps = tuple(
             norm(maps[stage].permute(0, 2, 3, 1)).permute(0, 3, 1, 2) for stage, norm in self.feature_norms.items()
         )
-        outputs = BackboneOutput(
-            feature_maps=feature_maps,
-            hidden_states=outputs.hidden_states if output_hidden_states else None,
-            attentions=outputs.attentions,
+        return BackboneOutput(
+            feature_maps=feature_maps, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
-        return outputs if return_dict else outputs.to_tuple()

@@ -13,8 +13,10 @@ from torch.nn import functional as F
 from transformers.configuration_utils import PretrainedConfig
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.models.upernet.modeling_upernet import UperNetFCNHead, UperNetHead
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
 
-from .modeling_common import StaticKeyPreTrainedModel, check_pixel_values, output_options
+from .modeling_common import StaticKeyPreTrainedModel, check_pixel_values
 from .modeling_stages import StagedBackbone
 
 POOL_SCALES = (1, 2, 3, 6)
@@ -138,14 +140,13 @@ class Segmenter(StaticKeyPreTrainedModel):
         """Return the maps of the head, the finest first, of those of the backbone."""
         return maps
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> SemanticSegmenterOutput | tuple:
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> SemanticSegmenterOutput:
         """Give each pixel of images of any size a class; that of the model without a head says what the rest is.
 
         Images are padded with zeros to whole strides of the coarsest map, and logits are those of the image alone.
@@ -160,19 +161,15 @@ class Segmenter(StaticKeyPreTrainedModel):
             ValueError: if images have another channel count or dtype than the network takes, or labels another size
                 than their images or classes that there are not.
         """
-        output_attentions, output_hidden_states, return_dict = output_options(
-            self.config, output_attentions, output_hidden_states, return_dict
-        )
         check_pixel_values(pixel_values, next(self.base_model.parameters()), self.config.num_channels)
         padded = pad_to_multiple(pixel_values, self.padded_multiples)
         backbone: Any = super()
-        features = backbone.forward(padded, output_hidden_states, output_attentions, return_dict=True)
+        features = backbone.forward(padded, **kwargs, return_dict=True)
         maps = self.to_pyramid(features.feature_maps)
         logits, loss = self.upernet(maps, padded.shape[2:], labels, pixel_values.shape[2:])
-        outputs = SemanticSegmenterOutput(
+        return SemanticSegmenterOutput(
             loss=loss, logits=logits, hidden_states=features.hidden_states, attentions=features.attentions
         )
-        return outputs if return_dict else outputs.to_tuple()
 
 
 class StagedSegmenter(Segmenter, StagedBackbone):  # pyright: ignore[reportIncompatibleMethodOverride] (forward)

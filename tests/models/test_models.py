@@ -1,6 +1,7 @@
 """The contract of a transformers model, for every family and mixer."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -47,6 +48,42 @@ def test_outputs(name):
     plain = model(pixel_values, return_dict=False)
     assert isinstance(plain, tuple)
     torch.testing.assert_close(plain[0], outputs.logits)  # asked for attentions, it ran the plain formulation
+
+
+def test_none_leaves_an_output_to_the_configuration():
+    model = small_model("skvit")
+    pixel_values, unsaid = images(model), {"output_hidden_states": None, "output_attentions": None, "return_dict": None}
+    assert model(pixel_values, **unsaid).keys() == {"logits"}
+    model.config.output_hidden_states = True
+    assert model(pixel_values, **unsaid).keys() == {"logits", "hidden_states"}
+    for network in (model, model.base_model):
+        network.config.return_dict = False
+        assert isinstance(network(pixel_values, **unsaid), tuple)
+
+
+@pytest.mark.parametrize("name", ["skvit", "skcait", "window-former", "skswin", "cvt"])
+@torch.no_grad()
+def test_pickles_and_copies_record_the_same_outputs(name):
+    model = small_model(name)
+    pixel_values, asked = images(model), {"output_hidden_states": True, "output_attentions": True}
+    expected = model(pixel_values, **asked)  # which leaves hooks in the model, closures
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), model):
+        found = again(pixel_values, **asked)
+        torch.testing.assert_close(found.hidden_states, expected.hidden_states)
+        torch.testing.assert_close(found.attentions, expected.attentions)
+
+
+def test_pickles_and_copies_have_other_hooks():
+    model = small_model("skvit")
+    model(images(model), output_hidden_states=True)
+    model.skvit.layers[1].register_forward_hook(count_calls)
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        again(images(model))
+        assert again.skvit.layers[1].calls == 1
+
+
+def count_calls(module, args, output):
+    module.calls = getattr(module, "calls", 0) + 1
 
 
 @pytest.mark.parametrize("name", VITS)
@@ -423,6 +460,17 @@ def test_former_backbone(name, out):
     for stage, channels, feature_map in zip(backbone.out_features, backbone.channels, outputs.feature_maps):
         assert feature_map.shape == (2, channels, 96 // strides[stage], 64 // strides[stage])
         torch.testing.assert_close(feature_map.mean(1), torch.zeros_like(feature_map.mean(1)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "backbone_class"), [("skvit", SKViTBackbone), ("cskaformer", SKFormerBackbone)])
+@torch.no_grad()
+def test_backbone_compiles_in_one_graph_at_its_first_call(name, backbone_class):
+    """Its maps are recorded by hooks, which have to be there before it is traced, after a pickle as well."""
+    backbone = backbone_class(small_config(name)).eval()
+    pixel_values, again = images(backbone), pickle.loads(pickle.dumps(backbone))
+    found = torch.compile(again, fullgraph=True, backend="eager")(pixel_values).feature_maps
+    torch.testing.assert_close(found, backbone(pixel_values).feature_maps)
 
 
 @pytest.mark.parametrize("name", ["cskvit", "cskaformer"])
