@@ -19,6 +19,7 @@ from transformers import (
     AutoModelForImageClassification,
     pipeline,
 )
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 repo, work = Path(sys.argv[1]), Path(sys.argv[2])
 options = {"trust_remote_code": True}
@@ -36,7 +37,10 @@ processor.save_pretrained(work / "again")
 again = AutoModelForImageClassification.from_pretrained(work / "again", **options).eval()
 base = AutoModel.from_pretrained(repo, **options).eval()
 base_again = AutoModel.from_pretrained(work / "again", **options)
-backbones = [AutoBackbone.from_config(config, **options).eval()] if "AutoBackbone" in config.auto_map else []
+backbones = []
+if "AutoBackbone" in config.auto_map:
+    backbone_class = get_class_from_dynamic_module(config.auto_map["AutoBackbone"], repo)
+    backbones = [AutoBackbone.from_config(config, **options).eval(), backbone_class.from_pretrained(repo).eval()]
 
 with torch.no_grad():
     outputs = {
@@ -54,6 +58,12 @@ report = {
     "transformers": transformers.__version__,
     "labels": [answer["label"] for answer in classify(image, top_k=3)],
     "features": len(embed(image)[0]),
+    "fresh_in_backbone": [
+        key
+        for backbone in backbones[1:]
+        for key, tensor in backbone.state_dict().items()
+        if not torch.equal(tensor, model.state_dict().get(key, -tensor))
+    ],
     "modules": sorted({type(m).__module__.split(".")[0] for m in (model, again, base, base_again, *backbones)}),
 }
 (work / "report.json").write_text(json.dumps(report))
