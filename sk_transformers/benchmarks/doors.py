@@ -44,6 +44,17 @@ class Network:
     processor: BaseImageProcessor | None = None
 
 
+class Logits(nn.Module):
+    """A network whose output is its logits."""
+
+    def __init__(self, network: PreTrainedModel) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.network(pixel_values).logits
+
+
 class Door(NamedTuple):
     """A runtime.
 

@@ -15,7 +15,7 @@ from .doors import DOORS
 def resident_memory(runtime: str, file: Path, shape: tuple[int, ...]) -> int | None:
     """Return the bytes by which a fresh process grows, at its peak, to load a network and run it twice.
 
-    What it takes to import the runtime does not count, and what it takes to compile the network does.
+    What it takes to import the runtime and the network's code does not count, and what it takes to compile it does.
 
     Args:
         runtime: one of `DOORS`.
@@ -35,7 +35,8 @@ def resident_memory(runtime: str, file: Path, shape: tuple[int, ...]) -> int | N
 def growth(runtime: str, file: Path, shape: tuple[int, ...], threads: int) -> int:
     """Return by how many bytes this process grows to load a network and run it twice."""
     door = DOORS[runtime]
-    importlib.import_module(door.package)
+    for package in (door.package, "timm"):  # whose networks the baselines' files name
+        importlib.import_module(package)
     torch.set_num_threads(threads)
     images, before = np.zeros(shape, np.float32), read_status("VmRSS")
     graph = door.load(file)

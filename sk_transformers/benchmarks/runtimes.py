@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from torch import nn
-from transformers import PreTrainedModel
 
 from ..complexity import count_macs
 from ..data.labeled import load_data
@@ -25,7 +23,7 @@ from ..hub.graph_runtimes import Graph
 from ..models.configuration_checks import size_pair
 from ..pretrained import class_names, load_classifier, load_model, resize
 from ..zoo import create_model
-from .doors import DOORS, Network
+from .doors import DOORS, Logits, Network
 from .measure import count_module_macs, describe_machine, median_ratio, time_interleaved
 from .resident import resident_memory
 from .speed_report import to_source
@@ -72,17 +70,6 @@ class Timing:
     bytes: int
     top1: float | None = None
     memory: int | None = None
-
-
-class Logits(nn.Module):
-    """A network whose output is its logits."""
-
-    def __init__(self, network: PreTrainedModel) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.network(pixel_values).logits
 
 
 def load_network(name: str, folder: Path, image_size: int | None = None) -> Network:
@@ -135,7 +122,7 @@ def measure_runtimes(
         latency_rounds: rounds at batch 1, if they are more.
         data: images whose classes the networks know, to measure accuracies on.
         clock: seconds.
-        memory: whether to measure it, in a process for each network, runtime and batch size.
+        memory: whether to measure it at the largest batch size, in a process for each network and runtime.
     """
     with tempfile.TemporaryDirectory() as folder:
         networks = []
@@ -147,7 +134,7 @@ def measure_runtimes(
         accuracies = {} if data is None else measure_accuracies(networks, graphs, data)
         for batch in batch_sizes:
             count = max(rounds, latency_rounds) if batch == 1 else rounds
-            taken = time_graphs(graphs, batch, count, clock)
+            taken, measured = time_graphs(graphs, batch, count, clock), memory and batch == max(batch_sizes)
             for (network, runtime), seconds in taken.items():
                 float32, file = taken.get((network, DOORS[runtime].float32)), files[network, runtime]
                 yield Timing(
@@ -161,7 +148,7 @@ def measure_runtimes(
                     gain=None if float32 is None else round(median_ratio(float32, seconds), 3),
                     bytes=file.stat().st_size,
                     top1=accuracies.get((network, runtime)),
-                    memory=resident_memory(runtime, file, (batch, 3, *network.image_size)) if memory else None,
+                    memory=resident_memory(runtime, file, (batch, 3, *network.image_size)) if measured else None,
                 )
 
 
