@@ -39,7 +39,7 @@ class SKFormerConfig(BackboneConfigMixin, PretrainedConfig):
             `"full"`, a number for each pair of tokens, or `"relative"`, one for each distance on the grid (Swin,
             BEiT); see `attention_bias.py`. A static map has a full one where it is None.
         attention_normalization: what makes weights of the logits in the stages that attend: `"softmax"`, or
-            `"sparsemax"` or `"entmax15"`, which give most tokens a weight of exactly 0, slowly (`normalizations.py`).
+            `"sparsemax"` or `"entmax15"`, which give tokens a weight of exactly 0, slowly (`normalizations.py`).
         query_projection: False makes a token its own query, in the stages with static keys.
         mlp_ratio: channels inside an MLP over those outside, in the layers and in the head.
         norm: the norm of the layers: `"layer"`, over the channels of a token, or `"group"`, a group norm of one

@@ -45,7 +45,7 @@ class SKViTConfig(BackboneConfigMixin, PretrainedConfig):
             `"full"`, a number for each pair of tokens, or `"relative"`, one for each distance on the grid (Swin,
             BEiT); see `attention_bias.py`. A static map has a full one where it is None.
         attention_normalization: what makes weights of the logits in the layers that attend: `"softmax"`, or
-            `"sparsemax"` or `"entmax15"`, which give most tokens a weight of exactly 0, slowly (`normalizations.py`).
+            `"sparsemax"` or `"entmax15"`, which give tokens a weight of exactly 0, slowly (`normalizations.py`).
         talking_heads: mix the heads' logits and their weights in the layers that attend, slowly: None, `"linear"`, or
             `"affine"`, with biases (`talking_heads.py`).
         query_projection: False makes a token its own query, in the layers with static keys.

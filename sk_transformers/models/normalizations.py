@@ -1,4 +1,4 @@
-"""What makes attention weights of logits: softmax, and two that give most keys a weight of exactly zero.
+"""What makes attention weights of logits: softmax, and two that can give keys a weight of exactly zero.
 
     softmax      exp(z - tau)
     sparsemax    max(z - tau, 0)             "From Softmax to Sparsemax", arXiv 1602.02068
