@@ -354,7 +354,7 @@ def runtimes(args: argparse.Namespace) -> None:
 
     figures = runs_before(args)
     data = None if args.dataset is None else DataOptions(args.dataset)
-    for group, names in {"named": args.networks}.items() if args.networks else runtimes.GROUPS.items():
+    for group, names in ({"trained": args.networks} if args.networks else runtimes.GROUPS).items():
         timings: list[dict[str, Any]] = []
         machine = runtimes.describe()
         run = {"machine": machine, "provenance": provenance(), "cpu_time": args.cpu_time, "timings": timings}
@@ -365,7 +365,7 @@ def runtimes(args: argparse.Namespace) -> None:
             args.rounds,
             args.image_size,
             args.latency_rounds,
-            data if group in ("named", "trained") else None,
+            data if group == "trained" else None,
             time.process_time if args.cpu_time else time.perf_counter,
             args.memory,
         ):

@@ -62,7 +62,7 @@ report = {
         key
         for backbone in backbones[1:]
         for key, tensor in backbone.state_dict().items()
-        if not torch.equal(tensor, model.state_dict().get(key, -tensor))
+        if key not in model.state_dict() or not torch.equal(tensor, model.state_dict()[key])
     ],
     "modules": sorted({type(m).__module__.split(".")[0] for m in (model, again, base, base_again, *backbones)}),
 }
